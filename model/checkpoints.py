@@ -1,0 +1,110 @@
+"""Checkpoints: folders of safetensors and JSON that appear whole or not at all.
+
+OUTPUT/latest.json                 {"checkpoint": "step-00000500"}
+OUTPUT/step-00000500/model.json    kind, architecture, what else it takes to build the model
+OUTPUT/step-00000500/model.safetensors
+OUTPUT/step-00000500/training.safetensors, training.json    optimiser, loader, step: to go on
+OUTPUT/step-00000500/...           whatever else belongs to the model (text tokens, its motion tokenizer)
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from schemas.errors import HumoError
+
+MODEL, MODEL_STATE = "model.json", "model.safetensors"
+TRAINING, TRAINING_STATE = "training.json", "training.safetensors"
+_LATEST = "latest.json"
+
+
+def publish(output: Path, step: int, description: dict[str, Any], state: dict[str, Tensor], *,
+            training: dict[str, Any], training_state: dict[str, Tensor],
+            files: dict[str, str], folders: Iterable[tuple[str, Path]] = (), keep: int = 2) -> Path:  # fmt: skip
+    """Write a checkpoint aside, rename it, then point `latest.json` to it; older ones than the last `keep` go.
+
+    `files` are texts by name, `folders` copies of other checkpoints by name.
+    """
+    name = f"step-{step:08d}"
+    aside = output / f".{name}.{os.getpid()}.partial"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    _write(aside / MODEL, json.dumps(description, indent=1, sort_keys=True))
+    _write(aside / TRAINING, json.dumps(training, indent=1, sort_keys=True))
+    for file, text in files.items():
+        _write(aside / file, text)
+    for folder, source in folders:
+        wanted = shutil.ignore_patterns(TRAINING, TRAINING_STATE)
+        shutil.copytree(source, aside / folder, ignore=wanted)
+    save_file({key: value.detach().cpu().contiguous() for key, value in state.items()}, aside / MODEL_STATE)
+    save_file({key: value.detach().cpu().contiguous() for key, value in training_state.items()}, aside / TRAINING_STATE)
+    final = output / name
+    shutil.rmtree(final, ignore_errors=True)
+    aside.rename(final)
+    pointer = output / f".{_LATEST}.{os.getpid()}.partial"
+    _write(pointer, json.dumps({"checkpoint": name}))
+    pointer.replace(output / _LATEST)
+    for old in sorted(path for path in output.glob("step-*") if path.is_dir())[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+def find(path: str | Path, kind: str) -> tuple[Path, dict[str, Any]]:
+    """The checkpoint folder and its model.json: `path` is a training's output or one checkpoint in it.
+
+    Raises HumoError where there is none, or where it is of another kind (`tokenizer`, `language_model`).
+    """
+    path = Path(path)
+    command = "humo train tokenizer" if kind == "tokenizer" else "humo train llm"
+    if not path.is_dir():
+        raise HumoError(f"{path}: no such checkpoint; give the output folder of {command}")
+    folder = path
+    if (path / _LATEST).is_file():
+        folder = path / json.loads((path / _LATEST).read_text())["checkpoint"]
+    if not (folder / MODEL).is_file():
+        raise HumoError(f"{path}: holds no checkpoint; give the output folder of {command}, once it has saved one")
+    description = json.loads((folder / MODEL).read_text())
+    if description.get("kind") != kind:
+        raise HumoError(f"{path}: a checkpoint of a {description.get('kind')}, not of a {kind}; give one of {command}")
+    return folder, description
+
+
+def newest(output: Path) -> Path | None:
+    """The checkpoint that training would go on from."""
+    if not (output / _LATEST).is_file():
+        return None
+    return output / json.loads((output / _LATEST).read_text())["checkpoint"]
+
+
+def read_state(folder: Path, file: str = MODEL_STATE) -> dict[str, Tensor]:
+    """Tensors of a checkpoint, on the CPU; raises HumoError for a file that is damaged."""
+    try:
+        return load_file(folder / file)
+    except (OSError, SafetensorError) as error:
+        raise HumoError(
+            f"{folder / file}: cannot be read ({error}); copy the checkpoint again or train it anew"
+        ) from None
+
+
+def load_into(model: torch.nn.Module, folder: Path) -> None:
+    """Fill a model with a checkpoint's weights; raises HumoError where they do not fit."""
+    try:
+        model.load_state_dict(read_state(folder))
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise HumoError(f"{folder}: its weights do not fit its {MODEL} ({reason}); train it anew") from None
+
+
+def _write(path: Path, text: str) -> None:
+    with path.open("w") as file:
+        file.write(text + "\n")
+        file.flush()
+        os.fsync(file.fileno())

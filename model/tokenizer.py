@@ -1,0 +1,275 @@
+"""Part-aware residual quantization (PRQ, arXiv 2508.07863): motion features to codes and back.
+
+Design choices:
+- Five parts that share joints with their neighbours; every part has its own first and last convolution, all that lies
+  between is shared, the parts being folded into the batch. `parts="whole"` makes one stream of the whole body: VQ with
+  one level, RQ with more.
+- K residual levels, a codebook a level, shared by the parts.
+- All convolutions are causal and edges repeat the first frame: a prefix of a motion has the codes that the whole has,
+  and frames can be decoded step by step (`DecoderMemory`) with exactly the result of decoding at once.
+- A step is `downsample` = prod(strides) frames.
+
+Shape letters: B motions, N feature rows, S steps, P parts, K levels, C channels.
+"""
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from pydantic import model_validator
+from torch import Tensor, nn
+from vector_quantize_pytorch import ResidualVQ
+
+from model.features import NUM_FEATURES, POSITIONS, ROOT, part_columns
+from schemas.config import Config
+from schemas.skeleton import PARTS
+
+DecoderMemory = dict[nn.Module, Tensor]
+"""What streaming decoding remembers: for each convolution the last inputs that it still needs."""
+
+
+class TokenizerConfig(Config):
+    """The shape of a motion tokenizer."""
+
+    parts: Literal["five", "whole"] = "five"
+    """`five`: a stream of codes for each part (PRQ). `whole`: one stream (VQ, RQ)."""
+    levels: int = 4
+    """Residual quantizers, one code each a part and step."""
+    codebook_size: int = 512
+    """Codes in a codebook."""
+    code_width: int = 128
+    """Channels of a code."""
+    width: int = 512
+    """Channels of the convolutions."""
+    strides: tuple[int, ...] = (2, 2)
+    """Downsampling from frames to steps; their product is the frames a step has."""
+    dilations: tuple[int, ...] = (1, 3, 9)
+    """Residual blocks after each change of rate, with their dilations."""
+    share_levels: bool = False
+    """Whether the levels share one codebook too."""
+    rotation_trick: bool = True
+    """Gradients through the quantizer by rotation (arXiv 2410.06424) instead of straight through."""
+
+    @model_validator(mode="after")
+    def _positive(self) -> "TokenizerConfig":
+        for name in ("levels", "codebook_size", "code_width", "width"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1")
+        if not self.strides or min(self.strides) < 1:
+            raise ValueError("strides must be a list of whole numbers from 1")
+        return self
+
+    @property
+    def downsample(self) -> int:
+        """Frames a step."""
+        return math.prod(self.strides)
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """Names of the parts, in the order of their codes."""
+        return tuple(PARTS) if self.parts == "five" else ("whole",)
+
+
+PRESETS = {
+    "tiny": TokenizerConfig(codebook_size=128, code_width=64, width=96, dilations=(1, 3)),
+    "base": TokenizerConfig(),
+}
+"""`tiny` trains in a minute or two on one CPU core."""
+
+
+class CausalConv(nn.Conv1d):
+    """A convolution that looks back only; before the start stands the first frame, again and again."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, dilation: int = 1) -> None:
+        super().__init__(inputs, outputs, kernel, stride=stride, dilation=dilation)
+        self.reach = (kernel - 1) * dilation + 1 - stride
+
+    def forward(  # type: ignore[override]
+        self, x: Float[Tensor, "B C N"], memory: DecoderMemory | None = None
+    ) -> Float[Tensor, "B D M"]:
+        if not self.reach:
+            return super().forward(x)
+        if memory is not None and self in memory:
+            x = torch.cat([memory[self], x], dim=-1)
+        else:
+            x = torch.cat([x[..., :1].expand(*x.shape[:-1], self.reach), x], dim=-1)
+        if memory is not None:
+            memory[self] = x[..., -self.reach :]
+        return super().forward(x)
+
+
+class ResidualBlock(nn.Module):
+    """ReLU, dilated convolution, ReLU, pointwise convolution, around which the input is added."""
+
+    def __init__(self, width: int, dilation: int) -> None:
+        super().__init__()
+        self.wide = CausalConv(width, width, 3, dilation=dilation)
+        self.point = nn.Conv1d(width, width, 1)
+
+    def forward(self, x: Float[Tensor, "B C N"], memory: DecoderMemory | None = None) -> Float[Tensor, "B C N"]:
+        return x + self.point(F.relu(self.wide(F.relu(x), memory)))
+
+
+class Encoder(nn.Module):
+    """Rows of one part to latents, one a step. The first convolution is the part's own."""
+
+    def __init__(self, config: TokenizerConfig, channels: list[int]) -> None:
+        super().__init__()
+        self.first = nn.ModuleList(CausalConv(count, config.width, 3) for count in channels)
+        layers: list[nn.Module] = []
+        for stride in config.strides:
+            layers.append(CausalConv(config.width, config.width, 2 * stride, stride=stride))
+            layers += [ResidualBlock(config.width, dilation) for dilation in config.dilations]
+        self.layers = nn.Sequential(*layers)
+        self.last = nn.Conv1d(config.width, config.code_width, 1)
+
+    def forward(self, parts: list[Float[Tensor, "B c N"]]) -> Float[Tensor, "B P S C"]:
+        x = torch.stack([first(part) for first, part in zip(self.first, parts, strict=True)], dim=1)
+        latents = self.last(F.relu(self.layers(x.flatten(0, 1))))
+        return latents.unflatten(0, x.shape[:2]).transpose(-1, -2)
+
+
+class Decoder(nn.Module):
+    """Latents to rows of every part. The last convolution is the part's own; a learned mark tells the shared layers
+    whose latents they see, for the codes do not."""
+
+    def __init__(self, config: TokenizerConfig, channels: list[int]) -> None:
+        super().__init__()
+        self.mark = nn.Parameter(torch.zeros(len(channels), 1, config.code_width))
+        self.first = CausalConv(config.code_width, config.width, 3)
+        self.strides = config.strides[::-1]
+        self.blocks = nn.ModuleList(
+            nn.ModuleList(ResidualBlock(config.width, dilation) for dilation in config.dilations[::-1])
+            for _ in self.strides
+        )
+        self.merge = nn.ModuleList(CausalConv(config.width, config.width, 3) for _ in self.strides)
+        self.last = nn.ModuleList(CausalConv(config.width, count, 3) for count in channels)
+
+    def forward(
+        self, latents: Float[Tensor, "B P S C"], memory: DecoderMemory | None = None
+    ) -> list[Float[Tensor, "B c N"]]:
+        latents = latents + self.mark
+        x = self.first(latents.flatten(0, 1).transpose(-1, -2), memory)
+        for stride, blocks, merge in zip(self.strides, self.blocks, self.merge, strict=True):
+            for block in blocks:  # type: ignore[attr-defined]
+                x = block(x, memory)
+            x = merge(x.repeat_interleave(stride, dim=-1), memory)
+        x = F.relu(x).unflatten(0, latents.shape[:2])
+        return [last(x[:, i], memory) for i, last in enumerate(self.last)]
+
+
+class MotionTokenizer(nn.Module):
+    """HuMo263 rows to codes and back. Its normalisation is part of its state."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: TokenizerConfig) -> None:
+        super().__init__()
+        self.config = config
+        whole = torch.arange(NUM_FEATURES)
+        columns = [part_columns(part) if config.parts == "five" else whole for part in config.streams]
+        counts = torch.zeros(NUM_FEATURES).index_add_(0, torch.cat(columns), torch.ones(sum(map(len, columns))))
+        for i, column in enumerate(columns):
+            self.register_buffer(f"columns_{i}", column, persistent=False)
+        self.register_buffer("owners", counts, persistent=False)
+        self.register_buffer("mean", torch.zeros(NUM_FEATURES))
+        self.register_buffer("std", torch.ones(NUM_FEATURES))
+        channels = [len(column) for column in columns]
+        self.encoder = Encoder(config, channels)
+        self.decoder = Decoder(config, channels)
+        # Losses are weighted here and not in the library; dropout of levels is switched on step by step by the caller.
+        self.quantizer = ResidualVQ(
+            dim=config.code_width,
+            num_quantizers=config.levels,
+            codebook_size=config.codebook_size,
+            shared_codebook=config.share_levels,
+            kmeans_init=True,
+            decay=0.99,
+            threshold_ema_dead_code=1,
+            commitment_weight=1.0,
+            rotation_trick=config.rotation_trick,
+            quantize_dropout=config.levels > 1,
+        )
+
+    @property
+    def device(self) -> torch.device:
+        return self.mean.device
+
+    def encode(self, features: Float[Tensor, "B N 263"]) -> Int[Tensor, "B S P K"]:
+        """Codes of whole steps; up to `downsample` - 1 rows at the end are left out."""
+        latents = self.latents(self.normalise(features))
+        codes = self.quantizer(latents.float().flatten(0, 1))[1]
+        return codes.unflatten(0, latents.shape[:2]).transpose(1, 2)
+
+    def decode(self, codes: Int[Tensor, "B S P K"], memory: DecoderMemory | None = None) -> Float[Tensor, "B N 263"]:
+        """Rows, `downsample` a step. With a memory (an empty dict first) pieces follow one another seamlessly."""
+        folded = codes.transpose(1, 2).flatten(0, 1)
+        latents = self.quantizer.get_output_from_indices(folded).unflatten(0, (len(codes), -1))
+        return self.merged(self.decoder(latents, memory)) * self.std + self.mean
+
+    def latents(self, normalised: Float[Tensor, "B N 263"]) -> Float[Tensor, "B P S C"]:
+        """What is quantized."""
+        step = self.config.downsample
+        whole = normalised[:, : normalised.shape[1] // step * step]
+        return self.encoder([whole[..., columns].transpose(-1, -2) for columns in self._columns])
+
+    def merged(self, parts: list[Float[Tensor, "B c N"]]) -> Float[Tensor, "B N 263"]:
+        """Parts put together, still normalised; what several parts have is their mean."""
+        first = parts[0]
+        total = first.new_zeros(first.shape[0], first.shape[-1], NUM_FEATURES)
+        for columns, part in zip(self._columns, parts, strict=True):
+            total = total.index_add(-1, columns, part.transpose(-1, -2))
+        return total / self.owners
+
+    def normalise(self, features: Float[Tensor, "*B 263"]) -> Float[Tensor, "*B 263"]:
+        return (features - self.mean) / self.std
+
+    def forward(
+        self, features: Float[Tensor, "B N 263"], weights: "LossWeights", drop_levels: bool = False
+    ) -> dict[str, Tensor]:
+        """Training losses: `loss` and what it is made of. `drop_levels` leaves out the last levels, as many as chance
+        has it, so that the first ones learn to stand alone."""
+        target = self.normalise(features)
+        latents = self.latents(target)
+        self.quantizer.quantize_dropout = drop_levels and self.config.levels > 1
+        # Nearest codes need full precision.
+        with torch.autocast(features.device.type, enabled=False):
+            quantized, _, commitments = self.quantizer(latents.float().flatten(0, 1))
+        parts = self.decoder(quantized.unflatten(0, latents.shape[:2]))
+        target = target[:, : parts[0].shape[-1]]
+        column_weights = target.new_ones(NUM_FEATURES)
+        column_weights[ROOT] = weights.root
+        part_loss = target.new_zeros(())
+        for columns, part in zip(self._columns, parts, strict=True):
+            error = (part.transpose(-1, -2).float() - target[..., columns]).abs() * column_weights[columns]
+            part_loss = part_loss + error.mean() / len(parts)
+        error = (self.merged([part.float() for part in parts]) - target).abs()
+        whole = (error * column_weights).mean()
+        place = error[..., POSITIONS].mean()
+        # Summed over the levels and, as in the paper, over the parts.
+        commitment = commitments.sum() * len(parts)
+        loss = weights.parts * part_loss + weights.whole * whole + weights.positions * place
+        loss = loss + weights.commitment * commitment
+        return {"loss": loss, "parts": part_loss, "whole": whole, "positions": place, "commitment": commitment}
+
+    @property
+    def _columns(self) -> list[Tensor]:
+        return [getattr(self, f"columns_{i}") for i in range(len(self.config.streams))]
+
+
+class LossWeights(Config):
+    """What the terms of the tokenizer's loss count for, on normalised features."""
+
+    parts: float = 1.0
+    """L1 of every part by itself."""
+    whole: float = 1.0
+    """L1 of the merged body."""
+    positions: float = 0.5
+    """L1 of the merged joint positions, on top."""
+    root: float = 5.0
+    """Factor on the four root slots, whose errors add up along a path."""
+    commitment: float = 0.02
+    """Squared distance of the latents from their codes, summed over parts and levels."""

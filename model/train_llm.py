@@ -1,0 +1,173 @@
+"""Training of the language model on a dataset's texts and on the codes that a tokenizer gives its motions."""
+
+import itertools
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from model import checkpoints, features
+from model.config import LanguageModelTraining
+from model.data import MotionDataset, MotionSample, check_body_model, mirror_text, motion_features
+from model.examples import Example, build, caption_instruction, collate
+from model.language_model import LanguageModelConfig, MotionLanguageModel
+from model.tokenizer import MotionTokenizer
+from model.train_tokenizer import load_tokenizer
+from model.training import Processes, Result, fit, load_body, open_loader
+from model.vocabulary import TextVocabulary
+from schemas.body_model import BodyModel
+from schemas.errors import HumoError
+from schemas.records import Instruction
+
+TEXT_VOCABULARY, TOKENIZER = "text_vocabulary.json", "tokenizer"
+_REMEMBERED = 200_000
+"""Motions whose codes are kept in memory, a few kilobytes each."""
+
+
+def train_llm(config: LanguageModelTraining) -> Result:
+    """Train, save, and say where. Raises HumoError for a dataset or tokenizer that does not serve."""
+    processes = Processes.join(config.device)
+    torch.manual_seed(config.seed)
+    body = load_body(config.body_model)
+    check_body_model(config.dataset, body)
+    folder, _ = checkpoints.find(config.tokenizer, "tokenizer")
+    tokenizer, description = load_tokenizer(folder)
+    if description["body_model"] != body.id:
+        raise HumoError(f"{config.tokenizer}: made for the body {description['body_model']}, this run uses {body.id}")
+    loader = open_loader(config, processes)
+    learned = processes.share(_learn_text(config).to_json() if processes.leads else None)
+    vocabulary = TextVocabulary.from_json(learned)
+    module = build_model(config.architecture, tokenizer, vocabulary)
+    task = _LanguageTask(module, config, body, tokenizer.to(processes.device), vocabulary, folder)
+    return fit(task, config, loader, processes)
+
+
+def build_model(
+    architecture: LanguageModelConfig, tokenizer: MotionTokenizer, vocabulary: TextVocabulary
+) -> MotionLanguageModel:
+    """An untrained model that fits a tokenizer and a text vocabulary."""
+    shape = tokenizer.config
+    return MotionLanguageModel(
+        architecture,
+        text_tokens=len(vocabulary),
+        parts=len(shape.streams),
+        levels=shape.levels,
+        codebook_size=shape.codebook_size,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """A language model with what belongs to it."""
+
+    model: MotionLanguageModel
+    tokenizer: MotionTokenizer
+    vocabulary: TextVocabulary
+    body_model: str
+    """Id of the body that its motions are for."""
+
+
+def load_llm(path: str | Path) -> LoadedModel:
+    """A trained language model, ready to use. Raises HumoError where there is none."""
+    folder, description = checkpoints.find(path, "language_model")
+    tokenizer, _ = load_tokenizer(folder / TOKENIZER)
+    vocabulary = TextVocabulary.from_json((folder / TEXT_VOCABULARY).read_text())
+    model = build_model(LanguageModelConfig(**description["architecture"]), tokenizer, vocabulary)
+    checkpoints.load_into(model, folder)
+    return LoadedModel(model.eval(), tokenizer, vocabulary, description["body_model"])
+
+
+def texts_of(sample: MotionSample) -> Iterator[str]:
+    """Every sentence that training may meet."""
+    yield from sample.body
+    for instruction in sample.instructions:
+        yield from (instruction.instruction, instruction.inputs.text, instruction.target.text)
+
+
+def _learn_text(config: LanguageModelTraining) -> TextVocabulary:
+    stream = MotionDataset(config.dataset, subsets=config.subsets, seed=config.seed, shuffle_buffer=0, epochs=1)
+    texts = [text for sample in itertools.islice(stream, config.text_samples) for text in texts_of(sample) if text]
+    if config.mirror:
+        texts += [mirror_text(text) for text in texts]
+    return TextVocabulary.learn(texts, config.text_vocabulary)
+
+
+@dataclass(eq=False)
+class _LanguageTask:
+    module: MotionLanguageModel
+    config: LanguageModelTraining
+    body: BodyModel
+    tokenizer: MotionTokenizer
+    vocabulary: TextVocabulary
+    tokenizer_folder: Path
+    kind: str = "language_model"
+    skips_parameters: bool = True
+    _codes: dict[tuple[str, bool], Int[Tensor, "S P K"]] = field(default_factory=dict)
+
+    def losses(self, module: nn.Module, samples: list[MotionSample], step: int) -> dict[str, Tensor]:
+        rng = random.Random(int(torch.randint(2**31, ())))
+        examples = [example for sample in samples if (example := self._example(sample, rng)) is not None]
+        if not examples:
+            raise HumoError(
+                f"{self.config.dataset}: no sample of a batch has an example of the tasks {self.config.tasks or 'known'}; "
+                "name other tasks or raise caption_share"
+            )
+        batch = collate(
+            examples,
+            self.vocabulary,
+            parts=self.module.parts,
+            levels=self.module.levels,
+            context=self.module.config.context,
+        )
+        found = module(batch.to(self.module.stop.weight.device))
+        loss = found["motion"] + self.config.text_weight * found["text"] + self.config.stop_weight * found["stop"]
+        return {"loss": loss, **found}
+
+    def _example(self, sample: MotionSample, rng: random.Random) -> Example | None:
+        mirrored = self.config.mirror and rng.random() < 0.5
+        codes = self._encode(sample, mirrored)
+        if not len(codes):
+            return None
+        fitting = [one for one in sample.instructions if self._fits(one)]
+        if not fitting or rng.random() < self.config.caption_share:
+            instruction = caption_instruction(sample, rng.randrange(len(sample.body)))
+        else:
+            instruction = rng.choice(fitting)
+        example = build(
+            instruction,
+            codes,
+            self.vocabulary,
+            downsample=self.tokenizer.config.downsample,
+            max_steps=self.config.max_steps,
+            mirrored=mirrored,
+        )
+        if example and example.made is not None and rng.random() < self.config.drop_text:
+            example = replace(example, prompt=[])
+        return example
+
+    def _fits(self, instruction: Instruction) -> bool:
+        return not self.config.tasks or instruction.task in self.config.tasks
+
+    def _encode(self, sample: MotionSample, mirrored: bool) -> Int[Tensor, "S P K"]:
+        key = (sample.key, mirrored)
+        if key not in self._codes:
+            rows = motion_features([sample.motion], self.body)
+            if mirrored:
+                rows = features.mirror(rows)
+            with torch.no_grad(), torch.autocast(self.tokenizer.device.type, enabled=False):
+                codes = self.tokenizer.encode(rows.to(self.tokenizer.device))[0].cpu()
+            if len(self._codes) >= _REMEMBERED:
+                self._codes.pop(next(iter(self._codes)))
+            self._codes[key] = codes.short()
+        return self._codes[key].long()
+
+    def description(self) -> dict[str, Any]:
+        return {"architecture": self.module.config.model_dump(), "body_model": self.body.id}
+
+    def extra_files(self) -> tuple[dict[str, str], list[tuple[str, Path]]]:
+        return {TEXT_VOCABULARY: self.vocabulary.to_json()}, [(TOKENIZER, self.tokenizer_folder)]

@@ -1,0 +1,126 @@
+"""What the pages have in common: templates with escaping, numbers as people read them, stick figures, film strips."""
+
+import base64
+import functools
+import io
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+
+from pipeline.audit.animation import motion_joints, pack_joints
+from pipeline.audit.drawing import SMPL_EDGES, draw_keypoints, edge_colour, side_colour
+from schemas.body_model import BodyModel
+from schemas.records import FPS
+from schemas.sample import decode_motion, decode_npz
+from schemas.skeleton import COCO_EDGES, COCO_KEYPOINTS, SMPL_JOINTS, joint
+from schemas.storage import Storage
+
+_TEMPLATES = Path(__file__).parent / "templates"
+_SIDES = {side_colour("left_"): "left", side_colour("right_"): "right", side_colour(""): "middle"}
+
+
+def skeleton() -> dict[str, Any]:
+    """Bones with their sides, for `figure.js`."""
+    edges = [[a, b, _SIDES[edge_colour(SMPL_JOINTS[a], SMPL_JOINTS[b])]] for a, b in SMPL_EDGES]
+    return {"edges": edges, "head": joint("head"), "neck": joint("neck")}
+
+
+def keypoint_edges() -> list[list[Any]]:
+    """COCO's lines with their sides."""
+    return [[a, b, _SIDES[edge_colour(COCO_KEYPOINTS[a], COCO_KEYPOINTS[b])]] for a, b in COCO_EDGES]
+
+
+def packed_motion(
+    members: dict[str, bytes], name: str, *, every: int = 1, seconds: float = math.inf
+) -> dict[str, object]:
+    """Joints of the first seconds of a sample's motion for `figure.js`, on the shipped body."""
+    joints = motion_joints(decode_motion(members["motion.npz"], name))
+    return pack_joints(joints[: int(min(seconds * FPS, len(joints)))], every)
+
+
+def stand_in(body_model: str) -> str:
+    """The shipped body's id where a motion was made with another one; else nothing."""
+    shipped = BodyModel.load().id
+    return "" if body_model == shipped else shipped
+
+
+def film_strip(members: dict[str, bytes], count: int = 3) -> list[str]:
+    """Frames of the clip with its keypoints, spread over its length, as base64 JPEG."""
+    import av
+    import cv2
+
+    meta = json.loads(members["meta.json"])
+    keypoints = decode_npz(members["keypoints.npz"])["keypoints"]
+    x0, y0, x1, _ = meta["crop"]
+    with av.open(io.BytesIO(members["clip.mp4"]), "r") as container:
+        frames = [(frame.time or 0.0, frame) for frame in container.decode(video=0)]
+    strip = []
+    for number in range(min(count, len(frames))):
+        time_s, frame = frames[(2 * number + 1) * len(frames) // (2 * count)]
+        image = frame.to_ndarray(format="rgb24")
+        shown = keypoints[min(round(time_s * meta["fps"]), len(keypoints) - 1)].copy()
+        shown[:, :2] = (shown[:, :2] - (x0, y0)) * (image.shape[1] / max(x1 - x0, 1.0))
+        drawn = draw_keypoints(image, shown)
+        ok, content = cv2.imencode(".jpg", np.ascontiguousarray(drawn[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, 80])
+        assert ok
+        strip.append(base64.b64encode(content.tobytes()).decode())
+    return strip
+
+
+def publish(storage: Storage, relative: str, template: str, context: dict[str, Any], out: str | Path | None) -> str:
+    """Render a page into the dataset, or into the file `out`; returns where it lies."""
+    content = environment().get_template(template).render(context).encode()
+    if out is None:
+        storage.write_bytes(relative, content)
+        return storage.path(relative) if storage.is_local else f"{storage.uri.rstrip('/')}/{relative}"
+    path = Path(out)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return str(path)
+
+
+@functools.cache
+def environment() -> jinja2.Environment:
+    """Templates; everything that is put into them is escaped, since titles come from the web."""
+    made = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+    )
+    made.filters |= {
+        "count": _count,
+        "duration": duration_text,
+        "number": number_text,
+        "percent": _percent,
+        "words": _words,
+    }
+    return made
+
+
+def number_text(value: Any) -> str:
+    """Three significant digits; nothing for what is no number."""
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        return ""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{float(f'{value:.3g}'):g}"
+
+
+def _count(value: int) -> str:
+    return f"{value:,}"
+
+
+def duration_text(seconds: float) -> str:
+    """Seconds, minutes or hours, whichever reads best."""
+    for size, unit in ((3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:,.0f} {unit}" if seconds >= 100 * size else f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} s"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f}%"
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")

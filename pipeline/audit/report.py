@@ -1,0 +1,244 @@
+"""One self-contained HTML page about a dataset: what is in it, what was turned away, how good it is, where it is from."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from pipeline.audit import pages
+from pipeline.audit.query import Questions
+from pipeline.audit.statistics import STATISTICS
+from schemas.dataset import DatasetDescription, read_description, read_tombstones
+from schemas.sample import MEMBERS
+from schemas.shards import read_samples
+from schemas.storage import Storage
+
+REPORT = "report/index.html"
+MAX_SAMPLES = 24
+MAX_ROWS = 14
+"""Rows of a table or chart before the rest is only counted."""
+_BINS = 24
+_PLOT_WIDTH, _PLOT_HEIGHT = 240.0, 76.0
+_SECONDS_SHOWN = 6.0
+_UNITS = {
+    "seconds": "seconds", "jitter": "m/frame²", "foot_slide": "m/frame", "penetration": "m", "float": "m",
+    "reprojection": "box heights", "visibility": "0 to 1", "max_root_speed": "m/s", "max_joint_speed": "rad/s",
+}  # fmt: skip
+"""Of the length and the scores; `stages/score_motion.py` says what each means."""
+_STAGES = (
+    "list_sources", "read_videos", "read_mocap", "transcribe", "keep_human_text", "split_shots", "track_people",
+    "cut_clips", "fit_smpl", "score_motion", "write_captions", "write_instructions", "encode_clip",
+)  # fmt: skip
+"""The order in which the chain asks; stages that it does not know come last."""
+
+
+def write_report(dataset: str, out: str | Path | None = None) -> str:
+    """Write the report into the dataset (`report/index.html`), or to a file; returns where it lies.
+
+    Raises HumoError where there is no packed dataset. The same dataset gives the same bytes.
+    """
+    storage = Storage(dataset)
+    description = read_description(storage)
+    with Questions(dataset) as questions:
+        context = _context(storage, description, questions)
+    return pages.publish(storage, REPORT, "report.html", context, out)
+
+
+def _context(storage: Storage, description: DatasetDescription, questions: Questions) -> dict[str, Any]:
+    removed = read_tombstones(storage)
+    live = "(SELECT * FROM samples WHERE key NOT IN (SELECT key FROM removed))" if removed else "samples"
+    ask = questions.rows
+    total = ask(
+        f"SELECT count(*) AS n, coalesce(sum(seconds), 0) AS seconds, coalesce(sum(frames), 0)::BIGINT AS frames,"
+        f" count(DISTINCT source_id) AS sources FROM {live}"
+    )[0]
+    decided = {row["outcome"]: row["n"] for row in ask("SELECT outcome, count(*) AS n FROM ledger GROUP BY outcome")}
+    accepted, rejected = decided.get("accepted", 0), decided.get("rejected", 0)
+    statistics = _statistics(storage, description)
+    gallery = _gallery(storage, description, removed)
+    kinds, parts = (_ranked(questions, live, column, total["n"]) for column in ("kinds", "parts"))
+    sources = _grouped(questions, live, "source_id")
+    bodies = _grouped(questions, live, "body_model")
+    numbers = [
+        ("samples", f"{total['n']:,}"), ("of motion", pages.duration_text(total["seconds"])), ("frames", f"{total['frames']:,}"),
+        ("sources", f"{total['sources']:,}"), ("shards", f"{len(description.shards):,}"),
+        ("decisions accepted", f"{100 * accepted / (accepted + rejected):.0f}%" if accepted + rejected else "–"),
+    ]  # fmt: skip
+    models, models_from = _models(statistics, gallery)
+    return {
+        "name": storage.uri.rstrip("/").rsplit("/", 1)[-1],
+        "version": description.version,
+        "humo": description.humo,
+        "numbers": [{"name": name, "value": value} for name, value in numbers],
+        "removed": len(removed),
+        "splits": _grouped(questions, live, "subset || ' / ' || split"),
+        "licences": _grouped(questions, live, "licence"),
+        "consents": _grouped(questions, live, "consent"),
+        "sources": sources[:MAX_ROWS],
+        "more_sources": max(0, total["sources"] - MAX_ROWS),
+        "bodies": bodies,
+        "configs": _grouped(questions, live, "config_digest"),
+        "decisions": accepted + rejected,
+        "accepted": accepted,
+        "rejected": rejected,
+        "stages": _waterfall(questions, accepted + rejected),
+        "plots": _plots(questions, live, total["n"]),
+        "kinds": kinds[:MAX_ROWS],
+        "more_kinds": max(0, len(kinds) - MAX_ROWS),
+        "parts": parts,
+        "language": _language(statistics),
+        "samples": [sample["shown"] for sample in gallery],
+        "stand_in": next((pages.stand_in(body["name"]) for body in bodies if pages.stand_in(body["name"])), ""),
+        "models": models,
+        "models_from": models_from,
+        "shards": description.shards,
+        "motions": {"skeleton": pages.skeleton(), "motions": [sample["motion"] for sample in gallery]},
+    }
+
+
+def _grouped(questions: Questions, live: str, expression: str) -> list[dict[str, Any]]:
+    return questions.rows(
+        f"SELECT {expression} AS name, count(*) AS samples, sum(seconds) AS seconds,"
+        f" count(DISTINCT source_id) AS sources FROM {live} GROUP BY name ORDER BY samples DESC, name LIMIT 200"
+    )
+
+
+def _ranked(questions: Questions, live: str, column: str, total: int) -> list[dict[str, Any]]:
+    """Names in a list column with the share of samples that have them."""
+    rows = questions.rows(
+        f"SELECT name, count(*) AS samples FROM (SELECT unnest(list_distinct({column})) AS name FROM {live})"
+        " GROUP BY name ORDER BY samples DESC, name"
+    )
+    return [{**row, "share": row["samples"] / total} for row in rows]
+
+
+def _waterfall(questions: Questions, decisions: int) -> list[dict[str, Any]]:
+    """Stages in the chain's order: what they turned away, for which reasons, and what was left after them."""
+    rows = questions.rows(
+        "SELECT stage, reason, count(*) AS count, median(measured) FILTER (isfinite(measured)) AS measured,"
+        ' median("limit") FILTER (isfinite("limit")) AS "limit"'
+        " FROM ledger WHERE outcome = 'rejected' GROUP BY stage, reason ORDER BY count DESC, reason"
+    )
+    order = {name: index for index, name in enumerate(_STAGES)}
+    names = sorted({row["stage"] for row in rows}, key=lambda name: (order.get(name, len(order)), name))
+    left, stages = decisions, []
+    for name in names:
+        reasons = [{**row, "share": row["count"] / decisions} for row in rows if row["stage"] == name]
+        count = sum(reason["count"] for reason in reasons)
+        left -= count
+        stages.append(
+            {"name": name, "count": count, "lost": count / decisions, "kept": left / decisions, "reasons": reasons}
+        )
+    return stages
+
+
+def _plots(questions: Questions, live: str, total: int) -> list[dict[str, Any]]:
+    """Histograms of the length and of every score; the outer bins take what lies beyond them."""
+    columns = [name for name in questions.tables["samples"].schema.names if name.startswith("score_")]
+    plots = []
+    for column in ["seconds", *sorted(columns)]:
+        name = '"' + column.replace('"', '""') + '"'
+        finite = f"FROM {live} WHERE isfinite({name})"
+        found = questions.rows(
+            f"SELECT count(*) AS n, quantile_cont({name}, [0.005, 0.05, 0.5, 0.95, 0.995]) AS q {finite}"
+        )[0]
+        if not found["n"]:
+            continue
+        low, p05, p50, p95, high = (float(value) for value in found["q"])
+        if high <= low:  # All the same: one bar in the middle.
+            low, high = low - 0.5 * (abs(low) or 1.0), high + 0.5 * (abs(high) or 1.0)
+        bins = min(_BINS, 5 + 2 * int(math.sqrt(found["n"])))
+        width = (high - low) / bins
+        counts = dict.fromkeys(range(bins), 0)
+        binned = f"greatest(0, least({bins - 1}, floor(({name} - {low!r}) / {width!r})::INT)) AS bin"
+        for row in questions.rows(f"SELECT {binned}, count(*) AS n {finite} GROUP BY bin"):
+            counts[row["bin"]] = row["n"]
+        tallest, span = max(counts.values()), bins * width
+        step = _PLOT_WIDTH / bins
+        plot: dict[str, Any] = {
+            "title": "length" if column == "seconds" else column.removeprefix("score_"),
+            "unit": _UNITS.get(column.removeprefix("score_"), ""),
+            "low": low, "high": high, "p05": p05, "p50": p50, "p95": p95, "missing": total - found["n"],
+        }  # fmt: skip
+        plot |= {f"x{q}": round((plot[f"p{q}"] - low) / span * _PLOT_WIDTH, 2) for q in ("05", "50", "95")}
+        plot["bins"] = [
+            {"x": round(index * step, 2), "width": round(step - 1, 2), "count": count, "low": low + index * width,
+             "high": low + (index + 1) * width, "height": round(max(_PLOT_HEIGHT * count / tallest, 1.5), 2)}
+            for index, count in counts.items() if count
+        ]  # fmt: skip
+        plots.append(plot)
+    return plots
+
+
+def _gallery(storage: Storage, description: DatasetDescription, removed: set[str]) -> list[dict[str, Any]]:
+    """The first samples of evenly spaced shards; keys are hashes, so the first ones are no special ones.
+
+    Only the beginnings of a few shards are read, however large the dataset is.
+    """
+    shards = sorted(description.shards, key=lambda shard: (shard.path.rsplit("/", 1)[-1], shard.subset))
+    spread = [
+        shards[index * len(shards) // min(MAX_SAMPLES, len(shards))] for index in range(min(MAX_SAMPLES, len(shards)))
+    ]
+    # With few shards the ones that have enough make up for those that have not.
+    wanted = dict.fromkeys((shard.path for shard in spread), 0)
+    places = MAX_SAMPLES
+    while places and any(wanted[shard.path] < shard.samples for shard in spread):
+        for shard in spread:
+            if places and wanted[shard.path] < shard.samples:
+                wanted[shard.path] += 1
+                places -= 1
+    gallery = []
+    for shard in spread:
+        with storage.open(shard.path) as file:
+            taken = 0
+            for key, members in read_samples(file, f"{storage.uri}/{shard.path}"):
+                if taken == wanted[shard.path]:
+                    break
+                if key not in removed:
+                    taken += 1
+                    gallery.append(_card(key, members, shard.subset, shard.split))
+    return gallery
+
+
+def _card(key: str, members: dict[str, bytes], subset: str, split: str) -> dict[str, Any]:
+    meta, text = json.loads(members["meta.json"]), json.loads(members["text.json"])
+    instances = json.loads(members["instructions.json"])["instances"]
+    first = instances[0] if instances else {"task": "", "instruction": ""}
+    shown = {name: meta[name] for name in ("title", "source_id", "start_s", "end_s", "licence")}
+    shown |= {"key": key, "subset": subset, "split": split, "caption": text["body"][0]}
+    shown |= {"task": first["task"], "instruction": first["instruction"], "more": max(0, len(instances) - 1)}
+    shown["kinds"] = sorted({event["kind"] for event in text["rules"]})[:6]
+    shown["film"] = pages.film_strip(members) if "clip.mp4" in MEMBERS[subset] else []
+    motion = pages.packed_motion(members, f"{key}.motion.npz", every=2, seconds=_SECONDS_SHOWN)
+    return {"shown": shown, "motion": motion, "models": meta["models"]}
+
+
+def _statistics(storage: Storage, description: DatasetDescription) -> dict[str, Any]:
+    """statistics.json where it was computed from this version; else nothing."""
+    if not storage.exists(STATISTICS):
+        return {}
+    statistics = json.loads(storage.read_bytes(STATISTICS))
+    return statistics if statistics.get("version") == description.version else {}
+
+
+def _language(statistics: dict[str, Any]) -> str:
+    if not statistics:
+        return ""
+    sentences = sum(level.get("times", 0) for level in statistics["sentences"].values())
+    words = statistics["histograms"].get("words_per_sentence", {})
+    return (
+        f"{sentences:,} sentences use {statistics['vocabulary']:,} different words; half of the sentences have up to"
+        f" {round(words.get('p50', 0))} words."
+    )
+
+
+def _models(statistics: dict[str, Any], gallery: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], str]:
+    if statistics:
+        rows = [{"name": name, "samples": count["samples"]} for name, count in statistics["models"].items()]
+        return rows, "in all samples"
+    counts: dict[str, int] = {}
+    for sample in gallery:
+        for name, version in sample["models"].items():
+            counts[f"{name} {version}"] = counts.get(f"{name} {version}", 0) + 1
+    rows = [{"name": name, "samples": counts[name]} for name in sorted(counts)]
+    return rows, "in the samples shown above (humo stats counts them all)"

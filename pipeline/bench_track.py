@@ -1,0 +1,136 @@
+"""humo bench track: the tracking stage against the loop that ultralytics' own documentation shows, over the same weights."""
+
+import os
+import platform
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from schemas.errors import HumoError
+from schemas.records import Shot, Source, Track, Video
+from stages.base import apply
+from stages.decoding import frames
+from stages.detector import default_weights
+from stages.read_videos import ReadVideos
+from stages.track_people import TrackPeople
+
+
+def bench(video: str = "", *, rounds: int = 3) -> dict[str, Any]:
+    """Frames a second of both, in turns in this process, and how far their keypoints lie apart on the same people.
+
+    Times cover decoding, detection and tracking; loading and exporting weights and a warm-up are left out.
+    """
+    with tempfile.TemporaryDirectory() as work:
+        path = video or _render(Path(work))
+        shot = _whole(path)
+        stage = TrackPeople()
+        stage.setup()
+        ours, rival = [], []
+        tracks: list[Track] = []
+        theirs: list[dict[int, np.ndarray]] = []
+        _run_stage(stage, shot)
+        plain = _load_plain()
+        _run_plain(plain, path, most=5)
+        for _ in range(rounds):
+            start = time.perf_counter()
+            theirs = _run_plain(plain, path)
+            rival.append(time.perf_counter() - start)
+            start = time.perf_counter()
+            tracks = _run_stage(stage, shot)
+            ours.append(time.perf_counter() - start)
+    number = len(theirs)
+    return {
+        "video": Path(path).name,
+        "frames": number,
+        "stage_fps": round(number / median(ours), 2),
+        "plain_fps": round(number / median(rival), 2),
+        "ratio": round(median(rival) / median(ours), 3),
+        "ratios": [round(theirs_s / ours_s, 3) for theirs_s, ours_s in zip(rival, ours, strict=True)],
+        **_compare(tracks, theirs),
+        "weights": stage.detector.version,
+        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+    }
+
+
+def bench_text(found: dict[str, Any]) -> str:
+    """The figures for a terminal."""
+    return (
+        f"{found['video']}, {found['frames']} frames, {found['weights']}, {found['machine']}\n"
+        f"tracking stage {found['stage_fps']} frames/s, plain model.track loop {found['plain_fps']} frames/s: "
+        f"{found['ratio']} times as fast (rounds: {', '.join(map(str, found['ratios']))})\n"
+        f"people seen by the loop that the stage sees too: {found['people_matched']:.1%}; "
+        f"mean keypoint distance {found['keypoint_distance']:.2%} of the box height"
+    )
+
+
+def _render(work: Path) -> str:
+    from stages.studio.film import demo_films
+
+    return str(demo_films(work, seed=0)[0][0])
+
+
+def _whole(path: str) -> Shot:
+    videos, rejections = apply(ReadVideos(), [Source(id="bench", uri=str(path))])
+    if rejections:
+        raise HumoError(f"{path}: {rejections[0].reason} {rejections[0].detail}; give a video that plays")
+    video: Video = videos[0]
+    return Shot(video=video, index=0, start_s=0.0, end_s=video.duration_s + 1.0)
+
+
+def _run_stage(stage: TrackPeople, shot: Shot) -> list[Track]:
+    return [item for item in stage.run(shot) if isinstance(item, Track)]
+
+
+def _load_plain() -> Any:
+    from ultralytics import YOLO
+
+    return YOLO(str(default_weights()), task="pose")
+
+
+def _run_plain(model: Any, path: str, most: int | None = None) -> list[dict[int, np.ndarray]]:
+    """identity -> keypoints (17, 3) of every frame, by a fresh `model.track` run."""
+    if model.predictor is not None:
+        model.predictor.trackers = []
+    seen = []
+    for number, frame in enumerate(frames(str(path))):
+        if number == most:
+            break
+        result = model.track(frame.image[..., ::-1], persist=True, verbose=False, tracker="bytetrack.yaml")[0]
+        ids = result.boxes.id
+        seen.append(
+            {} if ids is None else dict(zip(ids.int().tolist(), result.keypoints.data.cpu().numpy(), strict=True))
+        )
+    return seen
+
+
+def _compare(tracks: list[Track], theirs: list[dict[int, np.ndarray]]) -> dict[str, float]:
+    """Share of the loop's people whom the stage sees, and the distance of sure keypoints in box heights."""
+    by_frame: dict[int, list[tuple[np.ndarray, float]]] = {}
+    for track in tracks:
+        rate = track.shot.video.fps
+        for time_s, box, keypoints in zip(track.times_s, track.boxes, track.keypoints, strict=True):
+            by_frame.setdefault(round(time_s * rate), []).append((keypoints, float(box[3] - box[1])))
+    lasting = {one for one in {i for seen in theirs for i in seen} if sum(one in seen for seen in theirs) >= 30}
+    people, matched, distances = 0, 0, []
+    for number, seen in enumerate(theirs):
+        for identity, keypoints in seen.items():
+            if identity not in lasting:
+                continue
+            people += 1
+            sure = keypoints[:, 2] >= 0.5
+            near = [
+                float(np.linalg.norm(mine[sure, :2] - keypoints[sure, :2], axis=1).mean()) / height
+                for mine, height in by_frame.get(number, [])
+                if sure.any()
+            ]
+            if near and min(near) < 0.2:
+                matched += 1
+                distances.append(min(near))
+    return {
+        "people_matched": round(matched / people, 4) if people else 0.0,
+        "keypoint_distance": round(float(np.mean(distances)), 5) if distances else 0.0,
+    }

@@ -1,0 +1,88 @@
+"""Which stages there are, in which order they run, and whether each takes what the one before it yields."""
+
+from collections import deque
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
+
+from pydantic import create_model
+
+from schemas.config import Config
+from schemas.errors import UsageError
+from schemas.records import Sample, Source
+from stages.base import Stage
+
+STAGES = {
+    "read_videos": "ReadVideos",
+    "transcribe": "Transcribe",
+    "keep_human_text": "KeepHumanText",
+    "split_shots": "SplitShots",
+    "track_people": "TrackPeople",
+    "cut_clips": "CutClips",
+    "fit_smpl": "FitSmpl",
+    "score_motion": "ScoreMotion",
+    "write_captions": "WriteCaptions",
+    "write_instructions": "WriteInstructions",
+    "encode_clip": "EncodeClip",
+}
+"""Module in `stages/` -> its stage, in the order in which a video passes them."""
+
+
+def stage_class(name: str) -> type[Stage[Any, Any]]:
+    """A stage by the name of its module; raises UsageError for one that does not exist."""
+    if name not in STAGES:
+        raise UsageError(f"chain: {name!r} is no stage; known stages: {', '.join(STAGES)}")
+    return getattr(import_module(f"stages.{name}"), STAGES[name])
+
+
+StageSettings: type[Config] = create_model(
+    "StageSettings",
+    __base__=Config,
+    __doc__="Settings of the stages, by name.",
+    **{name: (stage_class(name).Config, stage_class(name).Config()) for name in STAGES},
+)  # type: ignore[call-overload]
+
+
+def build_chain(names: Sequence[str], settings: Config, digest: str = "") -> list[Stage[Any, Any]]:
+    """The stages with their settings, checked before anything starts; no weights are loaded."""
+    classes = [stage_class(name) for name in names]
+    check_chain(classes)
+    chain = [kind(getattr(settings, name)) for name, kind in zip(names, classes, strict=True)]
+    for stage in chain:
+        stage.config_digest = digest
+    return chain
+
+
+def check_chain(classes: Sequence[type[Stage[Any, Any]]]) -> None:
+    """Raise UsageError where a stage does not take what comes before it, and say what belongs between."""
+    if not classes:
+        raise UsageError("chain: it is empty; leave `chain` out for the default one")
+    have: type = Source
+    giver = "the list of sources"
+    for kind in classes:
+        if kind.takes is not have:
+            raise UsageError(
+                f"chain: {kind.name} takes {kind.takes.__name__}, {giver} yields {have.__name__}: {_remedy(have, kind.takes)}"
+            )
+        have, giver = kind.yields, kind.name
+    if have is not Sample:
+        raise UsageError(f"chain: it ends with {giver}, which yields {have.__name__}: {_remedy(have, Sample)}")
+
+
+def _remedy(have: type, want: type) -> str:
+    between = _path(have, want)
+    return f"put {', '.join(between)} there" if between else "change the order or leave `chain` out"
+
+
+def _path(have: type, want: type) -> list[str]:
+    """Fewest stages that lead from one kind of record to another."""
+    reached: dict[type, list[str]] = {have: []}
+    waiting = deque([have])
+    while waiting:
+        here = waiting.popleft()
+        for name in STAGES:
+            kind = stage_class(name)
+            if kind.takes is here and kind.yields not in reached:
+                reached[kind.yields] = [*reached[here], name]
+                waiting.append(kind.yields)
+    return reached.get(want, [])

@@ -1,0 +1,320 @@
+"""The command line. Commands import what they need when they run, so that `--help` answers at once."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from schemas.errors import HumoError, UsageError
+from schemas.offline import hold_still
+
+app = typer.Typer(
+    name="humo",
+    help="Video to human-motion data, and a motion model trained on it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+train_app = typer.Typer(help="Train from shards.", no_args_is_help=True)
+evaluate_app = typer.Typer(help="Measure a checkpoint on a dataset.", no_args_is_help=True)
+bench_app = typer.Typer(help="Measure speed and accuracy against a rival in the same run.", no_args_is_help=True)
+app.add_typer(train_app, name="train")
+app.add_typer(evaluate_app, name="evaluate")
+app.add_typer(bench_app, name="bench")
+
+Dataset = Annotated[str, typer.Argument(help="Folder of the dataset; any fsspec path.")]
+ConfigFile = Annotated[str, typer.Argument(help="YAML file; see configs/.")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", help="key.inner=value over the config; repeat it.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+
+
+def main() -> None:
+    """Entry point: errors meant for people go to stderr without a traceback; exit status 1, or 2 for misuse."""
+    hold_still()
+    try:
+        app()
+    except HumoError as error:
+        print(f"humo: {error}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, UsageError) else 1)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)
+
+
+def _print(value: Any, as_json: bool, text: str) -> None:
+    print(json.dumps(value, ensure_ascii=False, indent=1) if as_json else text)
+
+
+@app.command()
+def demo(
+    out: Annotated[str, typer.Option(help="Folder for all that the demo makes.")] = "demo",
+    seed: Annotated[int, typer.Option(help="Seed of the people, their motions and the training.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Render short videos, turn them into a dataset, look into it, train a tiny model on it and generate a motion."""
+    from pipeline.demo import run_demo
+
+    result = run_demo(Path(out), seed=seed, quiet=as_json)
+    _print(result, as_json, "")
+
+
+@app.command()
+def plan(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Dry run: the checked chain, resources, sources to do and a first estimate. Starts and writes nothing."""
+    from pipeline.config import IngestConfig
+    from pipeline.plan import make_plan, plan_text
+    from schemas.config import load_config
+
+    made = make_plan(load_config(config, IngestConfig, overrides or []))
+    _print(made, as_json, plan_text(made))
+
+
+@app.command()
+def ingest(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    engine: Annotated[str, typer.Option(help="inline or ray; over the config's engine.kind.")] = "",
+    address: Annotated[str, typer.Option(help="Ray cluster to join; over the config's engine.address.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Turn sources into a dataset. Run it again after a crash or with more sources: it does only what is missing."""
+    from pipeline.config import IngestConfig
+    from pipeline.ingest import as_json as report_json
+    from pipeline.ingest import ingest as run
+    from pipeline.ingest import look_ahead
+    from pipeline.progress import Progress, ingest_text
+    from schemas.config import load_config
+
+    extra = [f"engine.kind={engine}"] if engine else []
+    extra += [f"engine.address={address}"] if address else []
+    job = load_config(config, IngestConfig, [*(overrides or []), *extra])
+    todo = look_ahead(job)
+    with Progress(len(todo.todo), done=len(todo.done), done_otherwise=todo.done_otherwise, quiet=as_json) as progress:
+        report = run(job, progress.tell)
+    _print(report_json(report), as_json, ingest_text(report, job.output))
+
+
+@app.command()
+def pack(
+    dataset: Dataset,
+    shard_bytes: Annotated[int, typer.Option(help="Size at which a new shard begins, bytes; 0: as before.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Write shards, catalogue and dataset.json anew from the commits; the same commits give the same bytes."""
+    from dataclasses import asdict
+
+    from pipeline.config import IngestConfig
+    from pipeline.pack import pack as run
+    from schemas.dataset import DESCRIPTION, read_description
+    from schemas.storage import Storage
+
+    defaults = IngestConfig.model_fields
+    splits, size = defaults["splits"].default, defaults["shard_bytes"].default
+    storage = Storage(dataset)
+    if storage.exists(DESCRIPTION):
+        before = read_description(storage)
+        splits, size = before.splits or splits, before.shard_bytes or size
+    made = run(dataset, splits=splits, shard_bytes=shard_bytes or size)
+    text = "\n".join(f"{shard.path}  {shard.samples} samples  {shard.bytes:,} bytes" for shard in made.shards)
+    _print(asdict(made), as_json, f"{text}\n{made.counts['live']} samples, {made.counts['hours']:.4f} hours: {dataset}")
+
+
+@app.command()
+def verify(dataset: Dataset, as_json: AsJson = False) -> None:
+    """Check every shard, sample and member, and that catalogue and ledger tell the same. Exit status 1 on any problem."""
+    from dataclasses import asdict
+
+    from pipeline.verify import verify as run
+
+    verdict = run(dataset)
+    lines = [*verdict.problems, f"{verdict.shards} shards, {verdict.samples} samples, {len(verdict.problems)} problems"]
+    _print(asdict(verdict), as_json, "\n".join(lines))
+    if verdict.problems:
+        raise typer.Exit(1)
+
+
+@app.command()
+def stats(
+    dataset: Dataset,
+    runner: Annotated[str, typer.Option(help="local, dataflow, flink or spark.")] = "local",
+    option: Annotated[list[str] | None, typer.Option("--option", help="A Beam option, name=value; repeat it.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Count and measure what the shards hold, with Beam; writes statistics/ into the dataset."""
+    from pipeline.audit.statistics import compute_statistics
+
+    found = compute_statistics(dataset, runner=runner, options=option or [], featurize="model.features:from_arrays")
+    _print(found, as_json, json.dumps(found, ensure_ascii=False, indent=1))
+
+
+@app.command()
+def query(
+    dataset: Dataset,
+    sql: Annotated[str, typer.Argument(help="SQL over the tables samples, ledger and removed.")],
+    as_json: AsJson = False,
+) -> None:
+    """Ask the catalogue and the ledger anything, with DuckDB."""
+    from pipeline.audit.query import print_table, table_rows
+    from pipeline.audit.query import query as run
+
+    table = run(dataset, sql)
+    if as_json:
+        print(json.dumps(table_rows(table), ensure_ascii=False, indent=1))
+    else:
+        print_table(table)
+
+
+@app.command()
+def report(
+    dataset: Dataset,
+    out: Annotated[str, typer.Option(help="The page's path; empty: report/ in the dataset.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Write one HTML page on what the dataset holds, what was turned down and why."""
+    from pipeline.audit.report import write_report
+
+    path = write_report(dataset, out or None)
+    _print({"path": str(path)}, as_json, str(path))
+
+
+@app.command()
+def view(
+    dataset: Dataset,
+    key: Annotated[str, typer.Argument(help="A sample's key, or as much of it as makes it unique.")],
+    out: Annotated[str, typer.Option(help="The page's path; empty: report/ in the dataset.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Write a page for one sample: clip and motion side by side, with every description as it happens."""
+    from pipeline.audit.view import view as run
+
+    path = run(dataset, key, out or None)
+    _print({"path": str(path)}, as_json, str(path))
+
+
+@train_app.command("tokenizer")
+def train_tokenizer(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Train the motion tokenizer (PRQ, or VQ and RQ by config)."""
+    from model.config import TokenizerTraining
+    from model.train_tokenizer import train_tokenizer as run
+
+    _train(run, TokenizerTraining, config, overrides, as_json)
+
+
+@train_app.command("llm")
+def train_llm(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Train the motion language model on a tokenizer's codes."""
+    from model.config import LanguageModelTraining
+    from model.train_llm import train_llm as run
+
+    _train(run, LanguageModelTraining, config, overrides, as_json)
+
+
+def _train(run: Any, kind: Any, config: str, overrides: list[str] | None, as_json: bool) -> None:
+    from contextlib import redirect_stdout
+    from dataclasses import asdict
+
+    from schemas.config import load_config
+
+    checked = load_config(config, kind, overrides or [])
+    if as_json:
+        with redirect_stdout(sys.stderr):
+            result = run(checked)
+    else:
+        result = run(checked)
+    _print(asdict(result), as_json, f"{result.checkpoint}  ({result.steps} steps, {result.seconds:.0f} s)")
+
+
+@evaluate_app.command("tokenizer")
+def evaluate_tokenizer(
+    checkpoint: Annotated[str, typer.Argument(help="Folder that humo train tokenizer wrote.")],
+    dataset: Dataset,
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "val",
+    limit: Annotated[int, typer.Option(help="Most motions; 0: all.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Reconstruction error, drift and use of the codebooks."""
+    from model.evaluation import evaluate_tokenizer as run
+
+    _evaluated(run(checkpoint, dataset, split=split, limit=limit or None), as_json)
+
+
+@evaluate_app.command("llm")
+def evaluate_llm(
+    checkpoint: Annotated[str, typer.Argument(help="Folder that humo train llm wrote.")],
+    dataset: Dataset,
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "val",
+    limit: Annotated[int, typer.Option(help="Most motions; 0: all.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Likelihood of motions and texts, and whether left and right are told apart."""
+    from model.evaluation import evaluate_llm as run
+
+    _evaluated(run(checkpoint, dataset, split=split, limit=limit or None), as_json)
+
+
+def _evaluated(found: Any, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    values = asdict(found)
+    _print(values, as_json, "\n".join(f"{name:24} {value}" for name, value in values.items()))
+
+
+@app.command()
+def generate(
+    checkpoint: Annotated[str, typer.Argument(help="Folder that humo train llm wrote.")],
+    text: Annotated[str, typer.Argument(help="What the person should do.")],
+    out: Annotated[str, typer.Option(help="Path of the .npz; a video of the same name goes beside it.")],
+    seconds: Annotated[float, typer.Option(help="Length; 0: the model decides.")] = 0.0,
+    initial: Annotated[str, typer.Option(help="An .npz whose motion is continued.")] = "",
+    seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0,
+    temperature: Annotated[float, typer.Option(help="0 takes the likeliest code each time.")] = 1.0,
+    top_k: Annotated[int, typer.Option(help="Sample among the k likeliest codes; 0: among all.")] = 0,
+    video: Annotated[bool, typer.Option(help="Whether to render the video.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Turn a sentence into SMPL motion (.npz) and a video of it."""
+    from model.generation import generate as run
+    from model.generation import load_motion, save_motion
+
+    before = load_motion(initial) if initial else None
+    made = run(
+        checkpoint, text, seconds=seconds or None, initial=before, seed=seed, temperature=temperature, top_k=top_k
+    )
+    save_motion(out, made)
+    written = {"motion": out, "seconds": made.seconds, "frames": len(made.motion.poses), "body_model": made.body_model}
+    if video:
+        from pipeline.audit.animation import render_motion_video
+
+        written["video"] = str(Path(out).with_suffix(".mp4"))
+        render_motion_video(made.motion, written["video"], caption=text)
+    _print(written, as_json, "\n".join(f"{name:12} {value}" for name, value in written.items()))
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """List engines, devices, weights, body models, their licences, and what is missing."""
+    from pipeline.doctor import doctor_text, examine
+
+    found = examine()
+    _print(found, as_json, doctor_text(found))
+    if any(not item["ok"] and item["needed"] for items in found.values() for item in items):
+        raise typer.Exit(1)
+
+
+@bench_app.command("track")
+def bench_track(
+    video: Annotated[str, typer.Option(help="A video with people; empty: one is rendered.")] = "",
+    rounds: Annotated[int, typer.Option(help="How often both are timed, in turns; the medians count.")] = 3,
+    as_json: AsJson = False,
+) -> None:
+    """The tracking stage against a plain `model.track` loop over the same weights: speed, and whether both see the same."""
+    from pipeline.bench_track import bench, bench_text
+
+    found = bench(video, rounds=rounds)
+    _print(found, as_json, bench_text(found))
+
+
+if __name__ == "__main__":
+    main()

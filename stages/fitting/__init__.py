@@ -1,0 +1,1 @@
+"""What recovering a body from keypoints takes: cameras, facing, priors, the optimiser, contacts and the ground."""

@@ -1,0 +1,38 @@
+"""Pinhole cameras: where points of a world land in an image, in pixels from the top left.
+
+Camera axes are OpenCV's: x right, y down, z forward. A *level world* belongs to each static camera: its origin is the
+camera's centre, X points right in the image, Y up against gravity, and Z level and back, out of the scene and towards
+whoever looks at the image. A person who faces the camera therefore faces +Z, as in the zero pose.
+"""
+
+import math
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from schemas.records import Camera
+
+MIN_DEPTH_M = 0.05
+"""Points nearer than this, or behind the camera, are projected as if they stood here."""
+
+
+def guess_intrinsics(width_px: int, height_px: int) -> Float[np.ndarray, "4"]:
+    """fx, fy, cx, cy where nothing is known: a focal length of the image's diagonal (about 53 degrees of view across it)."""
+    focal_px = math.hypot(width_px, height_px)
+    return np.array([focal_px, focal_px, width_px / 2, height_px / 2], np.float32)
+
+
+def level_to_camera(pitch_rad: Float[Tensor, "*B"]) -> Float[Tensor, "*B 3 3"]:
+    """Takes the level world's axes to those of a camera that looks down by `pitch_rad`, without roll."""
+    c, s = torch.cos(pitch_rad), torch.sin(pitch_rad)
+    zero, one = torch.zeros_like(c), torch.ones_like(c)
+    return torch.stack([one, zero, zero, zero, -c, s, zero, -s, -c], dim=-1).unflatten(-1, (3, 3))
+
+
+def project(points: Float[np.ndarray, "T K 3"], camera: Camera) -> Float[np.ndarray, "T K 2"]:
+    """World points (metres) to pixels, each frame through its own pose of the camera."""
+    seen = np.einsum("tij,tkj->tki", camera.rotation, points - camera.position[:, None])
+    focal, centre = camera.intrinsics[:2], camera.intrinsics[2:]
+    return seen[..., :2] / np.maximum(seen[..., 2:], MIN_DEPTH_M) * focal + centre

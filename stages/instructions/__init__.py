@@ -1,0 +1,1 @@
+"""Wordings of training instructions, grouped by task."""

@@ -1,0 +1,144 @@
+"""What a config's `sources` name: files, folders, globs and manifests, turned into Source records before any work starts."""
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+import fsspec
+import pyarrow.parquet as pq
+
+from schemas.config import Config
+from schemas.errors import UsageError
+from schemas.ids import source_id
+from schemas.records import Source
+
+SUFFIXES = {
+    "video": {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".flv", ".wmv", ".3gp", ".ogv"},
+}
+"""File endings that a folder is searched for; a file or a manifest may name anything."""
+_MANIFEST_SUFFIXES = {".csv", ".jsonl", ".parquet"}
+_OPTIONAL = ("id", "title", "description", "licence", "consent")
+
+
+class SourceConfig(Config):
+    """One entry of `sources`."""
+
+    kind: Literal["video"] = "video"
+    """What the files hold."""
+    path: str
+    """A file, a folder (searched with what is below it), a glob, or a manifest (.csv, .jsonl, .parquet) with a column
+    `uri` and, if known, `id`, `title`, `description`, `licence`, `consent`; any fsspec path."""
+    licence: str = "unknown"
+    """Licence of the files, where a manifest does not say it for each."""
+    consent: str = "unknown"
+    """What the people shown have agreed to, where a manifest does not say it for each."""
+
+
+def list_sources(configs: Sequence[SourceConfig]) -> list[Source]:
+    """All sources in the order of their ids.
+
+    Raises UsageError for a path that is not there, a folder without files of its kind, a manifest without a `uri` column,
+    and for an id that stands twice.
+    """
+    sources = [source for config in configs for source in _expand(config)]
+    twice = [name for name, count in Counter(source.id for source in sources).items() if count > 1]
+    if twice:
+        uris = [source.uri for source in sources if source.id == twice[0]]
+        raise UsageError(
+            f"sources: id {twice[0]!r} stands {len(uris)} times ({', '.join(uris[:3])}); give every source its own id"
+            + (f" ({len(twice)} ids are affected)" if len(twice) > 1 else "")
+        )
+    return sorted(sources, key=lambda source: source.id)
+
+
+def _expand(config: SourceConfig) -> Iterable[Source]:
+    fs, root = fsspec.core.url_to_fs(config.path)
+    if any(sign in config.path for sign in "*?["):
+        found = sorted(path for path in fs.glob(root) if fs.isfile(path))
+        if not found:
+            raise UsageError(f"sources: no file matches {config.path!r}; check the pattern")
+        return [_plain(config, fs.unstrip_protocol(path)) for path in found]
+    if PurePosixPath(root).suffix.lower() in _MANIFEST_SUFFIXES:
+        return _read_manifest(config)
+    if _is_folder(fs, root, config.path):
+        endings = SUFFIXES[config.kind]
+        found = sorted(path for path in fs.find(root) if PurePosixPath(path).suffix.lower() in endings)
+        if not found:
+            raise UsageError(
+                f"sources: {config.path} holds no {config.kind} file ({', '.join(sorted(endings))}); name the files in a manifest"
+            )
+        return [_plain(config, fs.unstrip_protocol(path)) for path in found]
+    # One named file that is missing is that source's rejection: the rest of the job is not its hostage.
+    return [_plain(config, config.path)]
+
+
+def _is_folder(fs: Any, root: str, shown: str) -> bool:
+    try:
+        if not fs.isdir(root):
+            return False
+        fs.ls(root, detail=False)
+    except PermissionError:
+        raise UsageError(
+            f"sources: {shown} may not be read; give this user the right to, or choose another folder"
+        ) from None
+    return True
+
+
+def _plain(config: SourceConfig, uri: str) -> Source:
+    uri = _local(uri)
+    return Source(id=source_id(uri), uri=uri, kind=config.kind, licence=config.licence, consent=config.consent)
+
+
+def _local(uri: str) -> str:
+    """Local addresses as absolute paths, everything else as it is."""
+    if uri.startswith("file://"):
+        uri = uri.removeprefix("file://")
+    return uri if "://" in uri else str(Path(uri).expanduser().absolute())
+
+
+def _read_manifest(config: SourceConfig) -> list[Source]:
+    try:
+        with fsspec.open(config.path, "rb") as file:
+            content = file.read()
+    except FileNotFoundError:
+        raise UsageError(f"sources: manifest {config.path} is not there; check the path") from None
+    except OSError as error:
+        raise UsageError(f"sources: manifest {config.path} cannot be read ({error}); check its permissions") from None
+    try:
+        rows = _rows(content, PurePosixPath(config.path).suffix.lower())
+    except (ValueError, OSError) as error:
+        raise UsageError(f"sources: manifest {config.path} cannot be parsed ({error}); mend the file") from None
+    if not rows:
+        raise UsageError(f"sources: manifest {config.path} has no rows; list at least one video")
+    sources = []
+    base = config.path.rsplit("/", 1)[0] if "/" in config.path else "."
+    for number, row in enumerate(rows, start=1):
+        uri = str(row.get("uri") or "").strip()
+        if not uri:
+            columns = ", ".join(str(column) for column in row) or "none"
+            raise UsageError(
+                f"sources: {config.path}, row {number}: no value in column `uri` (columns: {columns}); every row needs one"
+            )
+        if "://" not in uri and not uri.startswith(("/", "~")):
+            uri = f"{base}/{uri}"
+        uri = _local(uri)
+        given = {name: str(row[name]) for name in _OPTIONAL if row.get(name) not in (None, "")}
+        defaults = {"id": source_id(uri), "licence": config.licence, "consent": config.consent}
+        sources.append(Source(**{**defaults, **given, "uri": uri, "kind": config.kind}))
+    return sources
+
+
+def _rows(content: bytes, suffix: str) -> list[dict[str, Any]]:
+    if suffix == ".parquet":
+        return pq.read_table(io.BytesIO(content)).to_pylist()
+    text = content.decode("utf-8-sig")
+    if suffix == ".csv":
+        return list(csv.DictReader(io.StringIO(text, newline="")))
+    rows = [json.loads(line) for line in text.splitlines() if line.strip()]
+    if not all(isinstance(row, dict) for row in rows):
+        raise ValueError("a line is not a JSON object")
+    return rows

@@ -1,0 +1,53 @@
+"""Cut a video where its picture changes, with PySceneDetect's content detector."""
+
+from collections.abc import Iterable
+from itertools import pairwise
+
+import av
+
+from schemas.records import Rejection, Shot, Video
+from stages.base import Stage, StageConfig
+from stages.decoding import frames
+
+
+class SplitShots(Stage[Video, Shot]):
+    """Shots between hard cuts; those too short for a clip are rejected."""
+
+    class Config(StageConfig):
+        """When a change of picture is a cut."""
+
+        threshold: float = 27.0
+        """Mean change of hue, saturation and brightness (0-255) from frame to frame that makes a cut."""
+        min_cut_frames: int = 15
+        """Fewest frames between two cuts."""
+        min_shot_s: float = 2.0
+        """Shortest shot that is kept, seconds."""
+        picture_px: int = 256
+        """Longer side of the small picture that is compared, pixels."""
+
+    def run(self, record: Video) -> Iterable[Shot | Rejection]:
+        import cv2
+        from scenedetect import ContentDetector, FrameTimecode
+
+        detector = ContentDetector(threshold=self.config.threshold, min_scene_len=self.config.min_cut_frames)
+        times_s: list[float] = []
+        cuts: list[int] = []
+        try:
+            for number, frame in enumerate(frames(record.source.uri, scale_to=self.config.picture_px)):
+                times_s.append(frame.time_s)
+                picture = cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR)
+                cuts += [cut.frame_num for cut in detector.process_frame(FrameTimecode(number, record.fps), picture)]
+        except av.FFmpegError as error:
+            yield self.reject(record, "broken_stream", f"after {len(times_s)} frames: {error}"[:500])
+            return
+        if not times_s:
+            yield self.reject(record, "no_frame_decodes")
+            return
+        end_s = times_s[-1] + 1.0 / record.fps
+        edges = [0.0, *(times_s[cut] for cut in cuts), end_s]
+        for index, (start, end) in enumerate(pairwise(edges)):
+            shot = Shot(video=record, index=index, start_s=start, end_s=end)
+            if end - start < self.config.min_shot_s - 0.5 / record.fps:
+                yield self.reject(shot, "shot_too_short", measured=end - start, limit=self.config.min_shot_s)
+            else:
+                yield shot

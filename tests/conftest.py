@@ -1,0 +1,50 @@
+"""What several folders of tests share: short rendered videos, a dataset made from them, and the development data if it is there."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from schemas.offline import hold_still
+
+hold_still()
+
+
+@pytest.fixture(scope="session")
+def shared_videos() -> Path:
+    """The development videos beside the repository; the test is skipped where they are not."""
+    folder = Path(__file__).resolve().parents[2] / "shared" / "data" / "video"
+    if not folder.is_dir():
+        pytest.skip(f"no development videos at {folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with three rendered videos of three seconds: a wave, a walk, two people; and a manifest."""
+    from schemas.body_model import BodyModel
+    from stages.studio.film import film
+    from stages.studio.motions import generate
+    from stages.studio.outfit import Outfit
+    from stages.studio.renderer import Person
+
+    folder = tmp_path_factory.mktemp("films")
+    body = BodyModel.load()
+    rows = ["uri,id,title,description,licence"]
+    for number, (name, actions) in enumerate(
+        {"wave": ["wave_left"], "walk": ["walk"], "pair": ["raise_right", "stand"]}.items()
+    ):
+        people = [
+            Person(
+                motion=generate(action, 3.0, number, body=body),
+                outfit=Outfit.draw(number + index),
+                offset=(1.4 * index, 0.0),
+            )
+            for index, action in enumerate(actions)
+        ]
+        film(people, folder / f"{name}.mp4", width=480, height=360, seed=number, body=body)
+        rows.append(f"{name}.mp4,{name},A person,Somebody does a {name},CC0-1.0")
+    (folder / "manifest.csv").write_text("\n".join(rows) + "\n")
+    return folder

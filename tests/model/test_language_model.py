@@ -1,0 +1,157 @@
+"""The language model: what it may see, caches, losses, sequences."""
+
+import pytest
+import torch
+
+from model.data import MotionSample
+from model.examples import build, caption_instruction, collate
+from model.language_model import LanguageModelConfig, MotionLanguageModel, Picker
+from model.vocabulary import TextVocabulary
+from schemas.errors import HumoError
+from schemas.records import Given, Instruction
+
+TINY = LanguageModelConfig(width=32, layers=2, heads=2, step_width=16, step_layers=2, step_heads=2, context=64)
+PARTS, LEVELS, CODES = 5, 4, 8
+NOTHING = torch.zeros(1, 1, 32)
+
+
+@pytest.fixture
+def model() -> MotionLanguageModel:
+    torch.manual_seed(0)
+    return MotionLanguageModel(TINY, text_tokens=400, parts=PARTS, levels=LEVELS, codebook_size=CODES).eval()
+
+
+@pytest.fixture(scope="module")
+def vocabulary() -> TextVocabulary:
+    return TextVocabulary.learn(["go on", "what is this", "a person waves with the left hand"], 300)
+
+
+def _codes(steps: int, seed: int = 0) -> torch.Tensor:
+    return torch.randint(CODES, (steps, PARTS, LEVELS), generator=torch.Generator().manual_seed(seed))
+
+
+def _instruction(task: str, inputs: Given, target: Given) -> Instruction:
+    return Instruction(task=task, instruction="go on", inputs=inputs, target=target, parts=(), start_s=0, end_s=2)
+
+
+MOTION, TEXT = Given(kind="motion", end_s=2.0), Given(kind="text", text="a person waves")
+
+
+def test_states_depend_on_the_past_alone(model: MotionLanguageModel) -> None:
+    x = model.embed_motion(_codes(12)[None], NOTHING)
+    changed = x.clone()
+    changed[:, 8:] += 1
+    assert torch.allclose(model.backbone(x)[:, :8], model.backbone(changed)[:, :8], atol=1e-5)
+
+
+def test_the_cache_gives_what_one_pass_gives(model: MotionLanguageModel) -> None:
+    x = model.embed_motion(_codes(12)[None], NOTHING)
+    cache = model.new_cache(1)
+    pieces = [model.backbone(x[:, :5], cache)] + [model.backbone(x[:, i : i + 1], cache) for i in range(5, 12)]
+    assert torch.allclose(torch.cat(pieces, 1), model.backbone(x), atol=1e-5)
+
+
+def test_codes_are_not_interchangeable(model: MotionLanguageModel) -> None:
+    """The same codes at other levels or parts are another step."""
+    codes = torch.zeros(1, 1, PARTS, LEVELS, dtype=torch.long)
+    codes[..., 0, 0] = 1
+    assert not torch.allclose(
+        model.embed_motion(codes, NOTHING), model.embed_motion(codes.roll(1, -1), NOTHING), atol=1e-4
+    )
+    assert not torch.allclose(
+        model.embed_motion(codes, NOTHING), model.embed_motion(codes.roll(1, -2), NOTHING), atol=1e-4
+    )
+
+
+def test_a_level_sees_all_parts_of_the_levels_before(model: MotionLanguageModel) -> None:
+    state, codes = torch.randn(1, 32), _codes(1)
+    logits = model.step_decoder(state, codes)
+    assert logits.shape == (1, LEVELS, PARTS, CODES)
+    changed = codes.clone()
+    changed[0, 2, 1] = (changed[0, 2, 1] + 1) % CODES
+    differs = (model.step_decoder(state, changed) - logits).abs().amax(-1)[0] > 1e-7
+    assert not differs[:2].any()
+    assert differs[2:].all()
+
+
+def test_sampling_follows_the_logits_that_training_sees(model: MotionLanguageModel) -> None:
+    state = torch.randn(3, 32)
+    codes = model.step_decoder.sample(state, Picker(0, 0, 1.0, torch.Generator()))
+    assert torch.equal(model.step_decoder(state, codes).argmax(-1).transpose(1, 2), codes)
+
+
+def test_picking() -> None:
+    logits = torch.randn(2, 5, 8)
+    likeliest = logits.argmax(-1)
+    seeded = [Picker(1.0, 0, 1.0, torch.Generator().manual_seed(3))(logits) for _ in range(2)]
+    assert torch.equal(*seeded)
+    assert torch.equal(Picker(1.0, 1, 1.0, torch.Generator())(logits), likeliest)
+    guided = Picker(0, 0, 3.0, torch.Generator())(logits)
+    assert torch.equal(guided[0], guided[1])
+    assert torch.equal(guided[0], (3 * logits[0] - 2 * logits[1]).argmax(-1))
+
+
+def test_sequences(vocabulary: TextVocabulary) -> None:
+    codes = _codes(15)
+    made = build(_instruction("t2m", Given(kind="none"), MOTION), codes, vocabulary, downsample=4, max_steps=99)
+    told = build(_instruction("m2t", MOTION, TEXT), codes, vocabulary, downsample=4, max_steps=10)
+    assert made is not None
+    assert told is not None
+    batch = collate([made, told], vocabulary, parts=PARTS, levels=LEVELS, context=64)
+    assert batch.text.shape[1] == max(len(made), len(told))
+    assert batch.is_motion.sum(1).tolist() == [15, 10]
+    assert batch.is_target_motion.sum(1).tolist() == [15, 0]
+    assert batch.is_running.sum() == 15
+    assert batch.is_stop.sum() == 1
+    assert torch.equal(batch.codes[0][batch.is_motion[0]], codes)
+    assert torch.equal(batch.codes[1][batch.is_motion[1]], codes[5:])
+    assert vocabulary.decode(batch.text[1][batch.is_target_text[1]].tolist()).endswith("a person waves")
+    assert batch.text[1][len(told) - 1] == vocabulary.end
+    with pytest.raises(HumoError, match="context"):
+        collate([made], vocabulary, parts=PARTS, levels=LEVELS, context=8)
+
+
+def test_spans_and_sides(vocabulary: TextVocabulary) -> None:
+    codes = _codes(30)
+    late = Given(kind="motion", start_s=2.0, end_s=4.0)
+    example = build(_instruction("prediction", MOTION, late), codes, vocabulary, downsample=4, max_steps=99)
+    assert example is not None
+    assert example.given is not None
+    assert example.made is not None
+    assert torch.equal(torch.cat([example.given, example.made]), codes)
+    instant = Given(kind="motion", start_s=1.0, end_s=1.0)
+    assert build(_instruction("x", instant, late), codes, vocabulary, downsample=4, max_steps=99) is None
+    left = Instruction(
+        task="t2m", instruction="left hand", inputs=Given(kind="none"), target=MOTION, parts=(), start_s=0, end_s=1
+    )
+    turned = build(left, codes, vocabulary, downsample=4, max_steps=99, mirrored=True)
+    assert turned is not None
+    assert vocabulary.decode(turned.prompt) == "right hand"
+
+
+def test_losses_ignore_padding_and_fall(model: MotionLanguageModel, vocabulary: TextVocabulary) -> None:
+    examples = [
+        build(_instruction("t2m", Given(kind="none"), MOTION), _codes(15), vocabulary, downsample=4, max_steps=99),
+        build(_instruction("m2t", MOTION, TEXT), _codes(15, 1), vocabulary, downsample=4, max_steps=4),
+    ]
+    shape = {"parts": PARTS, "levels": LEVELS, "context": 64}
+    both = model(collate(examples, vocabulary, **shape))
+    alone = model(collate(examples[:1], vocabulary, **shape))
+    assert torch.allclose(both["motion"], alone["motion"], atol=1e-5)
+    assert alone["motion"].item() == pytest.approx(torch.tensor(8.0).log().item(), rel=0.3)
+    batch = collate(examples, vocabulary, **shape)
+    model.train()
+    optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for _ in range(30):
+        losses = model(batch)
+        optimiser.zero_grad()
+        sum(losses.values()).backward()
+        optimiser.step()
+    model.eval()
+    assert all(model(batch)[name] < both[name] for name in ("text", "motion", "stop"))
+
+
+def test_captions_as_prompts(dataset_sample: MotionSample) -> None:
+    instruction = caption_instruction(dataset_sample, 7)
+    assert instruction.instruction in dataset_sample.body
+    assert instruction.target.end_s == pytest.approx(len(dataset_sample.motion.poses) / 30)

@@ -1,0 +1,74 @@
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from schemas.errors import UsageError
+from stages.list_sources import SourceConfig, list_sources
+
+
+def listed(path: Path | str, **more: str) -> list:
+    return list_sources([SourceConfig(path=str(path), **more)])
+
+
+def test_file_folder_and_glob_agree(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    for name in ("a.mp4", "deep/b.webm", "notes.txt"):
+        (tmp_path / name).write_bytes(b"x")
+    by_folder = listed(tmp_path)
+    assert [Path(source.uri).name for source in by_folder] == ["a.mp4", "b.webm"]
+    assert listed(tmp_path / "a.mp4") == by_folder[:1]
+    assert listed(tmp_path / "*.mp4") == by_folder[:1]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_manifests_say_the_same(tmp_path: Path, suffix: str) -> None:
+    rows = [
+        {"uri": "a.mp4", "id": "one", "title": "Läuft, schnell", "licence": "CC-BY-4.0"},
+        {"uri": "/b.mp4", "id": "two"},
+    ]
+    path = tmp_path / f"list.{suffix}"
+    if suffix == "csv":
+        path.write_text('uri,id,title,licence\na.mp4,one,"Läuft, schnell",CC-BY-4.0\n/b.mp4,two,,\n')
+    elif suffix == "jsonl":
+        path.write_text("\n".join(json.dumps(row) for row in rows))
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    one, two = listed(path, licence="mine")
+    assert (one.id, one.uri, one.title, one.licence) == ("one", str(tmp_path / "a.mp4"), "Läuft, schnell", "CC-BY-4.0")
+    assert (two.uri, two.licence, two.title) == ("/b.mp4", "mine", "")
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("title\nhello\n", "column `uri`"),
+        ("uri,id\na.mp4,x\nb.mp4,x\n", "'x' stands 2 times"),
+        ("uri\n", "no rows"),
+        ("uri,id\n,x\n", "row 1"),
+    ],
+)
+def test_bad_manifests_stop_before_work(tmp_path: Path, content: str, says: str) -> None:
+    (tmp_path / "list.csv").write_text(content)
+    with pytest.raises(UsageError, match=says):
+        listed(tmp_path / "list.csv")
+
+
+def test_empty_folder_missing_manifest_and_pattern(tmp_path: Path) -> None:
+    for path, says in (
+        (tmp_path, "holds no video"),
+        (tmp_path / "no.csv", "not there"),
+        (tmp_path / "*.mp4", "no file matches"),
+    ):
+        with pytest.raises(UsageError, match=says):
+            listed(path)
+
+
+def test_ids_are_stable_and_clean(tmp_path: Path) -> None:
+    (tmp_path / "my clip, no. 3.mp4").write_bytes(b"x")
+    (first,), (again,) = listed(tmp_path), listed(tmp_path)
+    assert first.id == again.id
+    assert first.id.startswith("my-clip-no-3-")
+    assert not set(first.id) & set("./ ,")

@@ -1,0 +1,128 @@
+"""Scores of motions whose faults are known."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from schemas.body_model import BodyModel
+from schemas.kinematics import forward_kinematics
+from schemas.records import Camera, Clip, Footage, Motion, Provenance, Shot, Source, Track, Video
+from schemas.rotations import axis_angle_to_matrix, matrix_to_axis_angle
+from schemas.skeleton import joint
+from stages.base import apply
+from stages.fitting.cameras import guess_intrinsics, level_to_camera, project
+from stages.score_motion import SCORES, ScoreMotion
+from stages.studio.motions import generate
+
+BODY = BodyModel.load()
+
+
+def mocap(action: str = "walk") -> Motion:
+    made = generate(action, 2.0, 3, body=BODY)
+    return Motion(
+        provenance=Provenance(
+            source=Source(id="mocap", uri="walk.bvh", kind="mocap"), sha256="1" * 64, person=0, start_s=0.0, end_s=2.0,
+            source_fps=30.0,
+        ),
+        footage=None,
+        poses=matrix_to_axis_angle(made.rotations).numpy(),
+        trans=made.trans.numpy(),
+        betas=made.betas.numpy(),
+        contacts=made.contacts.numpy().astype(np.uint8),
+        joint_confidence=np.ones((len(made), 24), np.float32),
+        to_source=np.eye(4, dtype=np.float32),
+        body_model=BODY.id,
+        models={},
+    )  # fmt: skip
+
+
+def scores(motion: Motion, **config: float) -> dict[str, float]:
+    stage = ScoreMotion(ScoreMotion.Config(**config))
+    stage.setup()
+    (scored,), rejections = apply(stage, [motion])
+    assert not rejections
+    return scored.scores
+
+
+def test_a_clean_motion_has_all_scores_and_no_faults() -> None:
+    found = scores(mocap())
+    assert tuple(found) == SCORES
+    assert all(type(value) is float and np.isfinite(value) for value in found.values())
+    assert found["foot_slide"] < 0.005
+    assert found["penetration"] < 0.005
+    assert found["float"] < 0.01
+    assert found["reprojection"] == 0.0
+    assert found["visibility"] == 1.0
+    assert 0.8 < found["max_root_speed"] < 2.5
+
+
+def test_faults_show_in_their_score() -> None:
+    clean = mocap()
+    good = scores(clean)
+    sunk = scores(replace(clean, trans=clean.trans - np.float32([0, 0.05, 0])))
+    assert sunk["penetration"] == pytest.approx(good["penetration"] + 0.05, abs=0.005)
+    raised = scores(replace(clean, trans=clean.trans + np.float32([0, 0.05, 0])))
+    assert raised["float"] == pytest.approx(good["float"] + 0.05, abs=0.005)
+    drift = np.zeros_like(clean.trans)
+    drift[:, 0] = np.arange(len(drift)) * 0.02
+    assert scores(replace(clean, trans=clean.trans + drift))["foot_slide"] == pytest.approx(0.02, abs=0.004)
+    noise = np.random.default_rng(0).normal(0, 0.01, clean.trans.shape).astype(np.float32)
+    assert scores(replace(clean, trans=clean.trans + noise))["jitter"] > good["jitter"] + 0.01
+
+
+def test_standing_is_less_dynamic_than_running() -> None:
+    assert scores(mocap("stand"))["dynamic"] < 0.3 * scores(mocap("run"))["dynamic"]
+
+
+def test_a_single_frame_scores_without_nan() -> None:
+    one = mocap()
+    short = replace(
+        one, poses=one.poses[:1], trans=one.trans[:1], contacts=one.contacts[:1] * 0, joint_confidence=one.joint_confidence[:1]
+    )
+    assert all(np.isfinite(value) for value in scores(short).values())
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [({"min_dynamic": 50.0}, "low_dynamic"), ({"max_jitter": 0.0}, "high_jitter"), ({"max_root_speed": 0.1}, "high_root_speed")],
+)
+def test_limits_reject_with_their_numbers(config: dict[str, float], reason: str) -> None:
+    stage = ScoreMotion(ScoreMotion.Config(**config))
+    stage.setup()
+    results, (rejection,) = apply(stage, [mocap()])
+    assert not results
+    assert rejection.reason == reason
+    assert rejection.limit == next(iter(config.values()))
+
+
+def test_another_body_is_refused() -> None:
+    stage = ScoreMotion()
+    stage.setup()
+    _, (rejection,) = apply(stage, [replace(mocap(), body_model="smpl-00000000")])
+    assert rejection.reason == "another_body_model"
+
+
+def test_reprojection_is_measured_in_box_heights() -> None:
+    motion = mocap("wave_left")
+    frames = len(motion.poses)
+    betas, rotations = torch.from_numpy(motion.betas), axis_angle_to_matrix(torch.from_numpy(motion.poses))
+    joints, turns = forward_kinematics(rotations, BODY.rest_joints(betas), torch.from_numpy(motion.trans))
+    points = BODY.keypoint_rig().points(turns, joints, betas).numpy()
+    camera = Camera(
+        rotation=level_to_camera(torch.zeros(frames)).numpy(),
+        position=np.tile(np.float32([0, 1, 5]), (frames, 1)),
+        intrinsics=guess_intrinsics(640, 480),
+    )
+    pixels = project(points, camera)
+    shifted = np.concatenate([pixels + [3.0, 4.0], np.full((frames, 17, 1), 0.8)], -1).astype(np.float32)
+    boxes = np.tile(np.float32([0, 0, 50, 200]), (frames, 1))
+    video = Video(source=motion.provenance.source, sha256="", width=640, height=480, fps=30.0, duration_s=2.0, has_audio=False)
+    shot = Shot(video=video, index=0, start_s=0.0, end_s=2.0)
+    track = Track(shot=shot, person=0, times_s=np.arange(frames) / 30, boxes=boxes, keypoints=shifted, models={})
+    clip = Clip(track=track, start_s=0.0, end_s=2.0, boxes=boxes, keypoints=shifted)
+    found = scores(replace(motion, footage=Footage(clip=clip, camera=camera)))
+    assert found["reprojection"] == pytest.approx(5 / 200, rel=1e-3)
+    assert found["visibility"] == pytest.approx(0.8)
+    assert joints[0, joint("pelvis"), 1] > 0.5

@@ -1,0 +1,55 @@
+"""Small videos of coloured noise that tests write themselves, whole and broken."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+from stages.encoding import VideoWriter
+
+
+def noise(
+    path: Path, *, frames: int = 60, width: int = 320, height: int = 240, fps: float = 30.0, seed: int = 0
+) -> Path:
+    """A video of slowly changing noise."""
+    rng = np.random.default_rng(seed)
+    picture = rng.integers(0, 255, (height, width, 3), np.uint8)
+    with VideoWriter(path, width, height, fps) as out:
+        for number in range(frames):
+            out.write(np.roll(picture, number, axis=1))
+    return path
+
+
+def uneven(path: Path, times_s: list[float]) -> Path:
+    """A video whose frames come at these times."""
+    rng = np.random.default_rng(0)
+    with VideoWriter(path, 320, 240, 30.0) as out:
+        for time_s in times_s:
+            out.write(rng.integers(0, 255, (240, 320, 3), np.uint8), time_s)
+    return path
+
+
+def sound_only(path: Path, seconds: float = 2.0) -> Path:
+    """An mp4 with a tone and no picture."""
+    with av.open(str(path), "w", format="mp4") as container:
+        stream = container.add_stream("aac", rate=16000)
+        samples = (8000 * np.sin(np.arange(int(16000 * seconds)) * 0.1)).astype(np.int16)
+        for start in range(0, len(samples), 1024):
+            frame = av.AudioFrame.from_ndarray(samples[None, start : start + 1024], format="s16", layout="mono")
+            frame.sample_rate, frame.pts, frame.time_base = 16000, start, Fraction(1, 16000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def turned(path: Path, source: Path) -> Path:
+    """A copy of an mp4 that asks to be shown turned a quarter clockwise (its track header's matrix is replaced)."""
+    content = bytearray(source.read_bytes())
+    header = content.index(b"tkhd") + 4
+    straight = np.array([1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30], ">i4").tobytes()
+    place = content.index(straight, header)
+    quarter = np.array([0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30], ">i4").tobytes()
+    content[place : place + len(straight)] = quarter
+    path.write_bytes(content)
+    return path
