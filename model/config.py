@@ -103,6 +103,8 @@ class LanguageModelTraining(Run):
     """Tasks of instructions.json to train on; empty means all that are made of text and motion."""
     drop_text: float = Field(default=0.1, ge=0, le=1)
     """Share of motions that are learned without their text, so that generation can weigh it (guidance)."""
+    drop_words: float = Field(default=0.1, ge=0, le=1)
+    """Share of a prompt's tokens that are left out, for people write more tersely than captions do."""
     text_weight: float = Field(default=1.0, ge=0)
     """Weight of the loss on text tokens, prompts included."""
     stop_weight: float = Field(default=0.1, ge=0)

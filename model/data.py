@@ -221,6 +221,11 @@ def motion_features(motions: Sequence[MotionArrays], body: BodyModel) -> Float[T
     return features.encode(axis_angle_to_matrix(stacked("poses")), trans, rest, stacked("contacts").float())
 
 
+def feature_rows(motion: MotionArrays) -> Float[np.ndarray, "T-1 263"]:
+    """HuMo263 rows of one motion, on the shipped body; what dataset statistics are taken over."""
+    return motion_features([motion], BodyModel.load())[0].numpy()
+
+
 def cut(motion: MotionArrays, start: int, end: int) -> MotionArrays:
     """Frames from start up to end."""
     arrays = {name: value if name == "betas" else value[start:end] for name, value in vars(motion).items()}

@@ -155,9 +155,10 @@ def evaluate_llm(
         chosen = [one for one in sample.instructions if task in (None, one.task)]
         if task in (None, "t2m"):
             chosen.append(caption_instruction(sample, 0))
-        options = {"downsample": shape.downsample, "max_steps": model.config.context // 3}
         for instruction in chosen:
-            example = build(instruction, codes, vocabulary, **options)
+            example = build(
+                instruction, codes, vocabulary, downsample=shape.downsample, max_steps=model.config.context // 3
+            )
             if example is None or len(example) > model.config.context:
                 continue
             batch = collate([example], vocabulary, parts=model.parts, levels=model.levels, context=model.config.context)

@@ -8,7 +8,7 @@ sentence about the body, as people type it.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Int
@@ -19,6 +19,9 @@ from model.language_model import Batch
 from model.vocabulary import TextVocabulary
 from schemas.errors import HumoError
 from schemas.records import FPS, Given, Instruction
+from schemas.skeleton import PARTS
+
+_FLAGS = tuple(one.name for one in fields(Batch) if one.name.startswith("is_"))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -59,21 +62,36 @@ def build(
     max_steps: int,
     mirrored: bool = False,
 ) -> Example | None:
-    """The sequence of an instruction on a motion's codes; None where a span is shorter than a step."""
+    """The sequence of an instruction on a motion's codes.
+
+    Steps that are asked for are never among those that are handed over (in-between: the middle is hidden). None where a
+    span is shorter than a step, and for instructions about single parts, which the model cannot follow yet.
+    """
+    if instruction.parts and set(instruction.parts) != set(PARTS):
+        return None
 
     def text(words: str) -> list[int]:
         return vocabulary.encode(mirror_text(words) if mirrored else words)
 
-    def span(given: Given) -> Int[Tensor, "S P K"]:
-        first, last = (round(seconds * FPS / downsample) for seconds in (given.start_s, given.end_s))
-        return codes[first:last]
+    def steps(span: Given) -> tuple[int, int]:
+        first, last = (round(seconds * FPS / downsample) for seconds in (span.start_s, span.end_s))
+        return min(first, len(codes)), min(last, len(codes))
 
     prompt = text(instruction.instruction)
     if instruction.inputs.kind == "text":
         prompt += text(instruction.inputs.text)
-    given = span(instruction.inputs)[-max_steps:] if instruction.inputs.kind == "motion" else None
-    made = span(instruction.target)[:max_steps] if instruction.target.kind == "motion" else None
-    if any(steps is not None and not len(steps) for steps in (given, made)):
+    given = made = None
+    asked = (0, 0)
+    if instruction.target.kind == "motion":
+        asked = steps(instruction.target)
+        made = codes[asked[0] : asked[1]][:max_steps]
+    if instruction.inputs.kind == "motion":
+        shown = torch.zeros(len(codes), dtype=torch.bool)
+        first, last = steps(instruction.inputs)
+        shown[first:last] = True
+        shown[asked[0] : asked[1]] = False
+        given = codes[shown][-max_steps:]
+    if any(some is not None and not len(some) for some in (given, made)):
         return None
     answer = text(instruction.target.text) if instruction.target.kind == "text" else []
     return Example(prompt=prompt, given=given, answer=answer, made=made)
@@ -98,8 +116,7 @@ def collate(examples: Sequence[Example], vocabulary: TextVocabulary, *, parts: i
     shape = (len(examples), length)
     text = torch.full(shape, vocabulary.pad)
     codes = torch.zeros(*shape, parts, levels, dtype=torch.long)
-    flags = {name: torch.zeros(shape, dtype=torch.bool)
-             for name in ("is_motion", "is_prompt", "is_target_text", "is_target_motion", "is_stop", "is_running")}  # fmt: skip
+    flags = {name: torch.zeros(shape, dtype=torch.bool) for name in _FLAGS}
     for row, example in enumerate(examples):
         place = 0
         answer: list[list[int] | Tensor] = [[*example.answer, vocabulary.end]]
@@ -115,7 +132,12 @@ def collate(examples: Sequence[Example], vocabulary: TextVocabulary, *, parts: i
                 flags["is_target_text"][row, span] = True
             place = span.stop
         flags["is_prompt"][row, 1 : 1 + len(example.prompt)] = True
-        if example.made is not None:
+        if example.given is not None:
+            first = 2 + len(example.prompt)
+            flags["is_given"][row, first : first + len(example.given)] = True
+        if example.made is None:
+            flags["is_answer"][row, place - len(example.answer) - 2 : place] = True
+        else:
             first = place - len(example.made)
             flags["is_target_motion"][row, first:place] = True
             flags["is_running"][row, first - 1 : place - 1] = True

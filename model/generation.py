@@ -29,6 +29,8 @@ from schemas.sample import MOTION_ARRAYS, MotionArrays, decode_motion, encode_np
 
 MAX_SECONDS = 10.0
 """Where a motion ends that does not end by itself."""
+MIN_SECONDS = 1.0
+"""Before which none ends by itself."""
 GUIDANCE = 2.0
 """How much the text counts for, 1 being what training found."""
 
@@ -52,6 +54,9 @@ class _Reading:
 
     cache: Cache
     gist: Float[Tensor, "1 1 D"]
+    """Of the words; every step of motion gets it."""
+    answer_gist: Float[Tensor, "1 1 D"]
+    """Of the given motion; every word of an answer gets it."""
     state: Float[Tensor, "1 D"]
 
 
@@ -90,7 +95,7 @@ class Generator:
         """Codes step by step; `initial` is what came before, and is not repeated. Guidance above 1 weighs the text
         more than training did, at the price of a second pass; 1 leaves it.
 
-        Without `seconds` the model ends the motion itself, after `MAX_SECONDS` at the latest.
+        Without `seconds` the model ends the motion itself, between `MIN_SECONDS` and `MAX_SECONDS`.
         """
         if not text.strip():
             raise UsageError("the text is empty; say what the person shall do")
@@ -103,6 +108,7 @@ class Generator:
         prompt = sum(map(len, prompt_pieces(example, self.vocabulary))) + 1
         step_s = self.tokenizer.config.downsample / FPS
         wanted = round((seconds or MAX_SECONDS) / step_s) or 1
+        least = round(MIN_SECONDS / step_s)
         room = self.model.config.context - prompt
         if room < (wanted if seconds is not None else 1):
             raise UsageError(
@@ -120,7 +126,11 @@ class Generator:
             yield codes[0]
             states = [self._step(reading, codes[:1, None]) for reading in readings]
             ends = torch.sigmoid(self.model.stop(states[0])).item()
-            if seconds is None and step and torch.rand((), generator=draw, device=self.device).item() < ends:
+            if (
+                seconds is None
+                and step + 1 >= least
+                and torch.rand((), generator=draw, device=self.device).item() < ends
+            ):
                 return
 
     def frames(self, text: str, **options: object) -> Iterator[tuple[Float[Tensor, "n 24 3 3"], Float[Tensor, "n 3"]]]:
@@ -167,22 +177,29 @@ class Generator:
                     break
                 tokens.append(token)
                 word = self.model.embed_text(torch.tensor([[token]], device=self.device))
-                state = self.model.backbone(word, cache)[:, -1]
+                state = self.model.backbone(word + reading.answer_gist, cache)[:, -1]
         return self.vocabulary.decode(tokens)
 
-    def _read(self, example: Example, more: list[int]) -> "_Reading":
+    def _read(self, example: Example, more: list[int]) -> _Reading:
+        """`more` follows the prompt: the motion token, or nothing where text shall answer."""
         words = torch.tensor([example.prompt], dtype=torch.long, device=self.device)
-        gist = self.model.prompt_gist(words, torch.ones_like(words, dtype=torch.bool))
+        gist = self.model.word_gist(words, torch.ones_like(words, dtype=torch.bool))
+        answer_gist = torch.zeros_like(gist)
+        if example.given is not None:
+            steps = example.given[None].to(self.device)
+            answer_gist = self.model.motion_gist(steps, torch.ones_like(steps[..., 0, 0], dtype=torch.bool))
         inputs = []
         for piece in [*prompt_pieces(example, self.vocabulary), more]:
             if isinstance(piece, Tensor):
                 inputs.append(self.model.embed_motion(piece[None].to(self.device), gist))
             elif piece:
                 inputs.append(self.model.embed_text(torch.tensor([piece], device=self.device)))
+        if not more:
+            inputs[-1] = inputs[-1] + answer_gist
         cache = self.model.new_cache(1)
-        return _Reading(cache, gist, self.model.backbone(torch.cat(inputs, dim=1), cache)[:, -1])
+        return _Reading(cache, gist, answer_gist, self.model.backbone(torch.cat(inputs, dim=1), cache)[:, -1])
 
-    def _step(self, reading: "_Reading", codes: Int[Tensor, "1 1 P K"]) -> Float[Tensor, "1 D"]:
+    def _step(self, reading: _Reading, codes: Int[Tensor, "1 1 P K"]) -> Float[Tensor, "1 D"]:
         return self.model.backbone(self.model.embed_motion(codes, reading.gist), reading.cache)[:, -1]
 
     def _rows(self, motion: MotionArrays) -> Float[Tensor, "1 N 263"]:
@@ -235,15 +252,15 @@ def generate(
 def ground(
     rotations: Float[Tensor, "T 24 3 3"], trans: Float[Tensor, "T 3"], body: BodyModel
 ) -> tuple[Float[Tensor, "T 3"], Tensor]:
-    """The motion lifted or lowered as a whole until its lowest sole is on the ground, and which soles stand on it.
+    """The motion lifted or lowered as a whole until its soles are on the ground, and which soles stand on it.
 
-    The lowest of nearly all frames counts (the 2nd percentile), so that one bad frame does not lift the rest. A sole
-    stands within 3 cm of the ground and below 0.3 m/s.
+    Each frame has its lowest sole; the lower quarter of those is the ground, so that neither a jump nor a few frames that
+    sink in decide for all. A sole stands within 3 cm of the ground and below 0.3 m/s.
     """
     betas = torch.zeros(10)
     joints, turns = forward_kinematics(rotations, body.rest_joints(betas), trans)
     soles = body.contact_rig().points(turns, joints, betas)
-    drop = soles[..., 1].min(-1).values.quantile(0.02)
+    drop = soles[..., 1].min(-1).values.quantile(0.25)
     speed = torch.zeros_like(soles[..., 0])
     if len(soles) > 1:
         speed[1:] = (soles[1:] - soles[:-1]).norm(dim=-1) * FPS

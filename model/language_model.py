@@ -7,9 +7,9 @@ Design choices:
 - What comes out for a step is decided by a small transformer, the step decoder, K passes a step: pass k yields the
   level-k codes of all parts at once, having seen all parts' codes of the levels before (after the depth transformers
   of RQ-Transformer, arXiv 2203.01941, and Moshi, arXiv 2410.00037; parts side by side as PRQ lets them).
-- The prompt's words, averaged and passed through a small network, are added to every motion position. What to do next
-  shows in the motion itself most of the time, so attention alone is slow to learn what only the words say, such as
-  left or right.
+- The prompt's words, averaged and passed through a small network, are added to every motion position, and a given
+  motion likewise to every word of an answer. What comes next shows in what was just made most of the time, so attention
+  alone is slow to learn what only the prompt says, such as left or right.
 - RMSNorm before each block, rotary positions, SwiGLU, no biases, a static key-value cache.
 - After each motion position a logit says whether the motion ends there.
 
@@ -92,6 +92,10 @@ class Batch:
     is_motion: Bool[Tensor, "B L"]
     is_prompt: Bool[Tensor, "B L"]
     """The words of the prompt."""
+    is_given: Bool[Tensor, "B L"]
+    """Motion positions of the prompt."""
+    is_answer: Bool[Tensor, "B L"]
+    """Where text answers the prompt: the answer token and the words after it."""
     is_target_text: Bool[Tensor, "B L"]
     """Text positions that are to be predicted."""
     is_target_motion: Bool[Tensor, "B L"]
@@ -223,7 +227,7 @@ class MotionLanguageModel(nn.Module):
         width = config.width
         self.text = nn.Embedding(text_tokens, width)
         self.codes = nn.Parameter(torch.randn(parts * levels, codebook_size, width) * 0.02 / (parts * levels) ** 0.5)
-        self.gist = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+        self.gist_of_words, self.gist_of_motion = _gist(width), _gist(width)
         self.motion_mark = nn.Parameter(torch.randn(width) * 0.02)
         self.blocks = nn.ModuleList(Block(width, config.heads, config.dropout) for _ in range(config.layers))
         self.norm = nn.RMSNorm(width)
@@ -241,21 +245,23 @@ class MotionLanguageModel(nn.Module):
     def embed_text(self, tokens: Int[Tensor, "B L"]) -> Float[Tensor, "B L D"]:
         return self.text(tokens)
 
-    def prompt_gist(self, tokens: Int[Tensor, "B L"], chosen: Bool[Tensor, "B L"]) -> Float[Tensor, "B 1 D"]:
+    def word_gist(self, tokens: Int[Tensor, "B L"], chosen: Bool[Tensor, "B L"]) -> Float[Tensor, "B 1 D"]:
         """What the chosen words are about; zero where there are none."""
-        weight = chosen.to(self.text.weight.dtype)[..., None]
-        count = weight.sum(1, keepdim=True)
-        # Embeddings are small, being output weights too: scaled to what the network is initialised for.
-        mean = (self.text(tokens) * weight).sum(1, keepdim=True) / count.clamp(min=1) / _EMBEDDING_STD
-        return self.gist(mean) * (count > 0)
+        return _averaged(self.gist_of_words, self.text(tokens), chosen)
+
+    def motion_gist(self, codes: Int[Tensor, "B L P K"], chosen: Bool[Tensor, "B L"]) -> Float[Tensor, "B 1 D"]:
+        """What the chosen steps are about; zero where there are none."""
+        return _averaged(self.gist_of_motion, self._summed(codes), chosen)
 
     def embed_motion(self, codes: Int[Tensor, "B L P K"], gist: Float[Tensor, "B 1 D"]) -> Float[Tensor, "B L D"]:
-        """The sum of a step's code embeddings, one `embedding_bag` over the tables laid end to end, and the gist."""
-        count = self.parts * self.levels
-        offsets = torch.arange(count, device=codes.device) * self.codebook_size
+        """The sum of a step's code embeddings, a mark that it is motion, and the gist of the words."""
+        return self._summed(codes) + self.motion_mark + gist
+
+    def _summed(self, codes: Int[Tensor, "B L P K"]) -> Float[Tensor, "B L D"]:
+        # One bag over the tables laid end to end.
+        offsets = torch.arange(self.parts * self.levels, device=codes.device) * self.codebook_size
         rows = (codes.flatten(2) + offsets).flatten(0, 1)
-        summed = F.embedding_bag(rows, self.codes.flatten(0, 1), mode="sum")
-        return summed.unflatten(0, codes.shape[:2]) + self.motion_mark + gist
+        return F.embedding_bag(rows, self.codes.flatten(0, 1), mode="sum").unflatten(0, codes.shape[:2])
 
     def backbone(self, x: Float[Tensor, "B L D"], cache: Cache | None = None) -> Float[Tensor, "B L D"]:
         """States of positions that follow those in the cache; the cache is brought up to date."""
@@ -284,8 +290,9 @@ class MotionLanguageModel(nn.Module):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Mean losses in nats: `text` a token, `motion` a code, `stop` a step; 0 where the batch has none of a kind."""
         seen = self._noisy(batch) if self.training and self.config.noise else batch.codes
-        gist = self.prompt_gist(batch.text, batch.is_prompt)
-        x = torch.where(batch.is_motion[..., None], self.embed_motion(seen, gist), self.embed_text(batch.text))
+        words = self.embed_text(batch.text) + self.motion_gist(seen, batch.is_given) * batch.is_answer[..., None]
+        motion_in = self.embed_motion(seen, self.word_gist(batch.text, batch.is_prompt))
+        x = torch.where(batch.is_motion[..., None], motion_in, words)
         with _quick_attention(x.device):
             every = self.backbone(x)
             states = every[:, :-1]
@@ -353,6 +360,17 @@ def _quick_attention(device: torch.device) -> Iterator[None]:
             yield
     else:
         yield
+
+
+def _gist(width: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+
+
+def _averaged(gist: nn.Module, x: Float[Tensor, "B L D"], chosen: Bool[Tensor, "B L"]) -> Float[Tensor, "B 1 D"]:
+    weight = chosen.to(x.dtype)[..., None]
+    count = weight.sum(1, keepdim=True)
+    # Embeddings are small: scaled to what a network is initialised for.
+    return gist((x * weight).sum(1, keepdim=True) / count.clamp(min=1) / _EMBEDDING_STD) * (count > 0)
 
 
 def _frequencies(width: int) -> Float[Tensor, "half"]:

@@ -20,7 +20,6 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from pydantic import model_validator
 from torch import Tensor, nn
-from vector_quantize_pytorch import ResidualVQ
 
 from model.features import NUM_FEATURES, POSITIONS, ROOT, part_columns
 from schemas.config import Config
@@ -165,8 +164,12 @@ class MotionTokenizer(nn.Module):
 
     mean: Tensor
     std: Tensor
+    owners: Tensor
 
     def __init__(self, config: TokenizerConfig) -> None:
+        # Here because it takes seconds to import, and configs are checked without it.
+        from vector_quantize_pytorch import ResidualVQ
+
         super().__init__()
         self.config = config
         whole = torch.arange(NUM_FEATURES)

@@ -146,9 +146,11 @@ class _LanguageTask:
             max_steps=self.config.max_steps,
             mirrored=mirrored,
         )
-        if example and example.made is not None and rng.random() < self.config.drop_text:
-            example = replace(example, prompt=[])
-        return example
+        if example is None or example.made is None:
+            return example
+        if rng.random() < self.config.drop_text:
+            return replace(example, prompt=[])
+        return replace(example, prompt=[token for token in example.prompt if rng.random() >= self.config.drop_words])
 
     def _fits(self, instruction: Instruction) -> bool:
         return not self.config.tasks or instruction.task in self.config.tasks

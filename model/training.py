@@ -85,9 +85,11 @@ class Task(Protocol):
     """What a training is about: a model and the loss of a batch."""
 
     kind: str
-    module: nn.Module
     skips_parameters: bool
     """Whether there are batches that leave some parameters without a gradient."""
+
+    @property
+    def module(self) -> nn.Module: ...
 
     def losses(self, module: nn.Module, samples: list[MotionSample], step: int) -> dict[str, Tensor]:
         """`loss`, to be minimised, and whatever else is worth a curve. `module` is `self.module`, perhaps wrapped."""
@@ -129,15 +131,13 @@ def fit(task: Task, config: Run, loader: MotionLoader, processes: Processes) -> 
     task.module.to(processes.device).train()
     optimiser = make_optimiser(task.module, chosen)
     step = _resume(task, config, loader, optimiser, output) if config.resume else 0
-    if not config.resume and processes.leads:
-        (output / "metrics.jsonl").unlink(missing_ok=True)
     module: nn.Module = task.module
     if processes.count > 1:
         # Codebooks keep themselves equal; copying the first process's buffers at every step would undo that.
         module = DistributedDataParallel(
             task.module, forward_sync_buffers=False, find_unused_parameters=task.skips_parameters
         )
-    log = MetricsLog(output / "metrics.jsonl", chosen.steps) if processes.leads else None
+    log = MetricsLog(output / "metrics.jsonl", chosen.steps, step) if processes.leads else None
     began = time.monotonic()
     batches = iter(loader)
     while step < chosen.steps:
@@ -194,12 +194,15 @@ def schedule(step: int, chosen: Optimisation) -> float:
 class MetricsLog:
     """metrics.jsonl: means since the line before, printed as well."""
 
-    def __init__(self, path: Path, steps: int) -> None:
+    def __init__(self, path: Path, steps: int, start: int) -> None:
+        """`start` is the step that training goes on from; lines about later ones, of a run that broke off, go."""
         self.path, self.steps = path, steps
         self.last: dict[str, float] = {}
         self._sums: dict[str, Tensor] = {}
         self._count, self._since = 0, time.monotonic()
         path.parent.mkdir(parents=True, exist_ok=True)
+        kept = [row for row in self._rows() if row["step"] <= start]
+        path.write_text("".join(json.dumps(row) + "\n" for row in kept))
 
     def add(self, values: dict[str, Tensor]) -> None:
         for name, value in values.items():
@@ -226,7 +229,9 @@ class MetricsLog:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
-        rows = [json.loads(line) for line in self.path.read_text().splitlines()]
+        rows = self._rows()
+        if not rows:
+            return
         names = [name for name in rows[-1] if name not in ("step", "learning_rate", "steps_per_s")]
         figure = Figure(figsize=(4 * min(3, len(names)), 3 * math.ceil(len(names) / 3)), layout="constrained")
         FigureCanvasAgg(figure)
@@ -241,19 +246,24 @@ class MetricsLog:
                 axes.set_yscale("log")
         figure.savefig(path)
 
+    def _rows(self) -> list[dict[str, float]]:
+        if not self.path.exists():
+            return []
+        return [json.loads(line) for line in self.path.read_text().splitlines() if line.endswith("}")]
+
 
 def _save(
     task: Task, config: Run, loader: MotionLoader, optimiser: torch.optim.Optimizer, output: Path, step: int
-) -> Path:
+) -> None:
     files, folders = task.extra_files()
-    names = {parameter: name for name, parameter in task.module.named_parameters()}
+    names: dict[Tensor, str] = {parameter: name for name, parameter in task.module.named_parameters()}
     moments = {
         f"{names[parameter]}/{key}": value
         for parameter, state in optimiser.state.items()
         for key, value in state.items()
         if isinstance(value, Tensor)
     }
-    return checkpoints.publish(
+    checkpoints.publish(
         output,
         step,
         {"kind": task.kind, **task.description(), "training": config.model_dump()},

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 
 from jaxtyping import Int
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, tensor
 
 from schemas.errors import HumoError
@@ -70,19 +70,22 @@ class MotionVocabulary:
 
 
 class TextVocabulary:
-    """A byte-level BPE tokenizer: every text has tokens, known words mostly one."""
+    """A byte-level BPE tokenizer: every text has tokens, known words mostly one, endings apart."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         # A user's text that spells a special token is text.
         tokenizer.encode_special_tokens = True
-        self.pad, self.start, self.end, self.motion, self.answer = (tokenizer.token_to_id(name) for name in SPECIAL)
+        self.pad, self.start, self.end, self.motion, self.answer = (_number(tokenizer, name) for name in SPECIAL)
 
     @classmethod
     def learn(cls, texts: Iterable[str], size: int) -> "TextVocabulary":
         """From sentences; `size` counts the 256 bytes and the special tokens too."""
         tokenizer = Tokenizer(models.BPE())
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+        # Endings stand apart, so that `wave`, which people type, is known from `waves`, which captions say.
+        endings = pre_tokenizers.Split(Regex(r"(?<=[a-z]{3})(?:s|ed|ing)(?![a-z])"), "isolated")
+        letters = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([endings, letters])
         tokenizer.decoder = decoders.ByteLevel()
         trainer = trainers.BpeTrainer(
             vocab_size=size,
@@ -112,4 +115,11 @@ class TextVocabulary:
 
 
 def _plain(text: str) -> str:
-    return " ".join(text.lower().split()).rstrip(".")
+    return " " + " ".join(text.lower().split()).rstrip(".")
+
+
+def _number(tokenizer: Tokenizer, name: str) -> int:
+    number = tokenizer.token_to_id(name)
+    if number is None:
+        raise HumoError(f"the text vocabulary lacks {name}; train the language model anew")
+    return number

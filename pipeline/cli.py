@@ -145,7 +145,7 @@ def stats(
     """Count and measure what the shards hold, with Beam; writes statistics/ into the dataset."""
     from pipeline.audit.statistics import compute_statistics
 
-    found = compute_statistics(dataset, runner=runner, options=option or [], featurize="model.features:from_arrays")
+    found = compute_statistics(dataset, runner=runner, options=option or [], featurize="model.data:feature_rows")
     _print(found, as_json, json.dumps(found, ensure_ascii=False, indent=1))
 
 

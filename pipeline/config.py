@@ -48,7 +48,7 @@ class IngestConfig(Config):
     engine: EngineConfig = EngineConfig()
     """Where the stages run."""
     resources: dict[str, WorkerConfig] = {}
-    """Stage -> what its workers get under Ray; a stage that is not named gets one CPU core."""
+    """Stage -> what its workers get under Ray; stages that are not named share the rest, at most one CPU core a worker."""
     splits: dict[str, float] = {"train": 0.9, "val": 0.05, "test": 0.05}
     """Shares of the splits, by source: no source is in two."""
     shard_bytes: int = Field(1_000_000_000, ge=1_000_000)

@@ -43,7 +43,7 @@ def run_demo(out: Path, *, seed: int = 0, quiet: bool = False) -> dict[str, Any]
     if verdict.problems:
         raise HumoError(f"{dataset}: {'; '.join(verdict.problems[:3])}")
     say(f"3  verified: {verdict.samples} samples in {verdict.shards} shards, no problem")
-    compute_statistics(dataset, featurize="model.features:from_arrays")
+    compute_statistics(dataset, featurize="model.data:feature_rows")
     page = write_report(dataset)
     say(f"4  statistics (Beam) and report: {page}")
     videos = _overlays(out, dataset)

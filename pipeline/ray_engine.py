@@ -4,9 +4,10 @@ A row is a whole bundle (paths and compressed bytes, never frames), so that the 
 is done. Neighbouring stages with equal resources share a pool.
 """
 
+import logging
 import os
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -57,27 +58,37 @@ def run_ray(config: IngestConfig, chain: Sequence[Stage[Any, Any]], sources: Seq
             ray.shutdown()
 
 
-def pools(config: IngestConfig, chain: Sequence[Stage[Any, Any]]) -> list[tuple[list[str], WorkerConfig]]:
-    """(stages, resources) of each actor pool."""
-    needs = [(stage.name, config.resources.get(stage.name, WorkerConfig())) for stage in chain]
-    return [([name for name, _ in group], need) for need, group in groupby(needs, key=lambda pair: pair[1])]
+def pools(
+    config: IngestConfig, chain: Sequence[Stage[Any, Any]], have: Mapping[str, float]
+) -> list[tuple[list[str], WorkerConfig]]:
+    """(stages, resources) of each actor pool, on a cluster that has these CPUs and GPUs.
+
+    Pools of stages that the config does not name share what the named ones leave, at most one core a worker. Raises
+    HumoError where the named ones alone ask for more than there is.
+    """
+    needs = [(stage.name, config.resources.get(stage.name)) for stage in chain]
+    layout = [([name for name, _ in group], need) for need, group in groupby(needs, key=lambda pair: pair[1])]
+    for kind in ("CPU", "GPU"):
+        need = sum(getattr(worker, f"{kind.lower()}s") for _, worker in layout if worker)
+        if need > have.get(kind, 0):
+            raise HumoError(
+                f"resources: one worker of each named stage needs {need:g} {kind}s, Ray has {have.get(kind, 0):g}; "
+                "lower `resources` or join a larger cluster"
+            )
+    unnamed = sum(worker is None for _, worker in layout)
+    left = have.get("CPU", 0) - sum(worker.cpus for _, worker in layout if worker)
+    share = min(1.0, max(0.05, left / unnamed)) if unnamed else 1.0
+    return [(names, worker or WorkerConfig(cpus=share)) for names, worker in layout]
 
 
 def _run(config: IngestConfig, chain: Sequence[Stage[Any, Any]], sources: Sequence[Source]) -> Iterator[Outcome]:
     import ray
 
-    layout = pools(config, chain)
     have = ray.cluster_resources()
-    for kind in ("CPU", "GPU"):
-        need = sum(getattr(worker, f"{kind.lower()}s") for _, worker in layout)
-        if need > have.get(kind, 0):
-            raise HumoError(
-                f"resources: the chain needs {need:g} {kind}s for one worker of each pool, Ray has {have.get(kind, 0):g}; "
-                "lower `resources` or join a larger cluster"
-            )
+    layout = pools(config, chain, have)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
-    context.execution_options.preserve_order = False
+    context.print_on_execution_start = False
     rows = [{"bundle": pickle.dumps(Bundle.of(source))} for source in sources]
     data = ray.data.from_items(rows, override_num_blocks=min(len(rows), 10_000))
     for number, (names, worker) in enumerate(layout):
@@ -90,7 +101,7 @@ def _run(config: IngestConfig, chain: Sequence[Stage[Any, Any]], sources: Sequen
             _Worker,
             fn_constructor_args=(config, names, last),
             batch_size=config.sources_per_commit if last else 1,
-            concurrency=(1, most) if most > 1 else 1,
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=most),
             num_cpus=worker.cpus,
             num_gpus=worker.gpus,
         )
@@ -101,7 +112,10 @@ def _run(config: IngestConfig, chain: Sequence[Stage[Any, Any]], sources: Sequen
 def _start(config: IngestConfig) -> None:
     import ray
 
-    common: dict[str, Any] = {"log_to_driver": False, "logging_level": "warning", "configure_logging": True}
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its warnings are about Ray's own upkeep
+    common: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
+    for name in ("ray.data", "ray._private.authentication"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     if config.engine.address:
         root = Path(__file__).resolve().parents[1]
         shipped = {"working_dir": str(root), "excludes": [".venv", ".git", "demo", "runs", "build", "tests"]}

@@ -374,7 +374,7 @@ def _to_array(value: Any) -> np.ndarray:
 class _RestrictedUnpickler(pickle.Unpickler):
     """Reads the few classes that SMPL's pickles hold and refuses everything else, since a pickle can run any code."""
 
-    STAND_INS: dict[tuple[str, str], type] = {  # noqa: RUF012
+    STAND_INS: dict[tuple[str, str], type] = {
         ("chumpy.ch", "Ch"): _Chumpy,
         ("chumpy.reordering", "Select"): _ChumpySelect,
         ("scipy.sparse.csc", "csc_matrix"): _SparseColumns,

@@ -6,6 +6,8 @@ be empty, no integer where a fraction may stand. Loaders that infer a schema fro
 
 import io
 import json
+import zipfile
+import zlib
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -140,7 +142,7 @@ def sample_problems(key: str, members: dict[str, bytes], subset: str) -> list[st
         for instance in json.loads(members["instructions.json"])["instances"]:
             if not 0 <= instance["start_s"] <= instance["end_s"] <= meta["frames"] / FPS + 1e-6:
                 problems.append(f"instructions.json: span {instance['start_s']}-{instance['end_s']} s leaves the clip")
-    except (ValueError, KeyError, OSError) as error:
+    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         problems.append(f"does not decode: {type(error).__name__}: {error}")
     return problems
 

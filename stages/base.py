@@ -3,7 +3,6 @@
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar, get_args, get_origin
 
 from schemas.config import Config
@@ -15,14 +14,6 @@ Out = TypeVar("Out", bound=Record)
 
 class StageConfig(Config):
     """Base of a stage's settings."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Resources:
-    """What one worker of a stage occupies. Neighbours with equal resources run in one process."""
-
-    cpus: float = 1.0
-    gpus: float = 0.0
 
 
 class Stage(ABC, Generic[In, Out]):
@@ -48,11 +39,6 @@ class Stage(ABC, Generic[In, Out]):
 
     def __init__(self, config: StageConfig | None = None) -> None:
         self.config: Any = config if config is not None else self.Config()
-
-    @property
-    def resources(self) -> Resources:
-        """What a worker needs; may depend on the settings."""
-        return Resources()
 
     def setup(self) -> None:
         """Load what is heavy. Raises HumoError where something that the settings ask for is missing."""

@@ -68,7 +68,11 @@ _SCRIPTS_WITHOUT_SPACES = frozenset({"CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO
 
 
 class KeepHumanText(Stage[Video, Video]):
-    """Reject videos that have text in which no keyword occurs, or a blocked one does."""
+    """Reject videos that are described without any keyword, or with a blocked one.
+
+    Speech can save a video whose title and description say nothing of people; alone it condemns none, since people talk
+    of anything while they move.
+    """
 
     class Config(StageConfig):
         keywords: tuple[str, ...] = KEYWORDS
@@ -80,7 +84,7 @@ class KeepHumanText(Stage[Video, Video]):
         min_matches: int = 1
         """Least number of different keywords that must occur."""
         without_text: Literal["keep", "reject"] = "keep"
-        """What becomes of a video with neither title, description nor speech that can be judged."""
+        """What becomes of a video with neither title nor description that can be judged, nor a keyword in its speech."""
         fields: tuple[Literal["title", "description", "transcript"], ...] = ("title", "description", "transcript")
         """Where to look."""
 
@@ -93,27 +97,27 @@ class KeepHumanText(Stage[Video, Video]):
             return
         keywords = (*self.config.keywords, *self.config.extra_keywords)
         least = float(self.config.min_matches)
-        if not readable_words(text, keywords):
+        found = matches(text, keywords)
+        if len(found) >= least:
+            yield record
+        elif not readable_words(self._text(record, written_only=True), keywords):
             if self.config.without_text == "reject":
                 yield self.reject(record, "no_text", "nothing to judge it by", measured=0.0, limit=least)
             else:
                 yield record
-            return
-        found = matches(text, keywords)
-        if len(found) < least:
+        else:
             detail = " ".join(text.split())[:200]
             yield self.reject(record, "no_human_keyword", detail, measured=float(len(found)), limit=least)
-            return
-        yield record
 
-    def _text(self, record: Video) -> str:
+    def _text(self, record: Video, *, written_only: bool = False) -> str:
         texts = {
             "title": record.source.title,
             "description": record.source.description,
             "transcript": " ".join(word.text.strip() for word in record.transcript.words),
         }
         # A full stop between them, so that no phrase is found across two fields.
-        return " . ".join(texts[name] for name in self.config.fields if texts[name])
+        fields = [name for name in self.config.fields if name != "transcript" or not written_only]
+        return " . ".join(texts[name] for name in fields if texts[name])
 
 
 def matches(text: str, keywords: Iterable[str]) -> list[str]:

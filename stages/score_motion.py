@@ -2,9 +2,9 @@
 
 | score | unit | what it is |
 |---|---|---|
-| dynamic | rad/s and rad | 0.7 mean speed + 0.3 mean range of the 23 body joints and the root's turning; still people are near 0 |
+| dynamic | rad/s and rad | 0.7 mean speed + 0.3 mean range of the 24 joints' angles; near 0 for who stands still |
 | jitter | m/frame^2 | mean length of the second difference of the joints' positions at 30 fps |
-| foot_slide | m/frame | mean step of the heel and toe points between two frames in both of which they are planted; 0 where none is |
+| foot_slide | m/frame | mean level step of heels and toes between frames in both of which they are planted; 0 if none |
 | penetration | m | mean over frames of how far the lowest contact point is below the ground |
 | float | m | mean height of the lowest contact point over the ground in frames with a contact; 0 where there is none |
 | reprojection | box heights | median distance of projected from seen keypoints; 0 for motion capture |
@@ -62,7 +62,7 @@ class ScoreMotion(Stage[Motion, ScoredMotion]):
         max_joint_speed: float = 60.0
         """Largest `max_joint_speed`, rad/s."""
         body_model: str = ""
-        """Path of a licensed SMPL file (.npz or .pkl); empty for the shipped body. The one that the motions were made for."""
+        """Path of a licensed SMPL file (.npz or .pkl); empty for the shipped body. The body of the motions."""
 
     config: Config
 
@@ -74,7 +74,7 @@ class ScoreMotion(Stage[Motion, ScoredMotion]):
     def run(self, record: Motion) -> Iterable[ScoredMotion | Rejection]:
         """The motion with its scores, or the first limit that it passes, in the order of the table."""
         if record.body_model != self._body.id:
-            detail = f"made for {record.body_model}, scored with {self._body.id}: name that body in score_motion.body_model"
+            detail = f"made for {record.body_model}, not {self._body.id}: name that body in score_motion.body_model"
             return [self.reject(record, "another_body_model", detail)]
         scores = self._scores(record)
         wrong = [name for name, value in scores.items() if not np.isfinite(value)]

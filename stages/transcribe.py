@@ -17,7 +17,7 @@ from jaxtyping import Float
 
 from schemas.errors import HumoError
 from schemas.records import Transcript, Video, Word
-from stages.base import Resources, Stage, StageConfig
+from stages.base import Stage, StageConfig
 from stages.decoding import open_container, picture_stream
 
 SAMPLE_HZ = 16000
@@ -77,13 +77,6 @@ class Transcribe(Stage[Video, Video]):
     def __init__(self, config: StageConfig | None = None) -> None:
         super().__init__(config)
         self._recogniser: Recogniser | None = None
-
-    @property
-    def resources(self) -> Resources:
-        """A recogniser on CUDA leaves room for others on its card."""
-        if self.config.backend == "none":
-            return Resources()
-        return Resources(cpus=float(self.config.threads), gpus=0.25 if self.config.device == "cuda" else 0.0)
 
     def setup(self) -> None:
         """Load the weights. Raises HumoError where the package or the weights are missing."""

@@ -27,7 +27,7 @@ RULES = "rules 1"
 
 
 class WriteCaptions(Stage[ScoredMotion, CaptionedMotion]):
-    """Say what is done, by whom it may be read: a sentence for the body, each part, each event."""
+    """Say what is done: sentences for the body and for each part, a phrase for each event."""
 
     class Config(Thresholds):
         body_model: str = ""

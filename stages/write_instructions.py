@@ -101,9 +101,10 @@ def instruction_problems(one: Instruction, frames: int) -> list[str]:
     problems += [f"a slot is open or the text is empty: {text!r}" for text in texts if not text.strip() or "{" in text]
     if one.target.kind not in ("text", "motion"):
         problems.append(f"the target is {one.target.kind}")
-    for span in (one, *(given for given in (one.inputs, one.target) if given.kind == "motion")):
-        if not 0 <= span.start_s < span.end_s <= end_s + 1e-9:
-            problems.append(f"span {span.start_s}-{span.end_s} s leaves the clip of {end_s} s or is empty")
+    spans = [(given.start_s, given.end_s) for given in (one.inputs, one.target) if given.kind == "motion"]
+    for first_s, last_s in [(one.start_s, one.end_s), *spans]:
+        if not 0 <= first_s < last_s <= end_s + 1e-9:
+            problems.append(f"span {first_s}-{last_s} s leaves the clip of {end_s} s or is empty")
     return problems
 
 

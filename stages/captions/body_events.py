@@ -76,24 +76,16 @@ def _travel(k: Kinematics, limits: Thresholds, busy: Bool[np.ndarray, "T"]) -> l
 
 def _majorities(labels: np.ndarray, shortest: int) -> list[tuple[str, Span]]:
     """Runs of equal labels; runs shorter than `shortest` join the longer neighbour."""
-    edges = [0, *(np.flatnonzero(labels[1:] != labels[:-1]) + 1).tolist(), len(labels)]
-    runs = [[str(labels[a]), a, b] for a, b in pairwise(edges)]
-    while len(runs) > 1:
-        i = min(range(len(runs)), key=lambda at: runs[at][2] - runs[at][1])
-        if runs[i][2] - runs[i][1] >= shortest:
-            break
-        near = [at for at in (i - 1, i + 1) if 0 <= at < len(runs)]
-        into = max(near, key=lambda at: runs[at][2] - runs[at][1])
-        runs[into][1], runs[into][2] = min(runs[into][1], runs[i][1]), max(runs[into][2], runs[i][2])
-        del runs[i]
-        merged: list[list] = []
-        for run in runs:
-            if merged and merged[-1][0] == run[0]:
-                merged[-1][2] = run[2]
-            else:
-                merged.append(run)
-        runs = merged
-    return [(kind, (first, last)) for kind, first, last in runs]
+    labels = labels.copy()
+    while True:
+        edges = [0, *(np.flatnonzero(labels[1:] != labels[:-1]) + 1).tolist(), len(labels)]
+        runs: list[Span] = list(pairwise(edges))
+        i = min(range(len(runs)), key=lambda at: runs[at][1] - runs[at][0])
+        if len(runs) == 1 or runs[i][1] - runs[i][0] >= shortest:
+            return [(str(labels[first]), (first, last)) for first, last in runs]
+        near = [runs[at] for at in (i - 1, i + 1) if 0 <= at < len(runs)]
+        longer = max(near, key=lambda run: run[1] - run[0])
+        labels[slice(*runs[i])] = labels[longer[0]]
 
 
 def _turns(k: Kinematics, limits: Thresholds, busy: Bool[np.ndarray, "T"]) -> list[Event]:

@@ -90,12 +90,31 @@ def kinematics(
     """Curves of a motion; `smoothing_s` for limbs, `travel_smoothing_s` for the way and the heading (Gaussian sigmas)."""
     with torch.no_grad():
         positions, turns = forward_kinematics(rotations.double(), rest_joints.double(), trans.double())
-    raw, limb, slow = positions.numpy(), smoothing_s * FPS, travel_smoothing_s * FPS
-    joints = smooth(raw, limb)
-    heading = smooth(np.unwrap(heading_rad(turns[:, 0]).numpy()), slow)
+    return curves(
+        positions.numpy(),
+        heading_rad(turns[:, 0]).numpy(),
+        body_size(rest_joints.double().numpy()),
+        {part: _seen(part, joint_confidence) >= min_confidence for part in PARTS},
+        limb_sigma=smoothing_s * FPS,
+        travel_sigma=travel_smoothing_s * FPS,
+    )
+
+
+def curves(
+    raw: Float[np.ndarray, "T 24 3"],
+    yaw: Float[np.ndarray, "T"],
+    size: BodySize,
+    seen: dict[str, bool],
+    *,
+    limb_sigma: float,
+    travel_sigma: float,
+) -> Kinematics:
+    """Curves from joint positions and the pelvis' yaw; sigmas in frames."""
+    joints = smooth(raw, limb_sigma)
+    heading = smooth(np.unwrap(yaw), travel_sigma)
     pelvis = joints[:, joint("pelvis")]
     local = into_body_axes(joints - pelvis[:, None] * [1.0, 0.0, 1.0], heading)
-    way = derivative(smooth(raw[:, joint("pelvis")], slow), FPS)
+    way = derivative(smooth(raw[:, joint("pelvis")], travel_sigma), FPS)
     velocity = into_body_axes(way[:, None], heading)[:, 0]
     trunk = local[:, joint("neck")] - local[:, joint("pelvis")]
     up = trunk / np.linalg.norm(trunk, axis=-1, keepdims=True).clip(1e-6)
@@ -111,8 +130,8 @@ def kinematics(
         tilt=np.arccos(np.clip(up[:, 1], -1, 1)),
         elbow={side: _flexion(joints, side, ("shoulder", "elbow", "wrist")) for side in SIDES},
         knee={side: _flexion(joints, side, ("hip", "knee", "ankle")) for side in SIDES},
-        size=body_size(rest_joints.double().numpy()),
-        seen={part: _seen(part, joint_confidence) >= min_confidence for part in PARTS},
+        size=size,
+        seen=seen,
     )
 
 

@@ -55,8 +55,8 @@ def arm_events(k: Kinematics, side: str, limits: Thresholds) -> Part:
     out, height, ahead = hand.T
     joint = f"{side}_wrist"
     _punches(part, k, hand, joint)
-    _waves(part, (wrist - elbow) * [part.sign, 1.0, 1.0], height > -0.5 * k.size.arm_m, joint)
-    _circles(part, hand, joint)
+    _waves(part, (k.at(f"{side}_hand") - elbow) * [part.sign, 1.0, 1.0], height > -0.5 * k.size.arm_m, joint)
+    _circles(part, hand, np.linalg.norm(k.velocity, axis=-1) > limits.circle_travel_mps, joint)
     for span, width in signals.oscillations(ahead, limits.swing_least_m, 0.15 * FPS, 0.9 * FPS, 3):
         if part.free(span) and np.median(height[span[0] : span[1]]) < -0.15 * k.size.arm_m:
             part.add("swing", span, width, joint=joint, speed=_path_speed(ahead, span))
@@ -73,9 +73,12 @@ def arm_events(k: Kinematics, side: str, limits: Thresholds) -> Part:
 def _waves(part: Part, forearm: Float[np.ndarray, "T 3"], high: Bool[np.ndarray, "T"], joint: str) -> None:
     """The forearm goes to and fro along its own main direction while the hand is up."""
     limits = part.limits
-    quick = forearm - signals.smooth(forearm, 0.35 * FPS)
+    quick = forearm - signals.smooth(forearm, limits.wave_longest_half_s * 0.8 * FPS)
+    edge = round(0.33 * FPS)
     for up in signals.spans_of(high & (forearm[:, 1] > -0.05), round(2 * limits.shortest_s * FPS), 3):
-        _, _, axes = np.linalg.svd(quick[slice(*up)], full_matrices=False)
+        # Raising and lowering the hand at the ends is wider than the wave itself.
+        inner = slice(up[0] + edge, up[1] - edge) if up[1] - up[0] > 3 * edge else slice(*up)
+        _, _, axes = np.linalg.svd(quick[inner], full_matrices=False)
         along = quick[slice(*up)] @ axes[0]
         longest = limits.wave_longest_half_s * FPS
         for (first, last), width in signals.oscillations(along, limits.wave_least_m, 2, longest, limits.wave_halves):
@@ -84,17 +87,17 @@ def _waves(part: Part, forearm: Float[np.ndarray, "T 3"], high: Bool[np.ndarray,
                 part.add("wave", span, width, joint=joint, speed=_path_speed(along, (first, last)))
 
 
-def _circles(part: Part, hand: Float[np.ndarray, "T 3"], joint: str) -> None:
+def _circles(part: Part, hand: Float[np.ndarray, "T 3"], going: Bool[np.ndarray, "T"], joint: str) -> None:
+    """The direction of the hand's motion goes round; not in walking and running, where swinging arms draw ovals."""
     limits = part.limits
     for axes in ((2, 1), (0, 1), (0, 2)):
         curve = hand[:, axes]
         velocity = signals.derivative(curve, FPS)
         moving = np.linalg.norm(velocity, axis=-1) > 0.3
-        # The direction of motion goes once round for every circle.
         angle = np.unwrap(np.arctan2(velocity[:, 1], velocity[:, 0]))
         rate = signals.smooth(signals.derivative(angle, FPS), 2)
         for sense in (1.0, -1.0):
-            for span in signals.spans_of(moving & (sense * rate > 0.5), round(0.4 * FPS)):
+            for span in signals.spans_of(moving & ~going & (sense * rate > 0.5), round(0.4 * FPS)):
                 inside = slice(*span)
                 turned = abs(angle[span[1] - 1] - angle[span[0]])
                 spread = np.sqrt(np.linalg.eigvalsh(np.cov(curve[inside].T)).clip(0))

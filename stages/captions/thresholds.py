@@ -78,7 +78,7 @@ class Thresholds(StageConfig):
     """Least width of a wave of the hand."""
     wave_halves: int = 3
     """Least number of movements to one side and the other."""
-    wave_longest_half_s: float = 0.55
+    wave_longest_half_s: float = 0.8
     """Slowest wave, seconds from one side to the other."""
     swing_least_m: float = 0.12
     """Least width of an arm that swings to and fro."""
@@ -94,6 +94,8 @@ class Thresholds(StageConfig):
     """Least change of an elbow or a knee."""
     circle_least_m: float = 0.12
     """Least radius of a circling wrist."""
+    circle_travel_mps: float = 0.5
+    """Above this speed of the body a circling hand is taken for a swinging arm."""
     circle_least_rad: float = 5.5
     """Least angle that it goes round."""
 

@@ -84,7 +84,7 @@ def _extent(camera: Camera, points: Float[np.ndarray, "P T 17 3"], width: int, h
     pixels = camera.project(points)
     tall = pixels[..., 1].max(-1) - pixels[..., 1].min(-1)
     # Keypoints end at ankles, wrists and eyes: soles, fingers and hair need some more.
-    margin = 0.1 * tall.max()
+    margin = np.array([0.18, 0.1]) * tall.max()
     inside = (pixels > margin).all() and (pixels < np.array([width, height]) - margin).all()
     if not inside:
         return None

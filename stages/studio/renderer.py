@@ -237,7 +237,7 @@ def _empty_room(
     across, fall = rays[..., 0] * normal[0] + rays[..., 2] * normal[1], rays[..., 1]
     with np.errstate(divide="ignore"):
         down = np.where(fall < -1e-4, -eye[1] / fall, np.float32(np.inf))
-        wall = np.where(across < -1e-4, (-np.float32(room.wall_m) - eye[[0, 2]] @ normal) / across, np.float32(30.0))
+        wall = np.where(across < -1e-4, (-np.float32(room.wall_m) - eye[[0, 2]] @ normal) / across, np.float32(1e4))
     floor = down < wall
     image = np.empty(rays.shape, np.float32)
     reach, below = down[floor], rays[floor]

@@ -1,5 +1,7 @@
 """The language model: what it may see, caches, losses, sequences."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -107,8 +109,32 @@ def test_sequences(vocabulary: TextVocabulary) -> None:
     assert torch.equal(batch.codes[1][batch.is_motion[1]], codes[5:])
     assert vocabulary.decode(batch.text[1][batch.is_target_text[1]].tolist()).endswith("a person waves")
     assert batch.text[1][len(told) - 1] == vocabulary.end
+    assert vocabulary.decode(batch.text[0][batch.is_prompt[0]].tolist()) == "go on"
+    assert torch.equal(batch.codes[1][batch.is_given[1]], codes[5:])
+    assert not batch.is_given[0].any()
+    answer = batch.text[1][batch.is_answer[1]].tolist()
+    assert answer[0] == vocabulary.answer
+    assert vocabulary.decode(answer) == "a person waves"
     with pytest.raises(HumoError, match="context"):
         collate([made], vocabulary, parts=PARTS, levels=LEVELS, context=8)
+
+
+def test_what_is_asked_for_is_never_handed_over(vocabulary: TextVocabulary) -> None:
+    codes = _codes(30)
+    middle = Given(kind="motion", start_s=1.0, end_s=3.0)
+    whole = Given(kind="motion", start_s=0.0, end_s=4.0)
+    example = build(_instruction("inbetween", whole, middle), codes, vocabulary, downsample=4, max_steps=99)
+    assert example is not None
+    assert example.given is not None
+    assert example.made is not None
+    first, last = round(30 / 4), round(90 / 4)
+    assert torch.equal(example.made, codes[first:last])
+    assert torch.equal(example.given, torch.cat([codes[:first], codes[last:]]))
+
+
+def test_instructions_about_single_parts_are_left_out(vocabulary: TextVocabulary) -> None:
+    one = replace(_instruction("i2pm", Given(kind="none"), MOTION), parts=("left_arm",))
+    assert build(one, _codes(15), vocabulary, downsample=4, max_steps=99) is None
 
 
 def test_spans_and_sides(vocabulary: TextVocabulary) -> None:

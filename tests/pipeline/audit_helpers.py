@@ -130,9 +130,11 @@ def footage(arrays: dict[str, np.ndarray], source: Source) -> tuple[Footage, lis
     return Footage(clip=clip, camera=camera), pictures
 
 
-def make_sample(subset: str, number: int, *, frames: int = 60, title: str = "A walk") -> Sample:
+def make_sample(
+    subset: str, number: int, *, frames: int = 60, title: str = "A walk", source: Source | None = None
+) -> Sample:
     """One encoded sample; the same arguments give the same bytes."""
-    source = Source(
+    source = source or Source(
         id=f"{subset}-source-{number // 2}", uri=f"file:///in/{subset}{number // 2}.mp4", kind=subset, title=title,
         description="", licence=("CC-BY-4.0", "CC0-1.0")[number % 2], consent="given",
     )  # fmt: skip

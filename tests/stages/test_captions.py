@@ -8,7 +8,22 @@ import pytest
 import torch
 
 from schemas.body_model import BodyModel
-from schemas.records import CaptionedMotion, Captions, Motion, Provenance, ScoredMotion, Source
+from schemas.records import (
+    Camera,
+    CaptionedMotion,
+    Captions,
+    Clip,
+    Footage,
+    Motion,
+    Provenance,
+    ScoredMotion,
+    Shot,
+    Source,
+    Track,
+    Transcript,
+    Video,
+    Word,
+)
 from schemas.rotations import axis_angle_to_matrix, matrix_to_axis_angle, yaw_matrix
 from schemas.skeleton import PARTS, joint, swap_sides
 from stages.base import apply
@@ -259,6 +274,27 @@ def test_the_same_motion_gets_the_same_words() -> None:
 def test_another_body_is_refused() -> None:
     _, (rejection,) = apply(WriteCaptions(), [scored("walk", body_model="smpl-12345678")])
     assert "smpl-12345678" in rejection.detail
+
+
+def test_words_spoken_during_the_clip_come_along() -> None:
+    record = scored("walk")
+    words = tuple(Word(text=f" {n}", start_s=n, end_s=n + 0.5, probability=0.9) for n in (0.5, 2.5, 3.5, 9.0))
+    video = Video(
+        source=record.motion.provenance.source, sha256="", width=9, height=9, fps=30.0, duration_s=20.0, has_audio=True,
+        transcript=Transcript(language="en", words=words), models={"transcribe": "listener 1"},
+    )  # fmt: skip
+    count = len(record.motion.poses)
+    track = Track(
+        shot=Shot(video=video, index=0, start_s=0.0, end_s=20.0), person=0, times_s=np.zeros(1), boxes=np.zeros((1, 4)),
+        keypoints=np.zeros((1, 17, 3)), models={},
+    )  # fmt: skip
+    clip = Clip(track=track, start_s=2.0, end_s=6.0, boxes=np.zeros((count, 4)), keypoints=np.zeros((count, 17, 3)))
+    camera = Camera(rotation=np.zeros((count, 3, 3)), position=np.zeros((count, 3)), intrinsics=np.ones(4))
+    provenance = replace(record.motion.provenance, start_s=2.0, end_s=6.0)
+    motion = replace(record.motion, footage=Footage(clip=clip, camera=camera), provenance=provenance)
+    (result,) = WriteCaptions().run(replace(record, motion=motion))
+    assert [(word.text, word.start_s) for word in result.transcript.words] == [(" 2.5", 0.5), (" 3.5", 1.5)]
+    assert result.captions.writers["transcript"] == "listener 1"
 
 
 @pytest.mark.parametrize("frames", [2, 5, 20])

@@ -93,13 +93,9 @@ def test_recovers_a_generated_motion(stage: FitSmpl, action: str, yaw_rad: float
     assert torch.atan2(facing_error.sin(), facing_error.cos()).abs().median() < 0.35
 
     # The footage's camera sees the body where the keypoints are.
-    points = BODY.keypoint_rig().points(turns, joints_tensor(joints), betas).numpy()
+    points = BODY.keypoint_rig().points(turns, torch.from_numpy(joints), betas).numpy()
     apart = np.linalg.norm(project(points, motion.footage.camera) - clip.keypoints[..., :2], axis=-1)
     assert np.median(apart / (clip.boxes[:, 3] - clip.boxes[:, 1])[:, None]) < 0.02
-
-
-def joints_tensor(joints: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(joints)
 
 
 def test_a_motion_starts_at_the_origin_on_the_ground_facing_z(stage: FitSmpl) -> None:
@@ -107,7 +103,7 @@ def test_a_motion_starts_at_the_origin_on_the_ground_facing_z(stage: FitSmpl) ->
     joints, turns, betas = posed(motion)
     np.testing.assert_allclose(joints[0, joint("pelvis"), [0, 2]], 0, atol=1e-5)
     assert abs(float(heading_rad(turns[0, 0]))) < 1e-4
-    soles = BODY.contact_rig().points(turns, joints_tensor(joints), betas)[..., 1]
+    soles = BODY.contact_rig().points(turns, torch.from_numpy(joints), betas)[..., 1]
     assert abs(float(soles.min(-1).values.median())) < 0.02
     assert motion.contacts.mean() > 0.8
     assert motion.poses.dtype == motion.trans.dtype == motion.joint_confidence.dtype == np.float32
@@ -149,6 +145,12 @@ def test_frames_without_keypoints_are_bridged(stage: FitSmpl) -> None:
     assert np.linalg.norm(np.diff(motion.trans, axis=0), axis=-1).max() < 0.1
 
 
+@pytest.mark.parametrize("frames", [1, 2, 4])
+def test_very_short_clips_are_fitted(stage: FitSmpl, frames: int) -> None:
+    (motion,), _ = apply(stage, [clip_of(filmed("wave_left", 0.3)[0].keypoints[:frames])])
+    assert motion.poses.shape == (frames, 24, 3)
+
+
 def test_an_unknown_fitter_is_refused() -> None:
     with pytest.raises(UsageError, match="oracle"):
         FitSmpl(FitSmpl.Config(fitter="oracle")).setup()
@@ -158,13 +160,13 @@ def test_projection_follows_a_moving_camera() -> None:
     rng = np.random.default_rng(0)
     points = rng.normal(0, 1, (4, 5, 3))
     pitch = torch.linspace(-0.3, 0.5, 4)
-    position = rng.normal(0, 1, (4, 3)) + [0, 0, 6]
+    position = rng.normal([0, 0, 6], 1, (4, 3))
     camera = Camera(rotation=level_to_camera(pitch).numpy(), position=position, intrinsics=guess_intrinsics(640, 480))
     pixels = project(points, camera)
     fx, fy, cx, cy = camera.intrinsics
     depth = np.einsum("ti,tki->tk", camera.rotation[:, 2], points - position[:, None])
-    seen = np.stack([(pixels[..., 0] - cx) / fx, (pixels[..., 1] - cy) / fy, np.ones_like(depth)], -1) * depth[..., None]
-    back = np.einsum("tji,tkj->tki", camera.rotation, seen) + position[:, None]
+    rays = np.stack([(pixels[..., 0] - cx) / fx, (pixels[..., 1] - cy) / fy, np.ones_like(depth)], -1)
+    back = np.einsum("tji,tkj->tki", camera.rotation, rays * depth[..., None]) + position[:, None]
     np.testing.assert_allclose(back, points, atol=1e-4)
 
 

@@ -1,6 +1,7 @@
 """Scores of motions whose faults are known."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,6 @@ from schemas.body_model import BodyModel
 from schemas.kinematics import forward_kinematics
 from schemas.records import Camera, Clip, Footage, Motion, Provenance, Shot, Source, Track, Video
 from schemas.rotations import axis_angle_to_matrix, matrix_to_axis_angle
-from schemas.skeleton import joint
 from stages.base import apply
 from stages.fitting.cameras import guess_intrinsics, level_to_camera, project
 from stages.score_motion import SCORES, ScoreMotion
@@ -38,7 +38,7 @@ def mocap(action: str = "walk") -> Motion:
     )  # fmt: skip
 
 
-def scores(motion: Motion, **config: float) -> dict[str, float]:
+def scores(motion: Motion, **config: Any) -> dict[str, float]:
     stage = ScoreMotion(ScoreMotion.Config(**config))
     stage.setup()
     (scored,), rejections = apply(stage, [motion])
@@ -61,9 +61,9 @@ def test_a_clean_motion_has_all_scores_and_no_faults() -> None:
 def test_faults_show_in_their_score() -> None:
     clean = mocap()
     good = scores(clean)
-    sunk = scores(replace(clean, trans=clean.trans - np.float32([0, 0.05, 0])))
+    sunk = scores(replace(clean, trans=clean.trans - np.array([0, 0.05, 0], np.float32)))
     assert sunk["penetration"] == pytest.approx(good["penetration"] + 0.05, abs=0.005)
-    raised = scores(replace(clean, trans=clean.trans + np.float32([0, 0.05, 0])))
+    raised = scores(replace(clean, trans=clean.trans + np.array([0, 0.05, 0], np.float32)))
     assert raised["float"] == pytest.approx(good["float"] + 0.05, abs=0.005)
     drift = np.zeros_like(clean.trans)
     drift[:, 0] = np.arange(len(drift)) * 0.02
@@ -79,16 +79,24 @@ def test_standing_is_less_dynamic_than_running() -> None:
 def test_a_single_frame_scores_without_nan() -> None:
     one = mocap()
     short = replace(
-        one, poses=one.poses[:1], trans=one.trans[:1], contacts=one.contacts[:1] * 0, joint_confidence=one.joint_confidence[:1]
+        one,
+        poses=one.poses[:1],
+        trans=one.trans[:1],
+        contacts=one.contacts[:1] * 0,
+        joint_confidence=one.joint_confidence[:1],
     )
     assert all(np.isfinite(value) for value in scores(short).values())
 
 
 @pytest.mark.parametrize(
     ("config", "reason"),
-    [({"min_dynamic": 50.0}, "low_dynamic"), ({"max_jitter": 0.0}, "high_jitter"), ({"max_root_speed": 0.1}, "high_root_speed")],
+    [
+        ({"min_dynamic": 50.0}, "low_dynamic"),
+        ({"max_jitter": 0.0}, "high_jitter"),
+        ({"max_root_speed": 0.1}, "high_root_speed"),
+    ],
 )
-def test_limits_reject_with_their_numbers(config: dict[str, float], reason: str) -> None:
+def test_limits_reject_with_their_numbers(config: dict[str, Any], reason: str) -> None:
     stage = ScoreMotion(ScoreMotion.Config(**config))
     stage.setup()
     results, (rejection,) = apply(stage, [mocap()])
@@ -112,17 +120,18 @@ def test_reprojection_is_measured_in_box_heights() -> None:
     points = BODY.keypoint_rig().points(turns, joints, betas).numpy()
     camera = Camera(
         rotation=level_to_camera(torch.zeros(frames)).numpy(),
-        position=np.tile(np.float32([0, 1, 5]), (frames, 1)),
+        position=np.tile(np.array([0, 1, 5], np.float32), (frames, 1)),
         intrinsics=guess_intrinsics(640, 480),
     )
     pixels = project(points, camera)
-    shifted = np.concatenate([pixels + [3.0, 4.0], np.full((frames, 17, 1), 0.8)], -1).astype(np.float32)
-    boxes = np.tile(np.float32([0, 0, 50, 200]), (frames, 1))
-    video = Video(source=motion.provenance.source, sha256="", width=640, height=480, fps=30.0, duration_s=2.0, has_audio=False)
+    shifted = np.concatenate([pixels + np.array([3.0, 4.0]), np.full((frames, 17, 1), 0.8)], -1).astype(np.float32)
+    boxes = np.tile(np.array([0, 0, 50, 200], np.float32), (frames, 1))
+    video = Video(
+        source=motion.provenance.source, sha256="", width=640, height=480, fps=30.0, duration_s=2.0, has_audio=False
+    )
     shot = Shot(video=video, index=0, start_s=0.0, end_s=2.0)
     track = Track(shot=shot, person=0, times_s=np.arange(frames) / 30, boxes=boxes, keypoints=shifted, models={})
     clip = Clip(track=track, start_s=0.0, end_s=2.0, boxes=boxes, keypoints=shifted)
     found = scores(replace(motion, footage=Footage(clip=clip, camera=camera)))
     assert found["reprojection"] == pytest.approx(5 / 200, rel=1e-3)
     assert found["visibility"] == pytest.approx(0.8)
-    assert joints[0, joint("pelvis"), 1] > 0.5
