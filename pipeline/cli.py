@@ -283,7 +283,7 @@ def generate(
         checkpoint, text, seconds=seconds or None, initial=before, seed=seed, temperature=temperature, top_k=top_k
     )
     save_motion(out, made)
-    written = {"motion": out, "seconds": made.seconds, "frames": len(made.motion.poses), "body_model": made.body_model}
+    written: dict[str, Any] = {"motion": out, "seconds": made.seconds, "body_model": made.body_model}
     if video:
         from pipeline.audit.animation import render_motion_video
 

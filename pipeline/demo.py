@@ -139,7 +139,7 @@ def _train(out: Path, dataset: str, seed: int, quiet: bool) -> list[dict[str, st
     llm = load_config(
         _CONFIGS / "llm_tiny.yaml",
         LanguageModelTraining,
-        [*common, f"tokenizer={runs / 'tokenizer'}", f"output={runs / 'llm'}"],
+        [*common, f"tokenizer={runs / 'tokenizer'}", f"output={runs / 'llm'}", "optimisation.steps=240"],
     )
     jobs: list[tuple[str, Callable[[Any], Any], Any]] = [
         ("tokenizer", train_tokenizer, tokenizer),

@@ -7,7 +7,9 @@ is done. Neighbouring stages with equal resources share a pool.
 import logging
 import os
 import pickle
+import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -86,11 +88,12 @@ def _run(config: IngestConfig, chain: Sequence[Stage[Any, Any]], sources: Sequen
 
     have = ray.cluster_resources()
     layout = pools(config, chain, have)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     rows = [{"bundle": pickle.dumps(Bundle.of(source))} for source in sources]
-    data = ray.data.from_items(rows, override_num_blocks=min(len(rows), 10_000))
+    data: ray.data.Dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), 10_000))
     for number, (names, worker) in enumerate(layout):
         last = number == len(layout) - 1
         room = max(1, int(have["CPU"] // worker.cpus))
@@ -114,8 +117,7 @@ def _start(config: IngestConfig) -> None:
 
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its warnings are about Ray's own upkeep
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
-    for name in ("ray.data", "ray._private.authentication"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     if config.engine.address:
         root = Path(__file__).resolve().parents[1]
         shipped = {"working_dir": str(root), "excludes": [".venv", ".git", "demo", "runs", "build", "tests"]}
@@ -126,5 +128,20 @@ def _start(config: IngestConfig) -> None:
                 f"engine.address: no Ray at {config.engine.address} ({error}); start one with `ray start --head`"
             ) from None
         return
-    cpus = config.engine.cpus or os.cpu_count()
-    ray.init(num_cpus=cpus, include_dashboard=False, **common)
+    with _muted_stderr():
+        ray.init(num_cpus=config.engine.cpus or os.cpu_count(), include_dashboard=False, **common)
+
+
+@contextmanager
+def _muted_stderr() -> Iterator[None]:
+    """Keeps what Ray's native part says at its start from the terminal; errors come as exceptions all the same."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(kept, 2)
+        os.close(kept)

@@ -77,8 +77,8 @@ def _check_shard(storage: Storage, shard: ShardEntry, verdict: Verdict) -> list[
 def clip_problems(content: bytes) -> list[str]:
     """Whether the clip decodes to its end."""
     try:
-        with av.open(io.BytesIO(content)) as container:
-            number = sum(1 for _ in container.decode(video=0))
+        with av.open(io.BytesIO(content), "r") as container:
+            number = len([frame.pts for frame in container.decode(video=0)])
     except (av.FFmpegError, IndexError) as error:
         return [f"clip.mp4 does not decode: {error}"]
     return [] if number else ["clip.mp4 holds no frame"]

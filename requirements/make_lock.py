@@ -29,7 +29,11 @@ def closure(requirements: list[Requirement]) -> dict[str, str]:
         wanted = waiting.pop()
         name = INSTEAD.get(canonicalize_name(wanted.name), canonicalize_name(wanted.name))
         for extra in {"", *wanted.extras}:
-            if name in LEFT_OUT or (name, extra) in seen or (wanted.marker and not wanted.marker.evaluate({"extra": ""})):
+            if (
+                name in LEFT_OUT
+                or (name, extra) in seen
+                or (wanted.marker and not wanted.marker.evaluate({"extra": ""}))
+            ):
                 continue
             seen.add((name, extra))
             try:

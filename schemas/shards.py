@@ -42,7 +42,8 @@ def write_tar(file: BinaryIO, stretches: Iterable[bytes]) -> list[tuple[int, int
 
 def read_samples(file: BinaryIO, name: str = "shard") -> Iterator[tuple[str, dict[str, bytes]]]:
     """Stream (key, members) from a tar; raises HumoError for one that is cut short or no tar at all."""
-    key, members = "", {}
+    key = ""
+    members: dict[str, bytes] = {}
     try:
         with tarfile.open(fileobj=file, mode="r|") as tar:
             for entry in tar:

@@ -177,7 +177,7 @@ class Letterbox:
     def __init__(self, height: int, width: int, picture_px: int) -> None:
         self.scale = picture_px / max(height, width)
         self.inner = (max(1, round(height * self.scale)), max(1, round(width * self.scale)))
-        self.shape = tuple(-(-side // STRIDE) * STRIDE for side in self.inner)
+        self.shape = (-(-self.inner[0] // STRIDE) * STRIDE, -(-self.inner[1] // STRIDE) * STRIDE)
         self.top, self.left = ((outer - inner) // 2 for outer, inner in zip(self.shape, self.inner, strict=True))
         self.height, self.width = height, width
 
@@ -208,7 +208,7 @@ def load_torch_model(weights: Path, device: str) -> Any:
     """The network itself, fused, in half precision on CUDA."""
     from ultralytics import YOLO
 
-    model = YOLO(str(weights), task="pose").model
+    model: Any = YOLO(str(weights), task="pose").model
     if getattr(model, "kpt_shape", None) is None and getattr(model.model[-1], "kpt_shape", None) is None:
         raise HumoError(
             f"pose weights: {weights} is not a pose network; give YOLO pose weights such as yolo11n-pose.pt"

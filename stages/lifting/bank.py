@@ -1,0 +1,137 @@
+"""Motions to train on, as one long strip of frames: motion capture read once and kept in a file, and made-up motions.
+
+bank = join(read_folder("mocap/cmu"), make_studio(seeds=range(20)))
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from schemas.body_model import BodyModel
+from schemas.errors import HumoError
+from schemas.rotations import axis_angle_to_matrix, matrix_to_axis_angle
+from schemas.skeleton import joint
+from stages.studio.motions import ACTIONS, generate
+
+PELVIS = joint("pelvis")
+_MIN_FRAMES = 20
+
+
+@dataclass(frozen=True)
+class Bank:
+    """M motions over N frames in all, at 30 frames a second, ground at y = 0, for a body of mean shape."""
+
+    rotations: Float[Tensor, "N 24 3 3"]
+    """Local; the root's is its orientation in the world."""
+    pelvis: Float[Tensor, "N 3"]
+    """Metres."""
+    starts: Int[Tensor, "M"]
+    lengths: Int[Tensor, "M"]
+    weights: Float[Tensor, "M"]
+    """How often a motion is drawn, a frame of it compared with a frame of another."""
+    names: tuple[str, ...]
+
+    def to(self, device: torch.device | str) -> "Bank":
+        """A copy on another device."""
+        moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return Bank(**moved, names=self.names)
+
+    def chances(self) -> Float[Tensor, "M"]:
+        """Of each motion to be drawn."""
+        share = self.weights * self.lengths
+        return share / share.sum()
+
+    def motion(self, index: int) -> tuple[Float[Tensor, "T 24 3 3"], Float[Tensor, "T 3"]]:
+        """Rotations and pelvis of one motion."""
+        frames = slice(int(self.starts[index]), int(self.starts[index] + self.lengths[index]))
+        return self.rotations[frames], self.pelvis[frames]
+
+    def save(self, path: Path) -> None:
+        """As .npz, with rotations as axis-angle."""
+        arrays = {name: getattr(self, name).numpy() for name in ("pelvis", "starts", "lengths", "weights")}
+        poses = matrix_to_axis_angle(self.rotations).numpy().astype(np.float32)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name(f"{path.stem}.part.npz")
+        np.savez(aside, poses=poses, names=np.array(self.names), **arrays)
+        aside.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> "Bank":
+        """What `save` wrote."""
+        with np.load(path, allow_pickle=False) as archive:
+            tensors = {name: torch.from_numpy(archive[name]) for name in ("pelvis", "starts", "lengths", "weights")}
+            poses, names = torch.from_numpy(archive["poses"]), tuple(str(name) for name in archive["names"])
+        return cls(rotations=axis_angle_to_matrix(poses), names=names, **tensors)
+
+
+def pack(motions: Iterable[tuple[str, Tensor, Tensor]], weight: float = 1.0) -> Bank:
+    """(name, rotations (T, 24, 3, 3), pelvis (T, 3)) one after another; too short ones are left out."""
+    kept = [motion for motion in motions if len(motion[1]) >= _MIN_FRAMES]
+    if not kept:
+        raise HumoError(
+            f"lifter: no motion of at least {_MIN_FRAMES} frames to train on; name folders of motion capture"
+        )
+    lengths = torch.tensor([len(rotations) for _, rotations, _ in kept])
+    return Bank(
+        rotations=torch.cat([rotations for _, rotations, _ in kept]).float(),
+        pelvis=torch.cat([pelvis for _, _, pelvis in kept]).float(),
+        starts=lengths.cumsum(0) - lengths,
+        lengths=lengths,
+        weights=torch.full((len(kept),), weight),
+        names=tuple(name for name, _, _ in kept),
+    )
+
+
+def join(banks: Sequence[Bank], shares: Sequence[float]) -> Bank:
+    """One bank in which each of the given ones is drawn as often as its share says."""
+    parts: list[Bank] = list(banks)
+    offsets = np.cumsum([0, *(len(bank.pelvis) for bank in parts)])
+    weights = [
+        bank.weights * (share / float((bank.weights * bank.lengths).sum()))
+        for bank, share in zip(parts, shares, strict=True)
+    ]
+    return Bank(
+        rotations=torch.cat([bank.rotations for bank in parts]),
+        pelvis=torch.cat([bank.pelvis for bank in parts]),
+        starts=torch.cat([bank.starts + int(offset) for bank, offset in zip(parts, offsets, strict=False)]),
+        lengths=torch.cat([bank.lengths for bank in parts]),
+        weights=torch.cat(weights),
+        names=tuple(name for bank in parts for name in bank.names),
+    )
+
+
+def make_studio(seeds: Sequence[int], body: BodyModel, seconds: float = 5.0) -> Bank:
+    """Every action of the studio once a seed."""
+    rest = body.rest_joints(torch.zeros(10))[PELVIS]
+    made = (
+        (f"studio/{action}-{seed}", generate(action, seconds, seed, body=body, betas=torch.zeros(10)))
+        for seed in seeds
+        for action in ACTIONS
+    )
+    return pack((name, motion.rotations, motion.trans + rest) for name, motion in made)
+
+
+def read_files(paths: Sequence[Path], body: BodyModel, cache: Path | None = None) -> Bank:
+    """Motion capture of any kind that `stages.mocap` reads; kept in `cache`, named by the paths and the body."""
+    if not paths:
+        raise HumoError("lifter: there is no motion capture in the folders named; correct their paths")
+    digest = hashlib.sha256("\n".join([body.id, *map(str, paths)]).encode()).hexdigest()[:12]
+    kept = cache / f"bank-{digest}.npz" if cache else None
+    if kept and kept.is_file():
+        return Bank.load(kept)
+    bank = pack(_read(paths, body))
+    if kept:
+        bank.save(kept)
+    return bank
+
+
+def find_mocap(folder: Path) -> list[Path]:
+    """Files of motion capture under a folder, in order."""
+    kinds = (".bvh", ".amc", ".npz", ".json", ".txt")
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in kinds)

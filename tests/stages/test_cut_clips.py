@@ -1,0 +1,109 @@
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas.records import FPS, Clip, Rejection, Shot, Source, Track, Video
+from stages.base import apply
+from stages.cut_clips import CutClips
+from stages.encode_clip import crop_box
+
+
+def track(times_s: np.ndarray, *, height: float = 200.0, confidence: float | np.ndarray = 0.9) -> Track:
+    """Somebody who moves to the right at 30 pixels a second."""
+    n = len(times_s)
+    video = Video(
+        source=Source(id="v", uri="v.mp4"),
+        sha256="0" * 64,
+        width=640,
+        height=480,
+        fps=30.0,
+        duration_s=60.0,
+        has_audio=False,
+    )
+    x = 100 + 30 * times_s
+    boxes = np.stack([x, np.full(n, 100.0), x + 80, np.full(n, 100.0 + height)], axis=1)
+    keypoints = np.zeros((n, 17, 3), np.float32)
+    keypoints[..., 0], keypoints[..., 1] = x[:, None] + 40, 100 + np.linspace(0, height, 17)
+    keypoints[..., 2] = np.broadcast_to(confidence, (17, n)).T if np.ndim(confidence) else confidence
+    return Track(
+        shot=Shot(video=video, index=0, start_s=0.0, end_s=60.0),
+        person=0,
+        times_s=times_s,
+        boxes=boxes.astype(np.float32),
+        keypoints=keypoints,
+        models={},
+    )
+
+
+def cut(one: Track, **settings_: float) -> tuple[list[Clip], list[Rejection]]:
+    return apply(CutClips(CutClips.Config(**settings_)), [one])
+
+
+@pytest.mark.parametrize("fps", [15.0, 24.0, 25.0, 30.0, 29.97, 60.0])
+def test_any_frame_rate_becomes_thirty(fps: float) -> None:
+    times_s = np.arange(0, 5, 1 / fps)
+    (clip,), rejected = cut(track(times_s))
+    assert not rejected
+    assert len(clip.boxes) == len(clip.keypoints) == round((clip.end_s - clip.start_s) * FPS)
+    expected = 100 + 30 * np.arange(len(clip.boxes)) / FPS
+    np.testing.assert_allclose(clip.boxes[:, 0], expected, atol=1e-2)
+    assert (clip.keypoints[..., 2] > 0.8).all()
+
+
+@given(st.floats(2.1, 45.0))
+@settings(max_examples=25, deadline=None)
+def test_long_tracks_are_cut_into_equal_pieces_without_loss(seconds: float) -> None:
+    one = track(np.arange(0, seconds, 1 / 30))
+    clips, rejected = cut(one)
+    assert not rejected
+    lengths = [len(clip.boxes) for clip in clips]
+    assert max(lengths) <= 301
+    assert max(lengths) - min(lengths) <= 1
+    assert sum(lengths) == len(one.times_s)
+    assert all(a.end_s == pytest.approx(b.start_s, abs=1e-6) for a, b in pairwise(clips))
+
+
+def test_short_gaps_are_bridged_without_confidence_and_long_ones_split() -> None:
+    times_s = np.arange(0, 6, 1 / 30)
+    bridged, _ = cut(track(np.delete(times_s, slice(60, 66))))
+    assert len(bridged) == 1
+    unsure = (bridged[0].keypoints[..., 2] == 0).all(axis=1)
+    assert unsure.nonzero()[0].tolist() == list(range(60, 66))
+    split, _ = cut(track(np.delete(times_s, slice(80, 100))))
+    assert len(split) == 2
+
+
+def test_hidden_bodies_small_people_and_short_stretches_are_rejected() -> None:
+    times_s = np.arange(0, 5, 1 / 30)
+    for one, reason in (
+        (track(times_s, confidence=0.1), "body_not_visible"),
+        (track(times_s, height=40.0), "person_too_small"),
+        (track(times_s[:40]), "body_not_visible"),
+    ):
+        clips, (rejection,) = cut(one)
+        assert not clips
+        assert rejection.reason == reason
+        assert rejection.measured < rejection.limit
+
+
+def test_a_flicker_of_visibility_cuts_nothing() -> None:
+    times_s = np.arange(0, 5, 1 / 30)
+    confidence = np.full(len(times_s), 0.9)
+    confidence[[30, 31, 80, 120, 121]] = 0.1
+    clips, _ = cut(track(times_s, confidence=confidence))
+    assert [len(clip.boxes) for clip in clips] == [150]
+
+
+def test_crops_are_even_and_inside() -> None:
+    (clip,), _ = cut(track(np.arange(0, 5, 1 / 30)))
+    x0, y0, x1, y1 = crop_box(clip, 0.5)
+    assert all(side % 2 == 0 for side in (x0, y0, x1, y1))
+    assert x0 >= 0
+    assert y0 >= 0
+    assert x1 <= 640
+    assert y1 <= 480
+    assert (clip.boxes[:, 0] >= x0).all()
+    assert (clip.boxes[:, 2] <= x1).all()

@@ -1,0 +1,122 @@
+"""Tracking on rendered people, whose keypoints are known, and on the development videos."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from schemas.errors import HumoError
+from schemas.records import Clip, Rejection, Shot, Source, Track
+from schemas.torchvision_ops import _nms
+from stages.base import apply
+from stages.cut_clips import CutClips
+from stages.detector import Letterbox, PoseDetector, export_openvino
+from stages.read_videos import ReadVideos
+from stages.split_shots import SplitShots
+from stages.track_people import TrackPeople
+
+
+@pytest.fixture(scope="module")
+def stage() -> TrackPeople:
+    made = TrackPeople()
+    made.setup()
+    return made
+
+
+def shots(path: Path) -> list[Shot]:
+    videos, rejected = apply(ReadVideos(), [Source(id="v", uri=str(path))])
+    assert not rejected
+    return apply(SplitShots(), videos)[0]
+
+
+def tracks(stage: TrackPeople, path: Path) -> list[Track]:
+    return apply(stage, shots(path))[0]
+
+
+def test_two_rendered_people_are_two_tracks(stage: TrackPeople, films: Path) -> None:
+    found = tracks(stage, films / "pair.mp4")
+    assert [len(track.times_s) for track in found] == [90, 90]
+    assert all(track.keypoints[..., 2].mean() > 0.8 for track in found)
+    centres = [track.boxes[:, [0, 2]].mean() for track in found]
+    assert abs(centres[0] - centres[1]) > 40
+
+
+def test_the_same_numbers_with_any_number_of_threads(stage: TrackPeople, films: Path) -> None:
+    (one,) = tracks(stage, films / "wave.mp4")
+    other_stage = TrackPeople(TrackPeople.Config(threads=3))
+    other_stage.setup()
+    (other,) = tracks(other_stage, films / "wave.mp4")
+    np.testing.assert_array_equal(one.keypoints, other.keypoints)
+
+
+def test_openvino_and_torch_agree(stage: TrackPeople, films: Path) -> None:
+    (one,) = tracks(stage, films / "wave.mp4")
+    plain = TrackPeople(TrackPeople.Config(backend="torch", tracker="botsort"))
+    plain.setup()
+    (other,) = tracks(plain, films / "wave.mp4")
+    height = np.median(one.boxes[:, 3] - one.boxes[:, 1])
+    sure = (one.keypoints[..., 2] > 0.5) & (other.keypoints[..., 2] > 0.5)
+    apart = np.linalg.norm(one.keypoints[..., :2] - other.keypoints[..., :2], axis=-1)[sure]
+    assert sure.mean() > 0.8
+    assert apart.mean() / height < 0.01
+
+
+def test_missing_weights_and_devices_are_named(tmp_path: Path) -> None:
+    with pytest.raises(HumoError, match=r"gone\.pt is not there"):
+        PoseDetector(str(tmp_path / "gone.pt"))
+    if not torch.cuda.is_available():
+        with pytest.raises(HumoError, match="cuda was asked for"):
+            PoseDetector(device="cuda")
+
+
+def test_the_export_is_made_once(stage: TrackPeople, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HUMO_CACHE", str(tmp_path))
+    first = export_openvino(stage.detector.weights)
+    stamp = first.stat().st_mtime_ns
+    assert export_openvino(stage.detector.weights) == first
+    assert first.stat().st_mtime_ns == stamp
+    assert [path.name for path in (tmp_path / "openvino").iterdir()] == [first.parent.name]
+
+
+@pytest.mark.parametrize(("height", "width"), [(720, 812), (1080, 1920), (640, 362), (101, 53)])
+def test_letterbox_and_back(height: int, width: int) -> None:
+    fit = Letterbox(height, width, 640)
+    assert all(side % 32 == 0 for side in fit.shape)
+    image = np.zeros((height, width, 3), np.uint8)
+    image[height // 4, width // 3] = 255
+    boxed = fit.apply(np.repeat(np.repeat(image, 1, 0), 1, 1))
+    assert boxed.shape == (*fit.shape, 3)
+    points = np.array([[0.0, 0.0], [width, height], [width / 3, height / 4]], np.float32)
+    inside = points * fit.scale + np.array([fit.left, fit.top])
+    np.testing.assert_allclose(fit.undo(inside.astype(np.float32)), points, atol=1e-2)
+
+
+def test_suppression_keeps_the_best_of_overlapping_boxes() -> None:
+    boxes = torch.tensor([[0, 0, 10, 10], [1, 1, 11, 11], [50, 50, 60, 60], [0, 0, 10, 10.0]])
+    assert _nms(boxes, torch.tensor([0.5, 0.9, 0.3, 0.2]), 0.5).tolist() == [1, 2]
+
+
+@pytest.mark.shared
+class TestDevelopmentVideos:
+    def clips(self, stage: TrackPeople, path: Path) -> tuple[list[Track], list[Clip], list[Rejection]]:
+        found = tracks(stage, path)
+        return (found, *apply(CutClips(), found))
+
+    def test_tennis(self, stage: TrackPeople, shared_videos: Path) -> None:
+        found, clips, _ = self.clips(stage, shared_videos / "tennis.mp4")
+        player = max(found, key=lambda track: np.median(track.boxes[:, 3] - track.boxes[:, 1]))
+        assert len(player.times_s) / 30 >= 9
+        assert sum(clip.end_s - clip.start_s for clip in clips if clip.track is player) >= 8
+
+    def test_two_people(self, stage: TrackPeople, shared_videos: Path) -> None:
+        found, clips, _ = self.clips(stage, shared_videos / "two_people_indoor.mp4")
+        assert [len(track.times_s) for track in found] == [72, 72]
+        assert len(clips) == 2
+        steps = [np.abs(np.diff(track.boxes[:, [0, 2]].mean(axis=1))).max() for track in found]
+        assert max(steps) < 60, "a box that jumps has changed its owner"
+
+    def test_nobody(self, stage: TrackPeople, shared_videos: Path) -> None:
+        _, clips, rejected = self.clips(stage, shared_videos / "no_people_speech.mp4")
+        assert not clips
+        assert rejected
