@@ -4,6 +4,7 @@ import os
 import platform
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -11,12 +12,17 @@ from typing import Any
 import numpy as np
 
 from schemas.errors import HumoError
+from schemas.offline import hold_still
 from schemas.records import Shot, Source, Track, Video
+from schemas.torchvision_ops import ensure_operators
 from stages.base import apply
 from stages.decoding import frames
 from stages.detector import default_weights
 from stages.read_videos import ReadVideos
 from stages.track_people import TrackPeople
+
+Seen = list[tuple[float, dict[int, np.ndarray]]]
+"""For each frame its time and identity -> keypoints (17, 3)."""
 
 
 def bench(video: str = "", *, rounds: int = 3) -> dict[str, Any]:
@@ -31,7 +37,7 @@ def bench(video: str = "", *, rounds: int = 3) -> dict[str, Any]:
         stage.setup()
         ours, rival = [], []
         tracks: list[Track] = []
-        theirs: list[dict[int, np.ndarray]] = []
+        theirs: Seen = []
         _run_stage(stage, shot)
         plain = _load_plain()
         _run_plain(plain, path, most=5)
@@ -86,13 +92,15 @@ def _run_stage(stage: TrackPeople, shot: Shot) -> list[Track]:
 
 
 def _load_plain() -> Any:
+    hold_still()
+    ensure_operators()
     from ultralytics import YOLO
 
     return YOLO(str(default_weights()), task="pose")
 
 
-def _run_plain(model: Any, path: str, most: int | None = None) -> list[dict[int, np.ndarray]]:
-    """identity -> keypoints (17, 3) of every frame, by a fresh `model.track` run."""
+def _run_plain(model: Any, path: str, most: int | None = None) -> Seen:
+    """What a fresh `model.track` run sees."""
     if model.predictor is not None:
         model.predictor.trackers = []
     seen = []
@@ -101,36 +109,35 @@ def _run_plain(model: Any, path: str, most: int | None = None) -> list[dict[int,
             break
         result = model.track(frame.image[..., ::-1], persist=True, verbose=False, tracker="bytetrack.yaml")[0]
         ids = result.boxes.id
-        seen.append(
-            {} if ids is None else dict(zip(ids.int().tolist(), result.keypoints.data.cpu().numpy(), strict=True))
-        )
+        people = {} if ids is None else dict(zip(ids.int().tolist(), result.keypoints.data.cpu().numpy(), strict=True))
+        seen.append((frame.time_s, people))
     return seen
 
 
-def _compare(tracks: list[Track], theirs: list[dict[int, np.ndarray]]) -> dict[str, float]:
-    """Share of the loop's people whom the stage sees, and the distance of sure keypoints in box heights."""
-    by_frame: dict[int, list[tuple[np.ndarray, float]]] = {}
+def _compare(tracks: list[Track], theirs: Seen) -> dict[str, float]:
+    """Share of the loop's people (those seen in 30 frames or more) whom the stage sees in the same frames too, and the
+    distance of sure keypoints in box heights."""
+    by_time: dict[float, list[tuple[np.ndarray, float]]] = {}
     for track in tracks:
-        rate = track.shot.video.fps
         for time_s, box, keypoints in zip(track.times_s, track.boxes, track.keypoints, strict=True):
-            by_frame.setdefault(round(time_s * rate), []).append((keypoints, float(box[3] - box[1])))
-    lasting = {one for one in {i for seen in theirs for i in seen} if sum(one in seen for seen in theirs) >= 30}
-    people, matched, distances = 0, 0, []
-    for number, seen in enumerate(theirs):
-        for identity, keypoints in seen.items():
-            if identity not in lasting:
+            by_time.setdefault(round(float(time_s), 4), []).append((keypoints, float(box[3] - box[1])))
+    frames_of = Counter(identity for _, people in theirs for identity in people)
+    there, matched, distances = 0, 0, []
+    for time_s, people in theirs:
+        for identity, keypoints in people.items():
+            if frames_of[identity] < 30:
                 continue
-            people += 1
+            there += 1
             sure = keypoints[:, 2] >= 0.5
             near = [
                 float(np.linalg.norm(mine[sure, :2] - keypoints[sure, :2], axis=1).mean()) / height
-                for mine, height in by_frame.get(number, [])
+                for mine, height in by_time.get(round(time_s, 4), [])
                 if sure.any()
             ]
             if near and min(near) < 0.2:
                 matched += 1
                 distances.append(min(near))
     return {
-        "people_matched": round(matched / people, 4) if people else 0.0,
+        "people_matched": round(matched / there, 4) if there else 0.0,
         "keypoint_distance": round(float(np.mean(distances)), 5) if distances else 0.0,
     }

@@ -33,7 +33,7 @@ class TrackPeople(Stage[Shot, Track]):
         """Frames a second that are looked at, at most."""
         min_score: float = 0.1
         """Least detection score that the tracker is told of."""
-        new_track_score: float = 0.5
+        new_track_score: float = 0.25
         """Least detection score that begins a person."""
         lost_s: float = 1.0
         """How long a person may be out of sight and still be the same, seconds."""

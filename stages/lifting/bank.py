@@ -5,7 +5,7 @@ bank = join(read_folder("mocap/cmu"), make_studio(seeds=range(20)))
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,9 @@ from schemas.skeleton import joint
 from stages.studio.motions import ACTIONS, generate
 
 PELVIS = joint("pelvis")
+_PELVIS_CHILDREN = tuple(joint(name) for name in ("left_hip", "right_hip", "spine1"))
+_UPRIGHT = 0.9
+"""Cosine between the pelvis' up and the world's."""
 _MIN_FRAMES = 20
 
 
@@ -106,6 +109,34 @@ def join(banks: Sequence[Bank], shares: Sequence[float]) -> Bank:
     )
 
 
+def with_level_pelvis(bank: Bank) -> Bank:
+    """The same movement, with each source's pelvis pitched so that it is level in the middle one of its upright frames.
+
+    What counts as a level pelvis is a habit of whoever built the skeleton: sources differ by up to ten degrees while people
+    walk alike. Hips and lowest spine joint turn the other way, so that the rest of the body stays as it was.
+    """
+    rotations = bank.rotations.clone()
+    sources = [name.rpartition("/")[0] for name in bank.names]
+    for source in sorted(set(sources)):
+        frames = torch.cat(
+            [
+                torch.arange(int(start), int(start + length))
+                for start, length, theirs in zip(bank.starts, bank.lengths, sources, strict=True)
+                if theirs == source
+            ]
+        )
+        up = rotations[frames, PELVIS, 1]
+        upright = up[:, 1] > _UPRIGHT
+        if not bool(upright.any()):
+            continue
+        pitch = torch.atan2(-up[upright, 2], up[upright, 1]).median()
+        turn = axis_angle_to_matrix(torch.stack([pitch, torch.zeros_like(pitch), torch.zeros_like(pitch)]))
+        rotations[frames, PELVIS] = rotations[frames, PELVIS] @ turn.T
+        for child in _PELVIS_CHILDREN:
+            rotations[frames, child] = turn @ rotations[frames, child]
+    return replace(bank, rotations=rotations)
+
+
 def make_studio(seeds: Sequence[int], body: BodyModel, seconds: float = 5.0) -> Bank:
     """Every action of the studio once a seed."""
     rest = body.rest_joints(torch.zeros(10))[PELVIS]
@@ -125,7 +156,7 @@ def read_files(paths: Sequence[Path], body: BodyModel, cache: Path | None = None
     kept = cache / f"bank-{digest}.npz" if cache else None
     if kept and kept.is_file():
         return Bank.load(kept)
-    bank = pack(_read(paths, body))
+    bank = with_level_pelvis(pack(_read(paths, body)))
     if kept:
         bank.save(kept)
     return bank
@@ -133,5 +164,15 @@ def read_files(paths: Sequence[Path], body: BodyModel, cache: Path | None = None
 
 def find_mocap(folder: Path) -> list[Path]:
     """Files of motion capture under a folder, in order."""
-    kinds = (".bvh", ".amc", ".npz", ".json", ".txt")
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in kinds)
+    from stages.mocap import SUFFIXES
+
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+
+
+def _read(paths: Sequence[Path], body: BodyModel) -> Iterable[tuple[str, Tensor, Tensor]]:
+    from stages.mocap import read_motion
+
+    rest = body.rest_joints(torch.zeros(10))[PELVIS]
+    for path in paths:
+        motion = read_motion(path, body=body)
+        yield f"{path.parent.name}/{path.stem}", motion.rotations, motion.trans + rest

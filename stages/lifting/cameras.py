@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from schemas.rotations import axis_angle_to_matrix
-from stages.lifting.noise import uniform
+from stages.lifting.draw import normal, smooth_curves, uniform
 
 _FOCAL = (24 / 43.27, 70 / 43.27)
 _NEAR_M, _FAR_M = 1.0, 12.0
@@ -53,17 +53,6 @@ class Cameras:
         return turn
 
 
-def smooth_curves(
-    shape: tuple[int, ...], frames: int, waves: int, generator: torch.Generator, device: torch.device
-) -> Float[Tensor, "..."]:
-    """Random curves (*shape, T): cosines of up to `waves` half periods, the lower the stronger; spread about 1."""
-    t = (torch.arange(frames, device=device) + 0.5) / frames
-    k = torch.arange(waves + 1, device=device)
-    basis = torch.cos(math.pi * k[:, None] * t) / (1 + 0.5 * k[:, None])
-    basis = basis / (1 / (1 + 0.5 * k) ** 2).sum().sqrt()
-    return torch.randn(*shape, waves + 1, generator=generator, device=device) @ basis
-
-
 def draw_cameras(keypoints: Float[Tensor, "N T 17 3"], moving_share: float, generator: torch.Generator) -> Cameras:
     """Cameras from which most of the keypoints of a motion are seen most of the time, from any side.
 
@@ -73,10 +62,7 @@ def draw_cameras(keypoints: Float[Tensor, "N T 17 3"], moving_share: float, gene
     device, (n, frames) = keypoints.device, keypoints.shape[:2]
 
     def rand(low: float, high: float, *shape: int) -> Tensor:
-        return uniform(low, high, shape or (n,), generator, device)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(*(shape or (n,)), generator=generator, device=device)
+        return uniform(low, high, shape or (n,), generator)
 
     aspect = torch.tensor(_ASPECTS, device=device)[
         torch.randint(len(_ASPECTS), (n,), generator=generator, device=device)
@@ -95,14 +81,16 @@ def draw_cameras(keypoints: Float[Tensor, "N T 17 3"], moving_share: float, gene
     carried = torch.where(moving, rand(-1.0, 1.0).clamp(min=0), 0.0)
     shaken = torch.where(moving, rand(0, 1), 0.0)
     path = _slow(middle - whole[:, None])
-    drift = smooth_curves((n, 3), frames, 4, generator, device).transpose(1, 2) * 0.25 * shaken[:, None, None]
-    wobble = smooth_curves((n, 3), frames, 8, generator, device).transpose(1, 2)
+    drift = smooth_curves((n, 3), frames, 4, generator).transpose(1, 2) * 0.25 * shaken[:, None, None]
+    wobble = smooth_curves((n, 3), frames, 8, generator).transpose(1, 2)
     wobble = wobble * torch.tensor([0.03, 0.05, 0.02], device=device) * shaken[:, None, None]
 
     yaw = rand(-math.pi, math.pi)
-    roll = normal() * 0.02
-    eye_m = (0.45 * normal() + math.log(1.45)).exp().clamp(0.3, 4.0)
-    pitch_free = (math.radians(5) + math.radians(22) * normal()).clamp(math.radians(-35), math.radians(65))
+    roll = normal((n,), generator) * 0.02
+    eye_m = (0.45 * normal((n,), generator) + math.log(1.45)).exp().clamp(0.3, 4.0)
+    pitch_free = (math.radians(5) + math.radians(22) * normal((n,), generator)).clamp(
+        math.radians(-35), math.radians(65)
+    )
     natural = rand(0, 1) < 0.67
     at = (rand(-1, 1, n, 2)) * torch.tensor([0.6, 0.35], device=device) * half_size / focal[:, None]
     rotation = position = torch.empty(0)

@@ -19,8 +19,8 @@ class _Joint:
     """(kind, axis) in the order of the columns."""
 
 
-def parse_bvh(name: str, content: bytes) -> Take:
-    """A take from the bytes of a file; `name` is for messages.
+def parse_bvh(name: str, content: bytes, fps: float | None = None) -> Take:
+    """A take from the bytes of a file; `name` is for messages, `fps` overrides the file's rate.
 
     Angles are degrees. Position channels stand in the place of a joint's offset. Raises MocapError.
     """
@@ -30,7 +30,7 @@ def parse_bvh(name: str, content: bytes) -> Take:
     if not sign:
         raise MocapError("truncated", f"{name}: ends before the line MOTION; copy or download the file again")
     joints = _hierarchy(name, head)
-    rows, frame_s = _motion(name, tail, sum(len(joint.channels) for joint in joints))
+    rows, frame_s = _motion(name, tail, sum(len(joint.channels) for joint in joints), fps)
     check_numbers(name, rows)
     rotations = np.broadcast_to(np.eye(3), (len(rows), len(joints), 3, 3)).copy()
     moving = {}
@@ -107,14 +107,14 @@ def _channels(words: list[str]) -> list[tuple[str, str]]:
     return found
 
 
-def _motion(name: str, text: str, channels: int) -> tuple[np.ndarray, float]:
+def _motion(name: str, text: str, channels: int, fps: float | None) -> tuple[np.ndarray, float]:
     """Numbers (T, channels) and the time of a frame in seconds."""
     match = re.match(r"\s*Frames:\s*(\d+)\s*Frame\s+Time:\s*(\S+)[^\n]*\n?", text, re.IGNORECASE)
     if match is None:
         raise MocapError(
             "truncated", f"{name}: MOTION lacks `Frames:` or `Frame Time:`; copy or download the file again"
         )
-    frames, frame_s = int(match[1]), _number(match[2])
+    frames, frame_s = int(match[1]), 1 / fps if fps else _number(match[2])
     if frames == 0:
         raise MocapError("no_frames", f"{name}: says `Frames: 0`; export the take again or leave the file out")
     if not 0 < frame_s < 10:

@@ -27,8 +27,11 @@ _JOINTS = (
 _COLUMNS = 1 + 3 + sum(numbers for *_, numbers in _JOINTS)
 
 
-def parse_deepmimic(name: str, content: bytes) -> Take:
-    """A take from the bytes of a file; `name` is for messages. Raises MocapError."""
+def parse_deepmimic(name: str, content: bytes, fps: float | None = None) -> Take:
+    """A take from the bytes of a file; `name` is for messages, `fps` overrides the frames' durations.
+
+    Raises MocapError.
+    """
     try:
         document = json.loads(content)
     except ValueError as error:
@@ -62,7 +65,7 @@ def parse_deepmimic(name: str, content: bytes) -> Take:
             rotations[:, index] = about_axis(values[:, 0], "z")
         else:
             rotations[:, index] = np.eye(3)
-    steps_s = rows[:-1, 0]
+    steps_s = rows[:-1, 0] if fps is None else np.full(len(rows) - 1, 1 / fps)
     if len(steps_s) and not (steps_s > 0).all():
         raise MocapError(
             "no_frame_rate", f"{name}: a frame lasts {steps_s.min()} s; give a frame rate in read_mocap.fps"

@@ -1,8 +1,15 @@
 """Which joint of a source moves which joint of the body, and how the source stands when the body stands in its T-pose."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
+
+from schemas.config import Config, load_config
+from schemas.errors import UsageError
+from schemas.skeleton import SMPL_JOINTS
+from stages.mocap.take import MocapError, Take
 
 Blend = tuple[str, str, float]
 """Two source joints and how far between their orientations, 0 to 1."""
@@ -47,30 +54,41 @@ class JointMap:
         return names
 
 
-def _sided(pairs: Mapping[str, str], *sides: tuple[str, str]) -> dict[str, str]:
-    """`{side}_hip: {side}UpLeg` for both sides."""
-    return {
-        ours.format(side=side): theirs.format(side=their_side)
-        for side, their_side in sides
-        for ours, theirs in pairs.items()
-    }
+def _both(left: str, right: str, pairs: Mapping[str, str]) -> dict[str, str]:
+    """`{"hip": "*UpLeg"}` to left_hip and right_hip, the star being what the source calls the side."""
+    named = {"left": left, "right": right}
+    return {f"{side}_{ours}": theirs.replace("*", named[side]) for side in named for ours, theirs in pairs.items()}
 
+
+_CMU_PITCH_DEG = {f"{side}_{name}": 4.0 for side in ("left", "right") for name in ("ankle", "foot")}
+"""Where the foot stands flat, CMU's ankle points 4 degrees further down than in its zero pose (median over walks)."""
 
 _CMU_BVH = JointMap(
     name="cmu_bvh",
     joints={
         "pelvis": "Hips", "spine1": "LowerBack", "spine2": "Spine", "spine3": "Spine1",
         "neck": ("Neck", "Neck1", 0.5), "head": "Head",
-        **_sided(
-            {
-                "{side}_collar": "{side}Shoulder", "{side}_shoulder": "{side}Arm", "{side}_elbow": "{side}ForeArm",
-                "{side}_wrist": "{side}Hand", "{side}_hip": "{side}UpLeg", "{side}_knee": "{side}Leg",
-                "{side}_ankle": "{side}Foot", "{side}_foot": "{side}ToeBase",
-            },
-            ("left", "Left"), ("right", "Right"),
-        ),
+        **_both("Left", "Right", {
+            "collar": "*Shoulder", "shoulder": "*Arm", "elbow": "*ForeArm", "wrist": "*Hand", "hip": "*UpLeg",
+            "knee": "*Leg", "ankle": "*Foot", "foot": "*ToeBase",
+        }),
     },
     feet="with_shank",
+    pitch_deg=_CMU_PITCH_DEG,
+)  # fmt: skip
+
+_CMU_ASF = JointMap(
+    name="cmu_asf",
+    joints={
+        "pelvis": "root", "spine1": "lowerback", "spine2": "upperback", "spine3": "thorax",
+        "neck": ("lowerneck", "upperneck", 0.5), "head": "head",
+        **_both("l", "r", {
+            "collar": "*clavicle", "shoulder": "*humerus", "elbow": "*radius", "wrist": "*hand", "hip": "*femur",
+            "knee": "*tibia", "ankle": "*foot", "foot": "*toes",
+        }),
+    },
+    feet="with_shank",
+    pitch_deg=_CMU_PITCH_DEG,
 )  # fmt: skip
 
 _DEEPMIMIC = JointMap(
@@ -78,33 +96,94 @@ _DEEPMIMIC = JointMap(
     joints={
         "pelvis": "root", "spine1": ("root", "chest", 1 / 3), "spine2": ("root", "chest", 2 / 3), "spine3": "chest",
         "neck": ("chest", "neck", 0.5), "head": "neck",
-        **_sided(
-            {f"{{side}}_{name}": f"{{side}}_{name}" for name in ("shoulder", "elbow", "hip", "knee", "ankle")},
-            ("left", "left"), ("right", "right"),
-        ),
+        **_both("left", "right", {
+            "shoulder": "*_shoulder", "elbow": "*_elbow", "hip": "*_hip", "knee": "*_knee", "ankle": "*_ankle",
+        }),
     },
-    places={"left_wrist": "left_wrist", "right_wrist": "right_wrist"},
+    places=_both("left", "right", {"wrist": "*_wrist"}),
 )  # fmt: skip
 
 _UP, _LEFT, _AHEAD = (0.0, 1.0, 0.0), (1.0, 0.0, 0.0), (0.0, 0.0, 1.0)
-
-
-def _minus(axis: tuple[float, float, float]) -> tuple[float, float, float]:
-    return (-axis[0], -axis[1], -axis[2])
-
+_DOWN, _RIGHT, _BACK = (0.0, -1.0, 0.0), (-1.0, 0.0, 0.0), (0.0, 0.0, -1.0)
 
 _BANDAI_NAMCO = JointMap(
     name="bandai_namco",
     joints={
         "pelvis": "Hips", "spine1": ("Hips", "Spine", 0.5), "spine2": "Spine", "spine3": "Chest", "neck": "Neck",
         "head": "Head",
-        **_sided(
-            {
-                "{side}_collar": "Shoulder_{side}", "{side}_shoulder": "UpperArm_{side}",
-                "{side}_elbow": "LowerArm_{side}", "{side}_wrist": "Hand_{side}", "{side}_hip": "UpperLeg_{side}",
-                "{side}_knee": "LowerLeg_{side}", "{side}_ankle": "Foot_{side}", "{side}_foot": "Toes_{side}",
-            },
-        ),
+        **_both("L", "R", {
+            "collar": "Shoulder_*", "shoulder": "UpperArm_*", "elbow": "LowerArm_*", "wrist": "Hand_*",
+            "hip": "UpperLeg_*", "knee": "LowerLeg_*", "ankle": "Foot_*", "foot": "Toes_*",
+        }),
     },
-    axes={},
+    # Its zero pose is none: every bone lies along its own x, and the right limbs' frames are mirrored.
+    axes={
+        "Hips": (_UP, _RIGHT, _AHEAD),
+        **dict.fromkeys(("Spine", "Chest", "Neck", "Head"), (_UP, _AHEAD, _LEFT)),
+        **dict.fromkeys(("Shoulder_L", "UpperArm_L", "LowerArm_L", "Hand_L"), (_LEFT, _UP, _AHEAD)),
+        **dict.fromkeys(("Shoulder_R", "UpperArm_R", "LowerArm_R", "Hand_R"), (_LEFT, _DOWN, _BACK)),
+        **dict.fromkeys(("UpperLeg_L", "LowerLeg_L"), (_DOWN, _LEFT, _AHEAD)),
+        **dict.fromkeys(("UpperLeg_R", "LowerLeg_R"), (_UP, _LEFT, _BACK)),
+        "Foot_L": ((0.0, -0.64, 0.77), _LEFT, (0.0, 0.77, 0.64)),
+        "Foot_R": ((0.0, 0.64, -0.77), _LEFT, (0.0, -0.77, -0.64)),
+    },
 )  # fmt: skip
+
+_AMASS = JointMap(name="amass", joints={name: name for name in SMPL_JOINTS[:22]}, up="z")
+
+KNOWN_MAPS: Mapping[str, JointMap] = MappingProxyType(
+    {known.name: known for known in (_CMU_BVH, _CMU_ASF, _DEEPMIMIC, _BANDAI_NAMCO, _AMASS)}
+)
+
+
+class JointMapFile(Config):
+    """A YAML file that describes a skeleton that is not known here."""
+
+    joints: dict[str, str]
+    """SMPL joint -> joint of the file. At least the pelvis, hips, knees, ankles, shoulders, elbows and wrists; a joint
+    that is left out stays as its parent is."""
+    reference: Literal["zero", "first_frame"] = "zero"
+    """The pose that is (nearly) a T-pose: all angles zero, or the first frame of each take."""
+    feet: Literal["flat", "with_shank"] = "flat"
+    """Whether the feet stand flat in that pose or are turned as its shanks are."""
+    up: Literal["y", "z"] = "y"
+    """The axis of the file's world that points up."""
+
+
+def load_map(path: str) -> JointMap:
+    """A map from a YAML file (see `JointMapFile`). Raises UsageError."""
+    given = load_config(path, JointMapFile)
+    strange = [name for name in given.joints if name not in SMPL_JOINTS]
+    if strange:
+        raise UsageError(f"{path}: {strange[0]!r} is no SMPL joint; use {', '.join(SMPL_JOINTS)}")
+    missing = [name for name in _NEEDED if name not in given.joints]
+    if missing:
+        raise UsageError(f"{path}: joints lacks {', '.join(missing)}; name the source's joint for each")
+    return JointMap(name=Path(path).stem, **given.model_dump())
+
+
+def find_map(take: Take, choice: str = "auto", *, file: str = "the file") -> JointMap:
+    """The map for a take: by the names of its joints, by the name of a known map, or from a YAML file.
+
+    Raises MocapError if none fits, UsageError if there is no such map.
+    """
+    if choice == "auto":
+        candidates: Sequence[JointMap] = tuple(KNOWN_MAPS.values())
+    elif choice in KNOWN_MAPS:
+        candidates = (KNOWN_MAPS[choice],)
+    elif choice.endswith((".yaml", ".yml")):
+        candidates = (load_map(choice),)
+    else:
+        raise UsageError(f"joint_map is {choice!r}; use auto, {', '.join(KNOWN_MAPS)}, or the path of a YAML file")
+    for candidate in candidates:
+        if candidate.needed() <= set(take.names):
+            return candidate
+    found = ", ".join(take.names[:60])
+    lacks = ""
+    if len(candidates) == 1:
+        lacks = f" (it lacks {', '.join(sorted(candidates[0].needed() - set(take.names))[:5])})"
+    raise MocapError(
+        "unknown_skeleton",
+        f"{file}: its joints fit no known skeleton{lacks}; it has {found}. Write a YAML file with `joints:` from SMPL"
+        " joints to these and name it in read_mocap.joint_map",
+    )

@@ -16,7 +16,13 @@ _EVERY = 4
 
 
 def choose_cameras(
-    points: Float[np.ndarray, "P T 17 3"], rng: np.random.Generator, width: int, height: int, fps: float
+    points: Float[np.ndarray, "P T 17 3"],
+    rng: np.random.Generator,
+    width: int,
+    height: int,
+    fps: float,
+    *,
+    may_turn: bool = True,
 ) -> list[Camera]:
     """One camera that stands still, or one a frame that turns after the people (P persons' keypoints, metres).
 
@@ -25,13 +31,13 @@ def choose_cameras(
     low, high = points.min((0, 1, 2)), points.max((0, 1, 2))
     centre = np.array([(low[0] + high[0]) / 2, 0.52 * high[1], (low[2] + high[2]) / 2])
     focal = math.hypot(width, height) * rng.uniform(0.9, 1.25)
-    rise, slack, pan = rng.uniform(0.9, 2.0), rng.uniform(1.0, 1.5), rng.random() < 0.15
+    rise, slack, turns = rng.uniform(0.9, 2.0), rng.uniform(1.0, 1.5), rng.random() < 0.15
     aim = points.mean((0, 2))
     aim[:, 1] = centre[1]
     shots = []
     for angle in rng.uniform(-1.3, 1.3, _ANGLES):
         slack = max(1.0, 0.93 * slack)
-        for aims in (centre[None], _slow(aim, fps))[int(pan) :]:
+        for aims in (centre[None], _slow(aim, fps))[int(turns and may_turn) : 2 if may_turn else 1]:
             cameras, tall = _back_off(points, centre, aims, angle, rise, slack, focal, width, height)
             shots.append((tall, cameras))
             if tall > _SMALLEST:

@@ -1,0 +1,150 @@
+"""Training examples out of nothing but motions: a batch of windows, filmed by made-up cameras, seen by a made-up detector."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from schemas.body_model import BodyModel, PointRig
+from schemas.kinematics import forward_kinematics
+from schemas.records import FPS
+from schemas.rotations import heading_rad, yaw_matrix
+from schemas.skeleton import joint
+from stages.lifting.augment import Windows, draw_windows, mirror, vary
+from stages.lifting.bank import Bank
+from stages.lifting.cameras import Cameras, draw_cameras
+from stages.lifting.draw import chance, normal
+from stages.lifting.features import Boxes, Observation, find_boxes
+from stages.lifting.noise import NoiseAmounts, degrade
+from stages.lifting.settings import Augmentation
+
+_PELVIS = joint("pelvis")
+_LEG = (joint("left_hip"), joint("left_ankle"))
+
+
+@dataclass(frozen=True)
+class Rigs:
+    """The body, with its keypoints and contact points ready to be posed."""
+
+    body: BodyModel
+    keypoints: PointRig
+    contacts: PointRig
+
+    @classmethod
+    def of(cls, body: BodyModel, device: torch.device | str = "cpu") -> "Rigs":
+        """On a device."""
+        return cls(body.to(device), body.keypoint_rig().to(device), body.contact_rig().to(device))
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What the lifter should have said, N windows of T frames. Points are relative to the pelvis, in its own axes."""
+
+    rotations: Float[Tensor, "N T 24 3 3"]
+    """Local; the first is the orientation in the world."""
+    betas: Float[Tensor, "N 10"]
+    joints: Float[Tensor, "N T 24 3"]
+    contact_points: Float[Tensor, "N T 4 3"]
+    root_camera: Float[Tensor, "N T 3 3"]
+    root_level: Float[Tensor, "N T 3 3"]
+    velocity: Float[Tensor, "N T 3"]
+    """In the heading's frame, metres a second, towards the next frame."""
+    pelvis_camera: Float[Tensor, "N T 3"]
+    """Metres, as a camera of the assumed focal length would have it."""
+    rays: Float[Tensor, "N T 17 2"]
+    """Of the keypoints, without noise, through the assumed focal length."""
+    contacts: Float[Tensor, "N T 4"]
+    """How much each point stands on the ground, 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """A batch."""
+
+    seen: Observation
+    boxes: Boxes
+    truth: Truth
+
+
+def draw_examples(
+    bank: Bank, count: int, frames: int, rigs: Rigs, augmentation: Augmentation, generator: torch.Generator
+) -> Examples:
+    """Windows of the bank with everything varied."""
+    windows = draw_windows(bank, count, frames, (augmentation.slowest, augmentation.fastest), generator)
+    windows = mirror(windows, chance(0.5, (count,), generator))
+    windows = vary(windows, augmentation.gestures, augmentation.perturbed, generator)
+    betas = normal((count, 10), generator).clamp(-2.5, 2.5) * augmentation.shape_spread
+    amounts = NoiseAmounts(strength=augmentation.noise)
+    return film(windows, betas, rigs, augmentation.moving_cameras, amounts, augmentation.focal_error, generator)
+
+
+def film(
+    windows: Windows,
+    betas: Float[Tensor, "N 10"],
+    rigs: Rigs,
+    moving_share: float,
+    amounts: NoiseAmounts,
+    focal_error: float,
+    generator: torch.Generator,
+) -> Examples:
+    """Windows on bodies, seen by cameras and a detector. Longer legs make longer ways, so that feet stay where they stand."""
+    body = rigs.body
+    rest = body.rest_joints(betas)
+    size = _leg(rest) / _leg(body.joint_template[None])
+    pelvis = windows.pelvis * size[:, None, None]
+    root = windows.rotations[:, :, 0]
+    unturned = windows.rotations.clone()
+    unturned[:, :, 0] = torch.eye(3, device=root.device)
+    shape = betas[:, None]
+    joints, turns = forward_kinematics(unturned, rest[:, None], -rest[:, None, _PELVIS].expand_as(pelvis))
+    keypoints, feet = rigs.keypoints.points(turns, joints, shape), rigs.contacts.points(turns, joints, shape)
+
+    def in_world(points: Tensor) -> Tensor:
+        return points @ root.transpose(-1, -2) + pelvis[:, :, None]
+
+    world = in_world(keypoints)
+    cameras = draw_cameras(world, moving_share, generator)
+    assumed = cameras.focal * (focal_error * normal(cameras.focal.shape, generator)).clamp(-0.5, 0.5).exp()
+    wrong = (cameras.focal / assumed)[:, None, None]
+    seen_points = cameras.see(world)
+    rays = seen_points[..., :2] / seen_points[..., 2:].clamp(min=0.1) * wrong[..., None]
+    in_camera = cameras.see(pelvis[:, :, None])[:, :, 0]
+    # With a focal length taken too long everything is farther away, and as large in the picture.
+    in_camera = torch.cat([in_camera[..., :2], in_camera[..., 2:] / wrong], dim=-1)
+
+    still = torch.ones(rays.shape[:3], device=rays.device)
+    turn = cameras.turn()
+    boxes = find_boxes(Observation(rays, still, turn, windows.valid))
+    half_view = cameras.half_size / assumed[:, None]
+    noisy, confidence = degrade(rays, boxes.size, half_view, amounts, generator)
+    seen = Observation(noisy, confidence * windows.valid[..., None], turn, windows.valid)
+    step = torch.cat([pelvis[:, 1:] - pelvis[:, :-1], (pelvis[:, -1:] - pelvis[:, -2:-1])], dim=1) * FPS
+    heading = yaw_matrix(heading_rad(root))
+    truth = Truth(
+        rotations=windows.rotations,
+        betas=betas,
+        joints=joints,
+        contact_points=feet,
+        root_camera=cameras.rotation @ root,
+        root_level=cameras.level() @ root,
+        velocity=(heading.transpose(-1, -2) @ step[..., None])[..., 0],
+        pelvis_camera=in_camera,
+        rays=rays,
+        contacts=standing(in_world(feet)),
+    )
+    return Examples(seen, find_boxes(seen), truth)
+
+
+def standing(feet: Float[Tensor, "N T 4 3"]) -> Float[Tensor, "N T 4"]:
+    """Near 1 where a point is slow (0.3 m/s) and low (6 cm), falling off smoothly as neither limit is sharp."""
+    step = (feet[:, 1:] - feet[:, :-1]).norm(dim=-1) * FPS
+    speed = torch.cat([step[:, :1], (step[:, 1:] + step[:, :-1]) / 2, step[:, -1:]], dim=1)
+    return ((0.3 - speed) / 0.06).sigmoid() * ((0.06 - feet[..., 1]) / 0.012).sigmoid()
+
+
+def _leg(rest: Float[Tensor, "N 24 3"]) -> Float[Tensor, "N"]:
+    return (rest[:, _LEG[0], 1] - rest[:, _LEG[1], 1]).abs()
+
+
+__all__ = ["Cameras", "Examples", "Rigs", "Truth", "draw_examples", "film", "standing"]

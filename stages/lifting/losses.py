@@ -1,0 +1,138 @@
+"""The loss: where joints come out counts most, then orientation, picture, motion over the ground.
+
+Without joint losses through forward kinematics small errors of many rotations add up unseen.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn import functional
+
+from schemas.kinematics import forward_kinematics
+from schemas.records import FPS
+from schemas.rotations import heading_rad, matrix_from_6d, yaw_matrix
+from schemas.skeleton import joint
+from stages.lifting.examples import Examples, Rigs
+from stages.lifting.network import NUM_POSED, Lifted
+from stages.lifting.settings import LossWeights
+
+NUM_MEASURED = 22
+"""Joints without the hands, which are not recovered."""
+_FAR = [joint(f"{side}_{name}") for side in ("left", "right") for name in ("elbow", "wrist", "ankle")]
+_HALF_SECOND, _SECOND = round(FPS / 2), round(FPS)
+
+
+@dataclass(frozen=True)
+class Bodies:
+    """What the network said, made into bodies. Points are relative to the pelvis, in its own axes."""
+
+    rotations: Float[Tensor, "N T 24 3 3"]
+    """Local; the root's is the identity."""
+    root_camera: Float[Tensor, "N T 3 3"]
+    root_level: Float[Tensor, "N T 3 3"]
+    joints: Float[Tensor, "N T 24 3"]
+    keypoints: Float[Tensor, "N T 17 3"]
+    contact_points: Float[Tensor, "N T 4 3"]
+
+
+def make_bodies(lifted: Lifted, rigs: Rigs) -> Bodies:
+    """Orthonormal rotations, joints and points; one shape a window."""
+    posed = matrix_from_6d(lifted.pose.unflatten(-1, (NUM_POSED, 6)))
+    eye = torch.eye(3, device=posed.device).expand(*posed.shape[:2], 1, 3, 3)
+    rotations = torch.cat([eye, posed, eye, eye], dim=2)
+    betas = lifted.betas[:, :1]
+    rest = rigs.body.rest_joints(betas)
+    joints, turns = forward_kinematics(rotations, rest, -rest[..., 0, :].expand(*posed.shape[:2], 3))
+    return Bodies(
+        rotations=rotations,
+        root_camera=matrix_from_6d(lifted.root_camera),
+        root_level=matrix_from_6d(lifted.root_level),
+        joints=joints,
+        keypoints=rigs.keypoints.points(turns, joints, betas),
+        contact_points=rigs.contacts.points(turns, joints, betas),
+    )
+
+
+def pelvis_in_camera(
+    place: Float[Tensor, "N T 3"], centre: Float[Tensor, "N T 2"], size: Float[Tensor, "N T"]
+) -> Float[Tensor, "N T 3"]:
+    """The network's place (see `Lifted.place`) in metres."""
+    depth = place[..., 2].clamp(-3, 3).exp() / size
+    ray = centre + place[..., :2] * (size / 2)[..., None]
+    return torch.cat([ray, torch.ones_like(depth)[..., None]], dim=-1) * depth[..., None]
+
+
+def losses(lifted: Lifted, examples: Examples, rigs: Rigs, weights: LossWeights) -> dict[str, Tensor]:
+    """Each term, weighted, as its mean over the valid frames."""
+    truth, boxes, valid = examples.truth, examples.boxes, examples.seen.valid
+    said = make_bodies(lifted, rigs)
+    both = valid[:, 1:] & valid[:, :-1]
+    far = torch.ones(NUM_MEASURED, device=valid.device)
+    far[_FAR] = weights.hands
+    far = far / far.mean()
+
+    def mean(value: Tensor, where: Bool[Tensor, "N S"] = valid) -> Tensor:
+        return (value * where).sum() / where.sum().clamp(min=1)
+
+    def apart(a: Tensor, b: Tensor) -> Tensor:
+        return (a - b)[:, :, :NUM_MEASURED].square().sum(-1).add(1e-8).sqrt()
+
+    in_camera = (said.joints @ said.root_camera.transpose(-1, -2), truth.joints @ truth.root_camera.transpose(-1, -2))
+    # Each frame has a level world of its own; the truth tells how they lie in the one world.
+    world_root = (truth.rotations[:, :, 0] @ truth.root_level.transpose(-1, -2)) @ said.root_level
+    in_level = (said.joints @ world_root.transpose(-1, -2), truth.joints @ truth.rotations[:, :, 0].transpose(-1, -2))
+    camera_error = apart(*in_camera)
+    terms = {
+        "rotation": mean((said.rotations - truth.rotations)[:, :, 1:22].square().sum((-1, -2)).mean(-1)),
+        "root": mean(_turned(said.root_camera, truth.root_camera) + _turned(said.root_level, truth.root_level)),
+        "joints_body": mean((apart(said.joints, truth.joints) * far).mean(-1)),
+        "joints_camera": mean((camera_error * far).mean(-1)),
+        "joints_level": mean((apart(*in_level) * far).mean(-1)),
+        # The world's vertical in the pelvis' axes is the middle row.
+        "tilt": mean((said.root_level[..., 1, :] - truth.root_level[..., 1, :]).square().sum(-1).add(1e-6).sqrt()),
+    }
+
+    half = boxes.size / 2
+    pelvis = pelvis_in_camera(lifted.place, boxes.centre, boxes.size)
+    points = said.keypoints @ said.root_camera.transpose(-1, -2) + pelvis[:, :, None]
+    rays = points[..., :2] / points[..., 2:].clamp(min=0.2)
+    terms["reprojection"] = mean(((rays - truth.rays) / half[..., None, None]).abs().clamp(max=2).mean((-1, -2)))
+    true_depth = truth.pelvis_camera[..., 2].clamp(min=0.2)
+    shift = (truth.pelvis_camera[..., :2] / true_depth[..., None] - boxes.centre) / half[..., None]
+    place = torch.cat([shift.clamp(-3, 3), (true_depth * boxes.size).log()[..., None].clamp(-3, 3)], dim=-1)
+    terms["place"] = mean((lifted.place - place).abs().sum(-1))
+
+    terms["velocity"] = mean((lifted.velocity - truth.velocity).square().sum(-1).add(1e-4).sqrt())
+    steps = [
+        (yaw_matrix(heading_rad(root)) @ velocity[..., None])[..., 0] / FPS
+        for root, velocity in ((world_root, lifted.velocity), (truth.rotations[:, :, 0], truth.velocity))
+    ]
+    gone = ((steps[0] - steps[1]) * valid[..., None]).cumsum(1)
+    terms["path"] = sum(
+        (
+            mean((gone[:, n:] - gone[:, :-n]).norm(dim=-1), valid[:, n:] & valid[:, :-n])
+            for n in (_HALF_SECOND, _SECOND)
+        ),
+        start=torch.zeros((), device=valid.device),
+    )
+    speeds = [(level[:, 1:] - level[:, :-1]) * FPS for level in in_level]
+    terms["joint_velocity"] = mean(apart(*speeds).mean(-1), both)
+
+    terms["contacts"] = mean(
+        functional.binary_cross_entropy_with_logits(lifted.contacts, truth.contacts, reduction="none").mean(-1)
+    )
+    feet = said.contact_points @ world_root.transpose(-1, -2)
+    slip = (feet[:, 1:] - feet[:, :-1] + steps[0][:, :-1, None]) * FPS
+    planted = torch.minimum(truth.contacts[:, 1:], truth.contacts[:, :-1])
+    terms["slide"] = mean((slip.square().sum(-1).add(1e-4).sqrt() * planted).mean(-1), both)
+    terms["betas"] = (lifted.betas[:, 0] - truth.betas).square().mean()
+    scaled = camera_error.detach() / lifted.log_sigma.clamp(-6, 1).exp()
+    terms["sigma"] = mean((scaled.square() / 2 + 3 * (lifted.log_sigma - math.log(0.1))).clamp(max=50).mean(-1))
+    return {name: getattr(weights, name) * value for name, value in terms.items()}
+
+
+def _turned(a: Tensor, b: Tensor) -> Tensor:
+    return (a - b).square().sum((-1, -2))

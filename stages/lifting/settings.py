@@ -1,0 +1,121 @@
+"""What a training of the lifter is told."""
+
+from pydantic import Field
+
+from schemas.config import Config
+from stages.lifting.network import NetworkConfig
+
+
+class Augmentation(Config):
+    """How motions, bodies, cameras and keypoints are varied."""
+
+    slowest: float = Field(default=0.67, gt=0)
+    """Least speed at which a motion is played, 1 is its own."""
+    fastest: float = Field(default=1.5, gt=0)
+    """Greatest speed."""
+    gestures: float = Field(default=0.3, ge=0, le=1)
+    """Share of windows in which the arms do something made up."""
+    perturbed: float = Field(default=0.6, ge=0, le=1)
+    """Share of windows in which all joints are turned a little, smoothly."""
+    shape_spread: float = Field(default=1.0, ge=0)
+    """Deviation of the betas."""
+    moving_cameras: float = Field(default=0.3, ge=0, le=1)
+    """Share of windows whose camera pans, shakes or is carried along."""
+    focal_error: float = Field(default=0.08, ge=0)
+    """Deviation of the log of the focal length that is assumed from the one that was used."""
+    noise: float = Field(default=1.0, ge=0)
+    """Factor on what the keypoint noise model does (`stages.lifting.noise`); 0 shows the truth."""
+
+
+class LossWeights(Config):
+    """What the terms of the loss count for (`stages.lifting.losses`)."""
+
+    rotation: float = 1.0
+    """Local rotations, squared Frobenius distance a joint."""
+    root: float = 1.0
+    """The pelvis in the camera and in the level world, likewise."""
+    joints_body: float = 4.0
+    """Joints in the pelvis' own axes, metres."""
+    joints_camera: float = 5.0
+    """Joints relative to the pelvis in the camera's axes, metres."""
+    joints_level: float = 3.0
+    """The same in the level world."""
+    hands: float = 2.0
+    """Factor on elbows, wrists and ankles in the three terms above."""
+    tilt: float = 1.5
+    """Distance of the vertical as the pelvis has it."""
+    reprojection: float = 2.0
+    """Keypoints in the picture, half boxes."""
+    place: float = 1.0
+    """Pelvis in the picture (half boxes) and its depth (log)."""
+    velocity: float = 0.6
+    """Of the pelvis, metres a second."""
+    path: float = 0.6
+    """Change of place over a half and a whole second by the velocities, metres."""
+    joint_velocity: float = 0.15
+    """Of joints in the level world, relative to the pelvis, metres a second."""
+    contacts: float = 0.15
+    """Cross entropy of the contacts."""
+    slide: float = 0.3
+    """Speed of points that stand, by pose, orientation and velocity together, metres a second."""
+    betas: float = 0.05
+    """Squared distance."""
+    sigma: float = 0.02
+    """Gaussian likelihood of the joint errors; the errors themselves get no gradient from it."""
+
+
+class LifterTraining(Config):
+    """Training of the lifter."""
+
+    output: str = "runs/lifter"
+    """Folder for checkpoints, metrics.jsonl and curve.png."""
+    mocap: list[str] = []
+    """Folders with motion capture to train on; only what may be shipped, if the weights are to be."""
+    held_out: float = Field(default=0.05, ge=0, lt=1)
+    """Share of those files that is kept for validation."""
+    cache: str = "runs/lifter_bank"
+    """Folder in which motion capture is kept once it is read."""
+    studio_share: float = Field(default=0.25, ge=0, le=1)
+    """Share of windows from the studio's made-up motions; all of them where `mocap` is empty."""
+    studio_seeds: int = Field(default=24, gt=0)
+    """How often the studio makes each of its actions."""
+    emphasis: dict[str, float] = {}
+    """Name or part of the name of a motion -> how many times as often its frames are drawn."""
+    network: NetworkConfig = NetworkConfig()
+    """The lifter's shape."""
+    augmentation: Augmentation = Augmentation()
+    """Variation of motions, bodies, cameras, keypoints."""
+    weights: LossWeights = LossWeights()
+    """Of the loss terms."""
+    window: int = Field(default=80, gt=1)
+    """Frames of a training window, and of one at inference."""
+    batch_size: int = Field(default=24, gt=0)
+    """Windows a step."""
+    steps: int = Field(default=8000, gt=0)
+    """Optimiser steps in all."""
+    learning_rate: float = Field(default=1e-3, gt=0)
+    """At its highest; a cosine takes it to a fiftieth."""
+    warmup_steps: int = Field(default=200, ge=0)
+    """Steps in which the learning rate rises."""
+    weight_decay: float = Field(default=0.01, ge=0)
+    """AdamW's, on matrices only."""
+    clip_norm: float = Field(default=1.0, gt=0)
+    """Largest norm of the gradient."""
+    average: float = Field(default=0.998, ge=0, lt=1)
+    """Decay of the running average of the weights, which is what is evaluated and exported."""
+    bf16: bool = True
+    """Run the network in bfloat16; about five times quicker on CPUs that know it."""
+    threads: int = Field(default=1, gt=0)
+    """CPU threads."""
+    device: str = "auto"
+    """`auto` takes a GPU where there is one; else `cpu`, `cuda:1`, ..."""
+    seed: int = 0
+    """Of weights and examples."""
+    log_every: int = Field(default=50, gt=0)
+    """Steps between lines of metrics."""
+    validate_every: int = Field(default=500, gt=0)
+    """Steps between measurements on the held-out motions."""
+    save_every_s: float = Field(default=180.0, gt=0)
+    """Seconds between checkpoints; the last step always makes one."""
+    resume: bool = True
+    """Go on from the checkpoint in `output`, if there is one of the same network."""

@@ -1,0 +1,240 @@
+"""Train the lifter: `python -m stages.lifting.train configs/lifter.yaml [key=value ...]`.
+
+A single process; examples are made on the fly, each step's from the seed and the step's number alone, so that a training
+which was stopped goes on as if it had not been.
+"""
+
+import copy
+import json
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from schemas.body_model import BodyModel
+from schemas.config import load_config
+from schemas.errors import HumoError, UsageError
+from stages.lifting import bank as banks
+from stages.lifting.bank import Bank
+from stages.lifting.examples import Examples, Rigs, draw_examples
+from stages.lifting.features import make_features
+from stages.lifting.losses import NUM_MEASURED, losses, make_bodies
+from stages.lifting.network import Lifted, Lifter
+from stages.lifting.settings import LifterTraining
+
+_VALIDATION_SEED = 2**40
+
+
+def train(config: LifterTraining) -> dict[str, float]:
+    """Train to the last step; checkpoints, metrics.jsonl and curve.png are in `config.output`. The last validation."""
+    torch.set_num_threads(config.threads)
+    torch.manual_seed(config.seed)
+    device = _device(config.device)
+    output = Path(config.output)
+    output.mkdir(parents=True, exist_ok=True)
+    rigs = Rigs.of(BodyModel.load(), device)
+    training, held_out = (bank.to(device) for bank in make_banks(config))
+    print(f"{len(training.names)} motions, {len(training.pelvis)} frames; held out {len(held_out.names)}", flush=True)
+    model = Lifter(config.network).to(device)
+    average = copy.deepcopy(model).requires_grad_(False)
+    optimiser = _optimiser(model, config)
+    path, first = output / "checkpoint.pt", 0
+    if config.resume and path.is_file():
+        first = _restore(path, config, model, average, optimiser)
+        print(f"going on from step {first}", flush=True)
+
+    generator = torch.Generator(device)
+    sums: dict[str, float] = {}
+    validation: dict[str, float] = {}
+    began = saved = time.monotonic()
+    for step in range(first, config.steps):
+        generator.manual_seed(config.seed * 2**32 + step)
+        examples = draw_examples(training, config.batch_size, config.window, rigs, config.augmentation, generator)
+        rate = _learning_rate(step, config)
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        terms = losses(run(model, examples, config.bf16), examples, rigs, config.weights)
+        loss = torch.stack(list(terms.values())).sum()
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+        if bool(torch.isfinite(norm)):
+            optimiser.step()
+        with torch.no_grad():
+            decay = min(config.average, (1 + step) / (10 + step))
+            for kept, new in zip(average.parameters(), model.parameters(), strict=True):
+                kept.lerp_(new, 1 - decay)
+
+        for name, value in {**terms, "loss": loss, "norm": norm}.items():
+            sums[name] = sums.get(name, 0.0) + float(value.detach()) / config.log_every
+        last = step + 1 == config.steps
+        if (step + 1) % config.log_every == 0:
+            _log(output, {"step": step + 1, "seconds": time.monotonic() - began, "rate": rate, **sums})
+            sums = {}
+        if (step + 1) % config.validate_every == 0 or last:
+            validation = validate(average, held_out, rigs, config)
+            _log(output, {"step": step + 1, "seconds": time.monotonic() - began, **validation})
+            _plot(output)
+        if last or time.monotonic() - saved > config.save_every_s:
+            _save(path, config, step + 1, model, average, optimiser)
+            saved = time.monotonic()
+    return validation
+
+
+def run(model: nn.Module, examples: Examples, bf16: bool) -> Lifted:
+    """The network on a batch."""
+    features = make_features(examples.seen, examples.boxes)
+    with torch.autocast(features.device.type, torch.bfloat16, enabled=bf16):
+        return model(features, examples.seen.valid)
+
+
+@torch.no_grad()
+def validate(model: Lifter, held_out: Bank, rigs: Rigs, config: LifterTraining) -> dict[str, float]:
+    """Errors on held-out motions with noise-free and with noisy keypoints: joints in mm, tilt in degrees, speed in m/s."""
+    errors: dict[str, float] = {}
+    for kind, changes in (("clean", {"noise": 0.0, "moving_cameras": 0.0}), ("noisy", {})):
+        quiet = {"gestures": 0.0, "perturbed": 0.0, "slowest": 1.0, "fastest": 1.0}
+        augmentation = config.augmentation.model_copy(update={**quiet, **changes})
+        generator = torch.Generator(rigs.body.template.device).manual_seed(_VALIDATION_SEED)
+        examples = draw_examples(held_out, 64, config.window, rigs, augmentation, generator)
+        lifted = run(model, examples, config.bf16)
+        said, truth, valid = make_bodies(lifted, rigs), examples.truth, examples.seen.valid
+        apart = said.joints @ said.root_camera.mT - truth.joints @ truth.root_camera.mT
+        body = (said.joints - truth.joints)[:, :, :NUM_MEASURED].norm(dim=-1)[valid].mean()
+        cosine = (said.root_level[..., 1, :] * truth.root_level[..., 1, :]).sum(-1).clamp(-1, 1)
+        errors |= {
+            f"{kind}_mpjpe": float(1000 * apart[:, :, :NUM_MEASURED].norm(dim=-1)[valid].mean()),
+            f"{kind}_body": float(1000 * body),
+            f"{kind}_tilt": float(torch.rad2deg(torch.acos(cosine)[valid].mean())),
+            f"{kind}_speed": float((lifted.velocity - truth.velocity).norm(dim=-1)[valid].mean()),
+        }
+    return errors
+
+
+def make_banks(config: LifterTraining) -> tuple[Bank, Bank]:
+    """Motions to train on and those held out for validation: every 1/held_out-th file, and studio motions of other seeds."""
+    body = BodyModel.load()
+    studio = banks.make_studio(range(config.studio_seeds), body)
+    unseen = banks.make_studio(range(10_000, 10_001), body)
+    if not config.mocap:
+        return studio, unseen
+    folders = [Path(folder) for folder in config.mocap]
+    for folder in folders:
+        if not folder.is_dir():
+            raise UsageError(f"mocap: {folder}: there is no such folder; name folders with motion capture")
+    files = [path for folder in folders for path in banks.find_mocap(folder)]
+    every = max(2, round(1 / config.held_out)) if config.held_out else len(files) + 1
+    kept, left_out = [path for i, path in enumerate(files) if (i + 1) % every], files[every - 1 :: every]
+    cache = Path(config.cache)
+    recorded = _emphasised(banks.read_files(kept, body, cache), config.emphasis)
+    training = banks.join(
+        [recorded, _emphasised(studio, config.emphasis)], [1 - config.studio_share, config.studio_share]
+    )
+    return training, banks.read_files(left_out, body, cache) if left_out else unseen
+
+
+def _emphasised(bank: Bank, emphasis: dict[str, float]) -> Bank:
+    weights = bank.weights.clone()
+    for number, name in enumerate(bank.names):
+        for part, factor in emphasis.items():
+            if part in name:
+                weights[number] *= factor
+    return Bank(**{**vars(bank), "weights": weights})
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"device: {name}: not to be had here ({reason}); use auto or cpu") from None
+    return device
+
+
+def _optimiser(model: Lifter, config: LifterTraining) -> torch.optim.Optimizer:
+    matrices = [p for p in model.parameters() if p.ndim >= 2]
+    others = [p for p in model.parameters() if p.ndim < 2]
+    groups: list[dict[str, Any]] = [
+        {"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}
+    ]  # fmt: skip
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98), fused=True)
+
+
+def _learning_rate(step: int, config: LifterTraining) -> float:
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / config.warmup_steps
+    along = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+    return config.learning_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * along)))
+
+
+def _save(path: Path, config: LifterTraining, step: int, model: Lifter, average: Lifter, optimiser: Any) -> None:
+    aside = path.with_suffix(".part")
+    state = {"step": step, "network": config.network.model_dump(), "window": config.window}
+    weights: dict[str, Any] = {"model": model.state_dict(), "average": average.state_dict()}
+    torch.save({**state, **weights, "optimiser": optimiser.state_dict(), "config": config.model_dump()}, aside)
+    aside.replace(path)
+
+
+def _restore(path: Path, config: LifterTraining, model: Lifter, average: Lifter, optimiser: Any) -> int:
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    if state["network"] != config.network.model_dump():
+        raise UsageError(f"{path}: is of another network ({state['network']}); choose another output, or resume=false")
+    model.load_state_dict(state["model"])
+    average.load_state_dict(state["average"])
+    optimiser.load_state_dict(state["optimiser"])
+    return int(state["step"])
+
+
+def _log(output: Path, row: dict[str, float]) -> None:
+    line = json.dumps({name: round(value, 5) if isinstance(value, float) else value for name, value in row.items()})
+    with (output / "metrics.jsonl").open("a") as file:
+        file.write(line + "\n")
+    print(line, flush=True)
+
+
+def _plot(output: Path) -> None:
+    """Loss and validation over the steps, as curve.png."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    trained = [row for row in rows if "loss" in row]
+    left.plot([row["step"] for row in trained], [row["loss"] for row in trained], color="0.3")
+    left.set(title="training loss", xlabel="step", yscale="log")
+    measured = [row for row in rows if "clean_mpjpe" in row]
+    steps = [row["step"] for row in measured]
+    for name, label in (("clean_mpjpe", "clean"), ("noisy_mpjpe", "noisy"), ("clean_body", "clean, pelvis axes")):
+        right.plot(steps, [row[name] for row in measured], label=label)
+    top = np.percentile([row["noisy_mpjpe"] for row in measured], 90) if measured else 1.0
+    right.set(title="held-out motions, MPJPE (mm)", xlabel="step", ylim=(0, 1.2 * top))
+    right.legend()
+    figure.savefig(output / "curve.png", dpi=100)
+
+
+def main(arguments: list[str]) -> int:
+    """The command; returns its exit status."""
+    try:
+        if not arguments:
+            raise UsageError(
+                "lifter: no config; use `python -m stages.lifting.train configs/lifter.yaml [key=value ...]`"
+            )
+        print(json.dumps(train(load_config(arguments[0], LifterTraining, arguments[1:]))))
+    except HumoError as error:
+        print(error, file=sys.stderr)
+        return 2 if isinstance(error, UsageError) else 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
