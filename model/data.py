@@ -209,7 +209,7 @@ def _instruction(one: dict[str, Any]) -> Instruction:
     return Instruction(**{**one, **inner})
 
 
-def motion_features(motions: Sequence[MotionArrays], body: BodyModel) -> Float[Tensor, "B T-1 263"]:
+def motion_features(motions: Sequence[MotionArrays], body: BodyModel) -> Float[Tensor, "B N 263"]:
     """HuMo263 rows of motions of one length, on the mean body, so that what is learned does not depend on who moved."""
 
     def stacked(name: str) -> Tensor:
@@ -221,7 +221,7 @@ def motion_features(motions: Sequence[MotionArrays], body: BodyModel) -> Float[T
     return features.encode(axis_angle_to_matrix(stacked("poses")), trans, rest, stacked("contacts").float())
 
 
-def feature_rows(motion: MotionArrays) -> Float[np.ndarray, "T-1 263"]:
+def feature_rows(motion: MotionArrays) -> Float[np.ndarray, "N 263"]:
     """HuMo263 rows of one motion, on the shipped body; what dataset statistics are taken over."""
     return motion_features([motion], BodyModel.load())[0].numpy()
 

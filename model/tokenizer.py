@@ -124,7 +124,7 @@ class Encoder(nn.Module):
         self.layers = nn.Sequential(*layers)
         self.last = nn.Conv1d(config.width, config.code_width, 1)
 
-    def forward(self, parts: list[Float[Tensor, "B c N"]]) -> Float[Tensor, "B P S C"]:
+    def forward(self, parts: list[Float[Tensor, "B _c N"]]) -> Float[Tensor, "B P S C"]:
         x = torch.stack([first(part) for first, part in zip(self.first, parts, strict=True)], dim=1)
         latents = self.last(F.relu(self.layers(x.flatten(0, 1))))
         return latents.unflatten(0, x.shape[:2]).transpose(-1, -2)
@@ -148,7 +148,7 @@ class Decoder(nn.Module):
 
     def forward(
         self, latents: Float[Tensor, "B P S C"], memory: DecoderMemory | None = None
-    ) -> list[Float[Tensor, "B c N"]]:
+    ) -> list[Float[Tensor, "B _c N"]]:
         latents = latents + self.mark
         x = self.first(latents.flatten(0, 1).transpose(-1, -2), memory)
         for stride, blocks, merge in zip(self.strides, self.blocks, self.merge, strict=True):
@@ -219,7 +219,7 @@ class MotionTokenizer(nn.Module):
         whole = normalised[:, : normalised.shape[1] // step * step]
         return self.encoder([whole[..., columns].transpose(-1, -2) for columns in self._columns])
 
-    def merged(self, parts: list[Float[Tensor, "B c N"]]) -> Float[Tensor, "B N 263"]:
+    def merged(self, parts: list[Float[Tensor, "B _c N"]]) -> Float[Tensor, "B N 263"]:
         """Parts put together, still normalised; what several parts have is their mean."""
         first = parts[0]
         total = first.new_zeros(first.shape[0], first.shape[-1], NUM_FEATURES)

@@ -10,7 +10,7 @@ import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.distributed as dist
@@ -81,6 +81,7 @@ class Processes:
         return box[0]
 
 
+@runtime_checkable
 class Task(Protocol):
     """What a training is about: a model and the loss of a batch."""
 

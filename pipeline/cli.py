@@ -1,6 +1,7 @@
 """The command line. Commands import what they need when they run, so that `--help` answers at once."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -33,6 +34,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object inst
 def main() -> None:
     """Entry point: errors meant for people go to stderr without a traceback; exit status 1, or 2 for misuse."""
     hold_still()
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait should not burn a core that others need
     try:
         app()
     except HumoError as error:

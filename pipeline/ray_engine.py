@@ -88,8 +88,8 @@ def _run(config: IngestConfig, chain: Sequence[Stage[Any, Any]], sources: Sequen
 
     have = ray.cluster_resources()
     layout = pools(config, chain, have)
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # after ray.data is loaded, which sets levels of its own
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     rows = [{"bundle": pickle.dumps(Bundle.of(source))} for source in sources]

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 from torch import Tensor
 
 from schemas.errors import HumoError
@@ -121,7 +121,7 @@ class BodyModel:
         id: str,
         licence: str,
         template: Float[np.ndarray, "V 3"],
-        faces: Int[np.ndarray, "F 3"],
+        faces: Integer[np.ndarray, "F 3"],
         shape_directions: Float[np.ndarray, "V 3 10"],
         joint_regressor: Float[np.ndarray, "24 V"],
         skinning_weights: Float[np.ndarray, "V 24"],

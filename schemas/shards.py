@@ -7,11 +7,25 @@ copied as it is.
 import io
 import tarfile
 from collections.abc import Iterable, Iterator
-from typing import BinaryIO
+from typing import IO, Protocol, cast, runtime_checkable
 
 from schemas.errors import HumoError
 
 END_OF_ARCHIVE = b"\0" * 1024
+
+
+@runtime_checkable
+class ByteSink(Protocol):
+    """What a tar can be written to."""
+
+    def write(self, data: bytes, /) -> int: ...
+
+
+@runtime_checkable
+class ByteSource(Protocol):
+    """What a tar can be read from."""
+
+    def read(self, size: int = -1, /) -> bytes: ...
 
 
 def encode_sample(key: str, members: dict[str, bytes]) -> bytes:
@@ -29,7 +43,7 @@ def encode_sample(key: str, members: dict[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def write_tar(file: BinaryIO, stretches: Iterable[bytes]) -> list[tuple[int, int]]:
+def write_tar(file: ByteSink, stretches: Iterable[bytes]) -> list[tuple[int, int]]:
     """Write encoded samples and the end mark; returns (offset, length) of each."""
     spans, offset = [], 0
     for stretch in stretches:
@@ -40,12 +54,13 @@ def write_tar(file: BinaryIO, stretches: Iterable[bytes]) -> list[tuple[int, int
     return spans
 
 
-def read_samples(file: BinaryIO, name: str = "shard") -> Iterator[tuple[str, dict[str, bytes]]]:
+def read_samples(file: ByteSource, name: str = "shard") -> Iterator[tuple[str, dict[str, bytes]]]:
     """Stream (key, members) from a tar; raises HumoError for one that is cut short or no tar at all."""
     key = ""
     members: dict[str, bytes] = {}
     try:
-        with tarfile.open(fileobj=file, mode="r|") as tar:
+        # A stream is only ever read, whatever more the signature of tarfile asks for.
+        with tarfile.open(fileobj=cast(IO[bytes], file), mode="r|") as tar:
             for entry in tar:
                 if not entry.isfile():
                     continue

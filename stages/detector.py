@@ -181,7 +181,7 @@ class Letterbox:
         self.top, self.left = ((outer - inner) // 2 for outer, inner in zip(self.shape, self.inner, strict=True))
         self.height, self.width = height, width
 
-    def apply(self, image: Image) -> UInt8[np.ndarray, "H W 3"]:
+    def apply(self, image: Image) -> UInt8[np.ndarray, "h w 3"]:
         import cv2
 
         height, width = self.inner

@@ -1,9 +1,9 @@
 """Writing H.264 in mp4 so that the same pictures give the same bytes."""
 
+import io
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
 
 import av
 import numpy as np
@@ -22,7 +22,7 @@ class VideoWriter:
 
     def __init__(
         self,
-        target: str | Path | BinaryIO,
+        target: str | Path | io.IOBase,
         width: int,
         height: int,
         fps: float,
@@ -51,7 +51,7 @@ class VideoWriter:
         self._container.mux(self._stream.encode(picture))
         self.frames += 1
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "VideoWriter":
         return self
 
     def __exit__(

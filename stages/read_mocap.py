@@ -15,7 +15,7 @@ from schemas.rotations import matrix_to_axis_angle
 from stages.base import Stage, StageConfig
 from stages.mocap import read_take
 from stages.mocap.retarget import Retargeted, cut, retarget
-from stages.mocap.skeletons import find_map
+from stages.mocap.skeletons import candidate_maps, find_map
 from stages.mocap.take import MocapError, Take
 
 _VERSION = "retarget 1"
@@ -51,7 +51,8 @@ class ReadMocap(Stage[Source, Motion]):
     config: Config
 
     def setup(self) -> None:
-        """Read the body."""
+        """Read the body and the joint map. Raises UsageError for a map that is not known or wrong."""
+        candidate_maps(self.config.joint_map)
         self._body = BodyModel.load(self.config.body_model or None)
 
     def run(self, record: Source) -> Iterable[Motion | Rejection]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import av
 import numpy as np
@@ -36,6 +36,7 @@ class Heard:
     words: tuple[Word, ...]
 
 
+@runtime_checkable
 class Recogniser(Protocol):
     """A speech recogniser with its weights loaded."""
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -24,6 +24,7 @@ class Fit:
     """Distance of each projected keypoint from the one seen, in box heights."""
 
 
+@runtime_checkable
 class Fitter(Protocol):
     """Recovers bodies from clips. A clip's fit must not depend on the other clips of the call."""
 

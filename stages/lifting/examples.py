@@ -13,13 +13,13 @@ from schemas.rotations import heading_rad, yaw_matrix
 from schemas.skeleton import joint
 from stages.lifting.augment import Windows, draw_windows, mirror, vary
 from stages.lifting.bank import Bank
-from stages.lifting.cameras import Cameras, draw_cameras
+from stages.lifting.cameras import draw_cameras
 from stages.lifting.draw import chance, normal
 from stages.lifting.features import Boxes, Observation, find_boxes
-from stages.lifting.noise import NoiseAmounts, degrade
+from stages.lifting.noise import NoiseAmounts, degrade, draw_strength, face_towards, place_offsets
 from stages.lifting.settings import Augmentation
 
-_PELVIS = joint("pelvis")
+_PELVIS, _HEAD = joint("pelvis"), joint("head")
 _LEG = (joint("left_hip"), joint("left_ankle"))
 
 
@@ -103,12 +103,17 @@ def film(
     def in_world(points: Tensor) -> Tensor:
         return points @ root.transpose(-1, -2) + pelvis[:, :, None]
 
+    strength = draw_strength(len(betas), amounts, generator)
+    elsewhere = place_offsets(strength, generator)
     world = in_world(keypoints)
     cameras = draw_cameras(world, moving_share, generator)
     assumed = cameras.focal * (focal_error * normal(cameras.focal.shape, generator)).clamp(-0.5, 0.5).exp()
     wrong = (cameras.focal / assumed)[:, None, None]
-    seen_points = cameras.see(world)
-    rays = seen_points[..., :2] / seen_points[..., 2:].clamp(min=0.1) * wrong[..., None]
+
+    def to_rays(points: Tensor) -> Tensor:
+        return points[..., :2] / points[..., 2:].clamp(min=0.1) * wrong[..., None]
+
+    rays, shown = to_rays(cameras.see(world)), to_rays(cameras.see(in_world(keypoints + elsewhere)))
     in_camera = cameras.see(pelvis[:, :, None])[:, :, 0]
     # With a focal length taken too long everything is farther away, and as large in the picture.
     in_camera = torch.cat([in_camera[..., :2], in_camera[..., 2:] / wrong], dim=-1)
@@ -117,7 +122,9 @@ def film(
     turn = cameras.turn()
     boxes = find_boxes(Observation(rays, still, turn, windows.valid))
     half_view = cameras.half_size / assumed[:, None]
-    noisy, confidence = degrade(rays, boxes.size, half_view, amounts, generator)
+    towards = -in_camera / in_camera.norm(dim=-1, keepdim=True).clamp(min=0.1)
+    facing = face_towards(cameras.rotation @ root @ turns[:, :, _HEAD], towards)
+    noisy, confidence = degrade(shown, boxes.size, half_view, facing, strength, amounts, generator)
     seen = Observation(noisy, confidence * windows.valid[..., None], turn, windows.valid)
     step = torch.cat([pelvis[:, 1:] - pelvis[:, :-1], (pelvis[:, -1:] - pelvis[:, -2:-1])], dim=1) * FPS
     heading = yaw_matrix(heading_rad(root))
@@ -145,6 +152,3 @@ def standing(feet: Float[Tensor, "N T 4 3"]) -> Float[Tensor, "N T 4"]:
 
 def _leg(rest: Float[Tensor, "N 24 3"]) -> Float[Tensor, "N"]:
     return (rest[:, _LEG[0], 1] - rest[:, _LEG[1], 1]).abs()
-
-
-__all__ = ["Cameras", "Examples", "Rigs", "Truth", "draw_examples", "film", "standing"]

@@ -21,6 +21,7 @@ from schemas.records import FPS
 from schemas.rotations import axis_angle_to_matrix, heading_rad, matrix_to_axis_angle, slerp_resample, yaw_matrix
 from schemas.skeleton import NUM_JOINTS, SMPL_JOINTS, SMPL_PARENTS, joint
 from stages.fitting.contacts import find_contacts, ground_height
+from stages.mocap.mend import mend
 from stages.mocap.skeletons import JointMap
 from stages.mocap.take import Take, about_axis
 
@@ -47,7 +48,7 @@ class Retargeted:
     fps: float
     contacts: UInt8[np.ndarray, "T 4"]
     joint_confidence: Float[np.ndarray, "T 24"]
-    """1, or 0 for joints that the source lacks."""
+    """1, or 0 for joints that the source lacks and where a glitch was bridged."""
     to_source: Float[np.ndarray, "4 4"]
     """Takes points of this world to the source's world in metres: a turn, a shift and the ratio of the legs' lengths."""
     source_fps: float
@@ -79,8 +80,8 @@ def retarget(take: Take, joint_map: JointMap, body: BodyModel, *, metres_per_uni
 
     first = 1 if _starts_in_t_pose(globals_) else 0
     start_s = float(take.times_s[first])
-    local = torch.from_numpy(_locals(globals_[first:]))
-    times = torch.from_numpy(take.times_s[first:] - start_s)
+    steady, mended = mend(_locals(globals_[first:]), take.times_s[first:])
+    local, times = torch.from_numpy(steady), torch.from_numpy(take.times_s[first:] - start_s)
     wanted = torch.arange(int(float(times[-1]) * FPS + 1e-3) + 1, dtype=torch.float64) / FPS
     rotations = slerp_resample(local, times, wanted)
     pelvis_path = np.stack([np.interp(wanted, times, pelvis[first:, axis]) for axis in range(3)], -1)
@@ -93,13 +94,14 @@ def retarget(take: Take, joint_map: JointMap, body: BodyModel, *, metres_per_uni
     back = _Z_UP_TO_Y_UP.T if joint_map.up == "z" else np.eye(3)
     to_source[:3, :3] = back * (unit_m / ratio)
     to_source[:3, 3] = to_source[:3, :3] @ [0.0, ground_m, 0.0]
-    moved = np.array([name in joint_map.joints for name in SMPL_JOINTS], np.float32)
+    sure = np.array([name in joint_map.joints for name in SMPL_JOINTS]) & ~mended
+    nearest = np.searchsorted(times.numpy(), wanted.numpy() - 1e-6).clip(0, len(sure) - 1)
     whole = Retargeted(
         rotations=rotations,
         trans=trans,
         fps=FPS,
         contacts=find_contacts(feet, ground_m),
-        joint_confidence=np.tile(moved, (len(trans), 1)),
+        joint_confidence=sure[nearest].astype(np.float32),
         to_source=to_source,
         source_fps=take.fps,
         start_s=start_s,
@@ -183,7 +185,7 @@ class _Source:
 
     def _leans(self, rest: Float[np.ndarray, "24 3"]) -> dict[str, Float[np.ndarray, "3 3"]]:
         """For each joint of the body what turns its rest pose into the source's T-pose (A above)."""
-        lean = {}
+        lean: dict[str, np.ndarray] = {}
         for name, parent in zip(SMPL_JOINTS, SMPL_PARENTS, strict=True):
             above = lean[SMPL_JOINTS[parent]] if parent >= 0 else np.eye(3)
             if name in _LIMBS:

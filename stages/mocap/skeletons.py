@@ -60,8 +60,9 @@ def _both(left: str, right: str, pairs: Mapping[str, str]) -> dict[str, str]:
     return {f"{side}_{ours}": theirs.replace("*", named[side]) for side in named for ours, theirs in pairs.items()}
 
 
-_CMU_PITCH_DEG = {f"{side}_{name}": 4.0 for side in ("left", "right") for name in ("ankle", "foot")}
-"""Where the foot stands flat, CMU's ankle points 4 degrees further down than in its zero pose (median over walks)."""
+def _feet_deg(ankle: float, foot: float) -> dict[str, float]:
+    return {f"{side}_{name}": value for side in ("left", "right") for name, value in (("ankle", ankle), ("foot", foot))}
+
 
 _CMU_BVH = JointMap(
     name="cmu_bvh",
@@ -74,7 +75,8 @@ _CMU_BVH = JointMap(
         }),
     },
     feet="with_shank",
-    pitch_deg=_CMU_PITCH_DEG,
+    # Medians over frames in which foot and toes stand still, all 96 takes.
+    pitch_deg=_feet_deg(ankle=4.0, foot=-7.0),
 )  # fmt: skip
 
 _CMU_ASF = JointMap(
@@ -88,7 +90,7 @@ _CMU_ASF = JointMap(
         }),
     },
     feet="with_shank",
-    pitch_deg=_CMU_PITCH_DEG,
+    pitch_deg=_feet_deg(ankle=3.0, foot=3.0),
 )  # fmt: skip
 
 _DEEPMIMIC = JointMap(
@@ -126,10 +128,18 @@ _BANDAI_NAMCO = JointMap(
         **dict.fromkeys(("UpperLeg_R", "LowerLeg_R"), (_UP, _LEFT, _BACK)),
         "Foot_L": ((0.0, -0.64, 0.77), _LEFT, (0.0, 0.77, 0.64)),
         "Foot_R": ((0.0, 0.64, -0.77), _LEFT, (0.0, -0.77, -0.64)),
+        "Toes_L": ((0.0, -0.39, 0.92), _LEFT, (0.0, 0.92, 0.39)),
+        "Toes_R": ((0.0, 0.39, -0.92), _LEFT, (0.0, -0.92, -0.39)),
     },
 )  # fmt: skip
 
-_AMASS = JointMap(name="amass", joints={name: name for name in SMPL_JOINTS[:22]}, up="z")
+_AMASS = JointMap(
+    name="amass",
+    joints={name: name for name in SMPL_JOINTS[:22]},
+    up="z",
+    # The world has Z up, yet the body at rest stands along its own Y.
+    axes={"pelvis": (_LEFT, _UP, _AHEAD)},
+)
 
 KNOWN_MAPS: Mapping[str, JointMap] = MappingProxyType(
     {known.name: known for known in (_CMU_BVH, _CMU_ASF, _DEEPMIMIC, _BANDAI_NAMCO, _AMASS)}
@@ -147,7 +157,7 @@ class JointMapFile(Config):
     feet: Literal["flat", "with_shank"] = "flat"
     """Whether the feet stand flat in that pose or are turned as its shanks are."""
     up: Literal["y", "z"] = "y"
-    """The axis of the file's world that points up."""
+    """The axis of the file's world that points up, along which its zero pose stands."""
 
 
 def load_map(path: str) -> JointMap:
@@ -162,28 +172,32 @@ def load_map(path: str) -> JointMap:
     return JointMap(name=Path(path).stem, **given.model_dump())
 
 
+def candidate_maps(choice: str) -> Sequence[JointMap]:
+    """What a setting names: all known maps (`auto`), one of them, or that of a YAML file. Raises UsageError."""
+    if choice == "auto":
+        return tuple(KNOWN_MAPS.values())
+    if choice in KNOWN_MAPS:
+        return (KNOWN_MAPS[choice],)
+    if choice.endswith((".yaml", ".yml")):
+        return (load_map(choice),)
+    raise UsageError(f"joint_map is {choice!r}; use auto, {', '.join(KNOWN_MAPS)}, or the path of a YAML file")
+
+
 def find_map(take: Take, choice: str = "auto", *, file: str = "the file") -> JointMap:
     """The map for a take: by the names of its joints, by the name of a known map, or from a YAML file.
 
     Raises MocapError if none fits, UsageError if there is no such map.
     """
-    if choice == "auto":
-        candidates: Sequence[JointMap] = tuple(KNOWN_MAPS.values())
-    elif choice in KNOWN_MAPS:
-        candidates = (KNOWN_MAPS[choice],)
-    elif choice.endswith((".yaml", ".yml")):
-        candidates = (load_map(choice),)
-    else:
-        raise UsageError(f"joint_map is {choice!r}; use auto, {', '.join(KNOWN_MAPS)}, or the path of a YAML file")
+    candidates = candidate_maps(choice)
     for candidate in candidates:
         if candidate.needed() <= set(take.names):
             return candidate
     found = ", ".join(take.names[:60])
     lacks = ""
     if len(candidates) == 1:
-        lacks = f" (it lacks {', '.join(sorted(candidates[0].needed() - set(take.names))[:5])})"
+        lacks = f"{candidates[0].name} (it lacks {', '.join(sorted(candidates[0].needed() - set(take.names))[:5])})"
     raise MocapError(
         "unknown_skeleton",
-        f"{file}: its joints fit no known skeleton{lacks}; it has {found}. Write a YAML file with `joints:` from SMPL"
+        f"{file}: its joints do not fit {lacks or 'any known skeleton'}; it has {found}. Write a YAML file with `joints:` from SMPL"
         " joints to these and name it in read_mocap.joint_map",
     )

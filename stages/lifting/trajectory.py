@@ -1,0 +1,121 @@
+"""Where the body is in the world, from the whole clip at once.
+
+The pose and orientation of every frame known, three kinds of sightings are linear in the pelvis' places p_t: a keypoint c
+metres from it that is seen along the ray (u, v) asks that p + c lie on that ray (two equations); the network's velocity
+says p_{t+1} - p_t; and a foot that stands says that it moves by what the foot moves the other way relative to the pelvis.
+Solved by reweighted least squares in the axes of a level world.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from schemas.records import FPS
+
+_ANCHOR = 0.01
+"""Weight of the first guess itself: 10 m of deviation."""
+
+
+@dataclass(frozen=True)
+class Certainty:
+    """How good each kind of sighting is taken to be."""
+
+    keypoint: float = 0.025
+    """Distance of a keypoint from its ray, share of the box."""
+    shared: float = 6.0
+    """Keypoints of a frame err together, and frames like their neighbours: so many of them count as one."""
+    depth: float = 0.06
+    """The network's depth, share of it."""
+    velocity_mps: float = 0.12
+    """The network's velocity."""
+    slip_mps: float = 0.04
+    """Of a foot that stands."""
+    robust: float = 2.0
+    """Beyond so many deviations a sighting counts in proportion to its distance, no longer to the square."""
+
+
+def solve_path(
+    points: Float[Tensor, "T K 3"],
+    rays: Float[Tensor, "T K 2"],
+    confidence: Float[Tensor, "T K"],
+    size: Float[Tensor, "T"],
+    first_guess: Float[Tensor, "T 3"],
+    to_camera: Float[Tensor, "T 3 3"],
+    steps: Float[Tensor, "T 3"],
+    feet: Float[Tensor, "T C 3"],
+    planted: Float[Tensor, "T C"],
+    certainty: Certainty,
+) -> Float[Tensor, "T 3"]:
+    """Places of the pelvis, metres, in a level world whose origin is the camera.
+
+    `points` and `feet` are relative to the pelvis in the level world's axes, `first_guess` is the pelvis there, `size` the
+    boxes' sides over the focal length, `steps` the velocity in metres a second, `planted` the chance that a foot stands.
+    """
+    frames = len(points)
+    dtype = torch.float64
+    points, rays, confidence, size, guess, to_camera, steps, feet, planted = (
+        value.to(dtype) for value in (points, rays, confidence, size, first_guess, to_camera, steps, feet, planted)
+    )
+    eye = torch.eye(3, dtype=dtype)
+    # Rows of K of [1, 0, -u] and [0, 1, -v] in camera axes, turned to the level world.
+    zero, one = torch.zeros_like(rays[..., 0]), torch.ones_like(rays[..., 0])
+    lines = torch.stack(
+        [torch.stack([one, zero, -rays[..., 0]], -1), torch.stack([zero, one, -rays[..., 1]], -1)], dim=-2
+    )
+    lines = lines @ to_camera[:, None]
+    target = -(lines @ points[..., None])[..., 0]
+    depth_axis = to_camera[:, 2]
+    depth = (depth_axis * guess).sum(-1).clamp(min=0.3)
+    unit = certainty.keypoint * size * depth
+    weight_rays = (confidence**2 / certainty.shared)[..., None] / unit[:, None, None] ** 2
+    weight_depth = 1 / (certainty.depth * depth) ** 2 / certainty.shared
+
+    moved = -(feet[1:] - feet[:-1])
+    held = (planted[1:] * planted[:-1]) ** 2
+    weight_slip = held / (certainty.slip_mps / FPS) ** 2
+    weight_step = torch.full((frames - 1,), 1 / (certainty.velocity_mps / FPS) ** 2, dtype=dtype)
+    path = guess
+    for _ in range(3):
+        apart = ((lines @ path[:, None, :, None])[..., 0] - target).norm(dim=-1, keepdim=True)
+        rays_now = weight_rays * _huber(apart / unit[:, None, None], certainty.robust)
+        slip = (path[1:] - path[:-1])[:, None] - moved
+        slip_now = weight_slip * _huber(slip.norm(dim=-1) * FPS / certainty.slip_mps, certainty.robust)
+        blocks = torch.einsum("tkra,tkr,tkrb->tab", lines, rays_now, lines)
+        right = torch.einsum("tkra,tkr,tkr->ta", lines, rays_now, target)
+        blocks = blocks + weight_depth[:, None, None] * depth_axis[:, :, None] * depth_axis[:, None]
+        right = right + (weight_depth * depth)[:, None] * depth_axis
+        # Where nothing is seen for long, the network's guess still says something.
+        blocks, right = blocks + _ANCHOR * eye, right + _ANCHOR * guess
+        link = weight_step + slip_now.sum(1)
+        pull = weight_step[:, None] * steps[:-1] / FPS + (slip_now[..., None] * moved).sum(1)
+        blocks[1:] += link[:, None, None] * eye
+        blocks[:-1] += link[:, None, None] * eye
+        right[1:] += pull
+        right[:-1] -= pull
+        path = _solve_chain(blocks, link, right)
+    return path.to(first_guess.dtype)
+
+
+def _huber(deviations: Tensor, bend: float) -> Tensor:
+    return bend / deviations.clamp(min=bend)
+
+
+def _solve_chain(
+    blocks: Float[Tensor, "T 3 3"], link: Float[Tensor, "T-1"], right: Float[Tensor, "T 3"]
+) -> Float[Tensor, "T 3"]:
+    """A symmetric system of 3x3 blocks on the diagonal and -link times the identity beside it, by elimination."""
+    diagonal, sides, b = blocks.numpy().copy(), link.numpy(), right.numpy().copy()
+    inverses = np.empty_like(diagonal)
+    for t in range(len(b)):
+        if t:
+            diagonal[t] -= sides[t - 1] ** 2 * inverses[t - 1]
+            b[t] += sides[t - 1] * (inverses[t - 1] @ b[t - 1])
+        inverses[t] = np.linalg.inv(diagonal[t])
+    x = np.empty_like(b)
+    x[-1] = inverses[-1] @ b[-1]
+    for t in range(len(b) - 2, -1, -1):
+        x[t] = inverses[t] @ (b[t] + sides[t] * x[t + 1])
+    return torch.from_numpy(x)

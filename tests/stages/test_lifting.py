@@ -1,0 +1,327 @@
+"""The lifter: made-up cameras and detectors, the network's symmetries, training that goes on, the path over the ground."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from schemas.body_model import BodyModel
+from schemas.config import load_config
+from schemas.errors import HumoError, UsageError
+from schemas.kinematics import forward_kinematics
+from schemas.rotations import axis_angle_to_matrix, matrix_to_6d
+from stages.lifting import bank as banks
+from stages.lifting.augment import draw_windows, mirror, vary
+from stages.lifting.cameras import draw_cameras
+from stages.lifting.evaluate import evaluate, group_of, make_cases, summary
+from stages.lifting.examples import Examples, Rigs, draw_examples
+from stages.lifting.features import find_boxes, make_features
+from stages.lifting.fitter import LiftFitter, export, load_weights
+from stages.lifting.losses import losses, make_bodies
+from stages.lifting.metrics import measure
+from stages.lifting.network import Lifted, Lifter, NetworkConfig
+from stages.lifting.settings import Augmentation, LifterTraining, LossWeights
+from stages.lifting.train import main, train
+from stages.lifting.trajectory import Certainty, solve_path
+
+SMALL = NetworkConfig(width=32, layers=1, heads=2, feed_forward=32)
+CONFIG = Path(__file__).parents[2] / "configs" / "lifter.yaml"
+
+
+@pytest.fixture(scope="module")
+def body() -> BodyModel:
+    return BodyModel.load()
+
+
+@pytest.fixture(scope="module")
+def rigs(body: BodyModel) -> Rigs:
+    return Rigs.of(body)
+
+
+@pytest.fixture(scope="module")
+def bank(body: BodyModel) -> banks.Bank:
+    return banks.make_studio(range(1), body, seconds=3.0)
+
+
+@pytest.fixture(scope="module")
+def examples(bank: banks.Bank, rigs: Rigs) -> Examples:
+    return draw_examples(bank, 12, 40, rigs, Augmentation(), torch.Generator().manual_seed(3))
+
+
+def _perfect(examples: Examples) -> Lifted:
+    """What a network without error would say."""
+    truth, boxes = examples.truth, examples.boxes
+    depth = truth.pelvis_camera[..., 2]
+    shift = (truth.pelvis_camera[..., :2] / depth[..., None] - boxes.centre) / (boxes.size / 2)[..., None]
+    frames = depth.shape[1]
+    return Lifted(
+        pose=matrix_to_6d(truth.rotations[:, :, 1:22]).flatten(-2),
+        root_camera=matrix_to_6d(truth.root_camera),
+        root_level=matrix_to_6d(truth.root_level),
+        velocity=truth.velocity,
+        place=torch.cat([shift, (depth * boxes.size).log()[..., None]], dim=-1),
+        contacts=torch.where(truth.contacts > 0.5, 20.0, -20.0),
+        log_sigma=torch.full((*depth.shape, 22), -3.0),
+        betas=truth.betas[:, None].expand(-1, frames, -1),
+    )
+
+
+def test_a_perfect_answer_has_no_loss(bank: banks.Bank, rigs: Rigs) -> None:
+    plain = Augmentation(gestures=0.0, perturbed=0.0, focal_error=0.0, noise=0.0)
+    examples = draw_examples(bank, 8, 40, rigs, plain, torch.Generator().manual_seed(1))
+    # The studio's hands may turn; the lifter's do not, which moves neither keypoints nor contact points.
+    terms = losses(_perfect(examples), examples, rigs, LossWeights())
+    for name in (
+        "rotation",
+        "root",
+        "joints_body",
+        "joints_camera",
+        "joints_level",
+        "tilt",
+        "velocity",
+        "path",
+        "place",
+    ):
+        assert float(terms[name]) < 0.05, name
+    assert float(terms["reprojection"]) < 0.02
+    # Feet that stand by the soft rule may still creep.
+    assert float(terms["slide"]) < 0.3 * LossWeights().slide
+
+
+def test_examples_come_from_the_seed(bank: banks.Bank, rigs: Rigs, examples: Examples) -> None:
+    again = draw_examples(bank, 12, 40, rigs, Augmentation(), torch.Generator().manual_seed(3))
+    assert torch.equal(again.seen.rays, examples.seen.rays)
+    assert torch.equal(again.truth.root_camera, examples.truth.root_camera)
+    assert bool(torch.isfinite(make_features(examples.seen, examples.boxes)).all())
+
+
+def test_level_worlds_have_the_true_vertical(examples: Examples) -> None:
+    truth = examples.truth
+    turn = truth.root_level @ truth.rotations[:, :, 0].mT
+    up = torch.tensor([0.0, 1.0, 0.0])
+    torch.testing.assert_close(turn @ up, up.expand(*turn.shape[:2], 3), atol=1e-5, rtol=0)
+    # X points right in the image: the camera's right axis has no part along Z.
+    right_in_level = (truth.root_level @ truth.root_camera.mT)[..., :, 0]
+    assert float(right_in_level[..., 2].abs().max()) < 1e-5
+    assert float(right_in_level[..., 0].min()) > 0.9
+
+
+def test_cameras_see_people_upright_and_within_the_picture(bank: banks.Bank, rigs: Rigs) -> None:
+    generator = torch.Generator().manual_seed(0)
+    windows = draw_windows(bank, 64, 40, (1.0, 1.0), generator)
+    betas = torch.zeros(64, 1, 10)
+    rest = rigs.body.rest_joints(betas)
+    joints, turns = forward_kinematics(windows.rotations, rest, windows.pelvis - rest[..., 0, :])
+    points = rigs.keypoints.points(turns, joints, betas)
+    cameras = draw_cameras(points, 0.5, generator)
+    seen = cameras.see(points)
+    assert float(seen[..., 2].min()) > 0.2
+    image = seen[..., :2] / seen[..., 2:] * cameras.focal[:, None, None, None]
+    inside = (image.abs() < cameras.half_size[:, None, None]).all(-1).float().mean((1, 2))
+    assert float((inside > 0.7).float().mean()) > 0.95
+    # Down in the image is down in the world, nearly always: heads are above ankles.
+    assert float((image[:, :, 0, 1] < image[:, :, 15, 1]).float().mean()) > 0.95
+    identity = torch.eye(3).expand_as(cameras.rotation)
+    torch.testing.assert_close(cameras.rotation @ cameras.rotation.mT, identity, atol=1e-4, rtol=0)
+    still = (cameras.turn() - identity).abs().amax((1, 2, 3)) < 1e-5
+    assert 0.25 < float(still.float().mean()) < 0.75
+
+
+def test_a_mirrored_world_gives_mirrored_features_and_truth(examples: Examples, rigs: Rigs) -> None:
+    once = examples.seen.mirrored()
+    twice = once.mirrored()
+    torch.testing.assert_close(twice.rays, examples.seen.rays)
+    torch.testing.assert_close(twice.confidence, examples.seen.confidence)
+    torch.testing.assert_close(find_boxes(once).size, examples.boxes.size)
+    said = _perfect(examples)
+    bodies, mirrored = make_bodies(said, rigs), make_bodies(said.mirrored(), rigs)
+    flip = torch.tensor([-1.0, 1.0, 1.0])
+    # The shipped body is almost but not quite its own mirror image.
+    order = [0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15]
+    torch.testing.assert_close(mirrored.keypoints, bodies.keypoints[:, :, order] * flip, atol=0.02, rtol=0)
+
+
+def test_mirroring_and_variation_keep_motions_whole(bank: banks.Bank) -> None:
+    generator = torch.Generator().manual_seed(2)
+    windows = draw_windows(bank, 8, 60, (0.67, 1.5), generator)
+    back = mirror(mirror(windows, torch.ones(8, dtype=torch.bool)), torch.ones(8, dtype=torch.bool))
+    torch.testing.assert_close(back.rotations, windows.rotations, atol=1e-5, rtol=0)
+    varied = vary(windows, 1.0, 1.0, generator).rotations
+    eye = torch.eye(3).expand_as(varied)
+    torch.testing.assert_close(varied @ varied.mT, eye, atol=1e-4, rtol=0)
+    step = (varied[:, 1:] - varied[:, :-1]).flatten(-2).norm(dim=-1)
+    assert float(step.quantile(0.99)) < 0.6
+
+
+def test_noise_is_told_by_confidence(bank: banks.Bank, rigs: Rigs) -> None:
+    generator = torch.Generator().manual_seed(5)
+    seen = draw_examples(bank, 64, 60, rigs, Augmentation(), generator)
+    error = (seen.seen.rays - seen.truth.rays).norm(dim=-1) / seen.boxes.size[..., None]
+    confidence, valid = seen.seen.confidence, seen.seen.valid[..., None]
+    sure, unsure = (confidence > 0.9) & valid, (confidence < 0.1) & valid
+    assert float(error[sure].median()) < 0.02 < float(error[unsure].mean())
+    assert 0.6 < float(sure.float().mean()) < 0.95
+    quiet = draw_examples(bank, 16, 40, rigs, Augmentation(noise=0.0), torch.Generator().manual_seed(5))
+    torch.testing.assert_close(quiet.seen.rays, quiet.truth.rays)
+
+
+def test_a_level_pelvis_moves_nothing_else(body: BodyModel, bank: banks.Bank) -> None:
+    tipped = bank.rotations.clone()
+    tilt = axis_angle_to_matrix(torch.tensor([0.12, 0.0, 0.0]))
+    tipped[:, 0] = tipped[:, 0] @ tilt
+    for child in (1, 2, 3):
+        tipped[:, child] = tilt.T @ tipped[:, child]
+    levelled = banks.with_level_pelvis(banks.Bank(**{**vars(bank), "rotations": tipped})).rotations
+    expected = banks.with_level_pelvis(bank).rotations
+    torch.testing.assert_close(levelled, expected, atol=1e-3, rtol=0)
+    joints = [forward_kinematics(r, body.joint_template, torch.zeros(len(r), 3))[1] for r in (levelled, bank.rotations)]
+    torch.testing.assert_close(joints[0][:, 1:], joints[1][:, 1:], atol=1e-4, rtol=0)
+
+
+def test_frames_that_fill_up_a_window_change_nothing(examples: Examples) -> None:
+    model = Lifter(SMALL).eval()
+    features = make_features(examples.seen, examples.boxes)[:2, :30]
+    alone = model(features, torch.ones(2, 30, dtype=torch.bool))
+    padded = torch.cat([features, torch.zeros(2, 10, features.shape[-1])], dim=1)
+    valid = torch.arange(40).expand(2, 40) < 30
+    filled = model(padded, valid)
+    torch.testing.assert_close(filled.pose[:, :30], alone.pose, atol=1e-5, rtol=0)
+    torch.testing.assert_close(filled.betas[:, :30], alone.betas, atol=1e-5, rtol=0)
+
+
+def test_path_follows_rays_and_feet() -> None:
+    frames = 60
+    t = torch.arange(frames) / 30
+    path = torch.stack([0.5 * t, torch.ones(frames), -5 + 0 * t], -1)
+    to_camera = torch.diag(torch.tensor([1.0, -1.0, -1.0])).expand(frames, 3, 3)
+    points = torch.randn(frames, 17, 3, generator=torch.Generator().manual_seed(0)) * 0.4
+    camera = (points + path[:, None]) @ to_camera.mT
+    rays = camera[..., :2] / camera[..., 2:]
+    feet = torch.tensor([0.1, -1.0, 0.0]) - path[:, None]
+    found = solve_path(
+        points, rays, torch.ones(frames, 17), torch.full((frames,), 0.35), path + torch.tensor([0.0, 0.0, 0.4]), to_camera,
+        torch.tensor([0.5, 0.0, 0.0]).expand(frames, 3), feet, torch.ones(frames, 1), Certainty(),
+    )  # fmt: skip
+    assert float((found - path).norm(dim=-1).mean()) < 0.1
+    assert float((found.diff(dim=0) - path.diff(dim=0)).norm(dim=-1).max()) < 0.005
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a training of a few steps."""
+    output = tmp_path_factory.mktemp("lifter")
+    train(_config(output, steps=6))
+    return output
+
+
+def _config(output: Path, steps: int) -> LifterTraining:
+    return LifterTraining(
+        output=str(output), network=SMALL, studio_seeds=1, window=24, batch_size=4, steps=steps, warmup_steps=2,
+        log_every=2, validate_every=3, bf16=False, device="cpu", save_every_s=1e-6,
+    )  # fmt: skip
+
+
+def test_training_logs_and_goes_on_where_it_stopped(trained: Path, tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "loss" in row] == [2, 4, 6]
+    assert {"clean_mpjpe", "noisy_tilt"} <= set(rows[-1])
+    assert (trained / "curve.png").stat().st_size > 1000
+    whole = torch.load(trained / "checkpoint.pt", weights_only=True)
+    state = {**whole}
+    # Stopped after three steps of the same schedule, then gone on with.
+    config = _config(tmp_path, steps=6)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("stages.lifting.train._learning_rate", _stop_after(3))
+        with pytest.raises(KeyboardInterrupt):
+            train(config)
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 3
+    train(config)
+    resumed = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    for name, value in resumed["average"].items():
+        torch.testing.assert_close(value, state["average"][name], atol=1e-6, rtol=1e-5)
+    with pytest.raises(UsageError, match="another network"):
+        train(config.model_copy(update={"network": NetworkConfig(width=16, layers=1, heads=2, feed_forward=16)}))
+
+
+def _stop_after(steps: int):
+    from stages.lifting.train import _learning_rate
+
+    def rate(step: int, config: LifterTraining) -> float:
+        if step == steps:
+            raise KeyboardInterrupt
+        return _learning_rate(step, config)
+
+    return rate
+
+
+def test_exported_weights_fit_clips(
+    trained: Path, tmp_path: Path, body: BodyModel, rigs: Rigs, bank: banks.Bank
+) -> None:
+    weights = tmp_path / "lifter.safetensors"
+    export(trained / "checkpoint.pt", weights)
+    model, window, version = load_weights(weights)
+    assert window == 24
+    assert version.startswith("lifter ")
+    assert model.config == SMALL
+    cases = make_cases(bank, rigs, noise=1.0)[:2]
+    fitter = LiftFitter(body, weights=weights)
+    together, alone = fitter.fit([case.clip for case in cases]), fitter.fit([cases[1].clip])[0]
+    assert torch.equal(together[1].rotations, alone.rotations)
+    assert torch.equal(together[1].trans, alone.trans)
+    fit = together[0]
+    frames = len(cases[0].clip.keypoints)
+    assert fit.rotations.shape == (frames, 24, 3, 3)
+    assert fit.reprojection.shape == (frames, 17)
+    assert fit.camera.rotation.shape == (frames, 3, 3)
+    assert np.isfinite(fit.trans.numpy()).all()
+    # A level world: the camera's right axis is level in it.
+    assert np.abs(fit.camera.rotation[:, 0, 1]).max() < 0.5
+    report = summary(cases, evaluate(fitter, cases, body))
+    assert report["all"]["clips"] == 2
+
+
+def test_short_and_unseen_clips_still_come_out(trained: Path, body: BodyModel) -> None:
+    fitter = LiftFitter(body, weights=trained / "checkpoint.pt")
+    for frames in (1, 2, 25, 50):
+        lift = fitter.lift(torch.zeros(frames, 17, 2), torch.zeros(frames, 17))
+        assert bool(torch.isfinite(lift.trans).all())
+        assert lift.sigma_m.shape == (frames, 22)
+        torch.testing.assert_close(torch.linalg.det(lift.to_camera), torch.ones(frames))
+
+
+def test_the_truth_measures_zero(bank: banks.Bank, rigs: Rigs) -> None:
+    case = make_cases(bank, rigs, noise=0.0)[0]
+    joints, root, turn = case.joints.numpy(), case.root.numpy(), case.to_camera.numpy()
+    errors = measure(joints, joints, root, root, (turn, turn))
+    assert all(value < 1e-2 for name, value in errors.items() if name not in ("path_m", "root"))
+    moved = measure(joints * 1.1 + 1, joints, root, root, (turn, turn))
+    assert moved["pa_mpjpe"] < 1e-3 < 10 < moved["mpjpe"]
+
+
+@pytest.mark.parametrize(
+    ("name", "group"),
+    [
+        ("x/dataset-2_wave-both-hands_active_001", "wave-both-hands"),
+        ("cmu/train_soccer_3", "soccer"),
+        ("01_02", "01_02"),
+    ],
+)
+def test_groups_are_named_after_actions(name: str, group: str) -> None:
+    assert group_of(name) == (group if group != "01_02" else "01")
+
+
+def test_the_shipped_config_is_whole_and_errors_are_sentences(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = load_config(CONFIG, LifterTraining)
+    assert set(config.model_fields_set) == set(LifterTraining.model_fields)
+    with pytest.raises(HumoError, match="no lifter weights"):
+        load_weights(tmp_path / "missing.safetensors")
+    (tmp_path / "bad.safetensors").write_bytes(b"no weights")
+    with pytest.raises(HumoError, match="holds no lifter"):
+        load_weights(tmp_path / "bad.safetensors")
+    assert main([]) == 2
+    assert main([str(CONFIG), f"mocap=[{tmp_path / 'none'}]", f"output={tmp_path}"]) == 2
+    assert "no such folder" in capsys.readouterr().err
