@@ -1,7 +1,7 @@
 """Which stages there are, in which order they run, and whether each takes what the one before it yields."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -20,12 +20,19 @@ STAGES = {
     "track_people": "TrackPeople",
     "cut_clips": "CutClips",
     "fit_smpl": "FitSmpl",
+    "read_mocap": "ReadMocap",
     "score_motion": "ScoreMotion",
     "write_captions": "WriteCaptions",
     "write_instructions": "WriteInstructions",
     "encode_clip": "EncodeClip",
 }
-"""Module in `stages/` -> its stage, in the order in which a video passes them."""
+"""Module in `stages/` -> its stage, in the order in which they run."""
+_NAMES = tuple(STAGES)
+ROADS = {
+    "video": tuple(name for name in _NAMES if name != "read_mocap"),
+    "mocap": _NAMES[_NAMES.index("read_mocap") :],
+}
+"""Kind of source -> the stages that it passes."""
 
 
 def stage_class(name: str) -> type[Stage[Any, Any]]:
@@ -43,11 +50,17 @@ StageSettings: type[Config] = create_model(
 )  # type: ignore[call-overload]
 
 
-def build_chain(names: Sequence[str], settings: Config, digest: str = "") -> list[Stage[Any, Any]]:
-    """The stages with their settings, checked before anything starts; no weights are loaded."""
-    classes = [stage_class(name) for name in names]
-    check_chain(classes)
-    chain = [kind(getattr(settings, name)) for name, kind in zip(names, classes, strict=True)]
+def build_chain(
+    names: Sequence[str], settings: Config, digest: str = "", *, kinds: Iterable[str] = ("video",)
+) -> list[Stage[Any, Any]]:
+    """The stages that sources of these kinds pass, checked before anything starts; no weights are loaded."""
+    kinds = set(kinds)
+    for name in names:
+        stage_class(name)
+    for kind in sorted(kinds):
+        check_chain([stage_class(name) for name in names if name in ROADS[kind]])
+    passed = [name for name in names if any(name in ROADS[kind] for kind in kinds)]
+    chain = [stage_class(name)(getattr(settings, name)) for name in passed]
     for stage in chain:
         stage.config_digest = digest
     return chain

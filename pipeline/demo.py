@@ -23,7 +23,7 @@ from schemas.config import load_config
 from schemas.errors import HumoError
 
 _CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-_TEXTS = ("a person waves with the left hand", "a person walks forward")
+_TEXTS = ("a person raises the left arm", "a person raises the right arm", "a person walks forward")
 
 
 def run_demo(out: Path, *, seed: int = 0, quiet: bool = False) -> dict[str, Any]:

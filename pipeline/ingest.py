@@ -61,7 +61,8 @@ def look_ahead(config: IngestConfig) -> Todo:
 def ingest(config: IngestConfig, on_outcome: Callable[[Outcome], None] = lambda outcome: None) -> IngestReport:
     """Decide on every source that the ledger does not know, then pack. `on_outcome` hears of each source once committed."""
     todo = look_ahead(config)
-    chain = build_chain(config.chain, config.stages, config.digest)
+    kinds = {source.kind for source in todo.todo + todo.done}
+    chain = build_chain(config.chain, config.stages, config.digest, kinds=kinds)
     storage = Storage(config.output)
     _check_output(storage)
     stages = {stage.name: StageCount() for stage in chain}

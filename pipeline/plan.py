@@ -16,13 +16,15 @@ _REALTIME_PER_CORE = 1.0
 
 def make_plan(config: IngestConfig) -> dict[str, Any]:
     """Chain, resources, counts and an estimate from up to twenty of the sources; starts no engine, writes nothing."""
-    chain = build_chain(config.chain, config.stages, config.digest)
     todo = look_ahead(config)
-    step = max(1, len(todo.todo) // _PROBED)
-    probed = todo.todo[::step][:_PROBED]
+    kinds = {source.kind for source in todo.todo + todo.done}
+    chain = build_chain(config.chain, config.stages, config.digest, kinds=kinds)
+    videos = [source for source in todo.todo if source.kind == "video"]
+    step = max(1, len(videos) // _PROBED)
+    probed = videos[::step][:_PROBED]
     seconds, problems = _probe(config, probed)
     mean_s = seconds / len(probed) if probed else 0.0
-    hours = mean_s * len(todo.todo) / 3600
+    hours = mean_s * len(videos) / 3600
     return {
         "output": config.output,
         "engine": config.engine.kind,
@@ -40,6 +42,7 @@ def make_plan(config: IngestConfig) -> dict[str, Any]:
         "sources": {
             "to_do": len(todo.todo),
             "done": len(todo.done),
+            "motion_capture": len(todo.todo) - len(videos),
             "done_under_other_settings": todo.done_otherwise,
             "probed": len(probed),
             "probed_and_rejected": problems,
@@ -47,7 +50,7 @@ def make_plan(config: IngestConfig) -> dict[str, Any]:
         "estimate": {
             "video_hours": round(hours, 4),
             "cpu_core_hours": round(hours / _REALTIME_PER_CORE, 4),
-            "basis": "mean length of the probed sources; one core digests about one second of video a second",
+            "basis": "mean length of the probed videos; one core digests about one second of video a second",
         },
     }
 
@@ -77,6 +80,8 @@ def plan_text(plan: dict[str, Any]) -> str:
             f"{sources['done_under_other_settings']} were decided under other settings and are kept as they are"
         )
     rejected = ", ".join(f"{reason} {number}" for reason, number in sources["probed_and_rejected"].items())
-    lines.append(f"{sources['probed']} probed" + (f", of which rejected at once: {rejected}" if rejected else ""))
+    lines.append(
+        f"{sources['probed']} videos probed" + (f", of which rejected at once: {rejected}" if rejected else "")
+    )
     lines.append(f"about {estimate['video_hours']:g} hours of video, {estimate['cpu_core_hours']:g} CPU core hours")
     return "\n".join(lines)

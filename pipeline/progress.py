@@ -72,6 +72,8 @@ def ingest_text(report: IngestReport, output: str) -> str:
     if report.todo.todo:
         lines.append(f"{'stage':20}{'in':>8}{'out':>8}{'seconds':>10}  not kept")
         for name, count in report.stages.items():
+            if not count.came:
+                continue
             why = ", ".join(f"{reason} {number}" for reason, number in count.reasons.most_common())
             lines.append(f"{name:20}{count.came:>8}{count.went:>8}{count.seconds:>10.1f}  {why}")
     counts = report.description.counts

@@ -29,10 +29,10 @@ from stages.base import Stage
 class _Worker:
     """One actor: some neighbouring stages of the chain and, in the last pool, the commit."""
 
-    def __init__(self, config: IngestConfig, names: list[str], commits: bool) -> None:
+    def __init__(self, config: IngestConfig, kinds: set[str], names: list[str], commits: bool) -> None:
         hold_still()
         self.config, self.commits = config, commits
-        chain = build_chain(config.chain, config.stages, config.digest)
+        chain = build_chain(config.chain, config.stages, config.digest, kinds=kinds)
         self.stages = [stage for stage in chain if stage.name in names]
         for stage in self.stages:
             stage.setup()
@@ -92,6 +92,7 @@ def _run(config: IngestConfig, chain: Sequence[Stage[Any, Any]], sources: Sequen
     logging.getLogger("ray.data").setLevel(logging.ERROR)  # after ray.data is loaded, which sets levels of its own
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    kinds = {source.kind for source in sources}
     rows = [{"bundle": pickle.dumps(Bundle.of(source))} for source in sources]
     data: ray.data.Dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), 10_000))
     for number, (names, worker) in enumerate(layout):
@@ -102,7 +103,7 @@ def _run(config: IngestConfig, chain: Sequence[Stage[Any, Any]], sources: Sequen
         most = min(worker.workers or room, room, len(rows))
         data = data.map_batches(
             _Worker,
-            fn_constructor_args=(config, names, last),
+            fn_constructor_args=(config, kinds, names, last),
             batch_size=config.sources_per_commit if last else 1,
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=most),
             num_cpus=worker.cpus,

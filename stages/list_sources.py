@@ -18,6 +18,7 @@ from schemas.records import Source
 
 SUFFIXES = {
     "video": {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".flv", ".wmv", ".3gp", ".ogv"},
+    "mocap": {".bvh", ".amc", ".npz", ".json", ".txt"},
 }
 """File endings that a folder is searched for; a file or a manifest may name anything."""
 _MANIFEST_SUFFIXES = {".csv", ".jsonl", ".parquet"}
@@ -27,7 +28,7 @@ _OPTIONAL = ("id", "title", "description", "licence", "consent")
 class SourceConfig(Config):
     """One entry of `sources`."""
 
-    kind: Literal["video"] = "video"
+    kind: Literal["video", "mocap"] = "video"
     """What the files hold."""
     path: str
     """A file, a folder (searched with what is below it), a glob, or a manifest (.csv, .jsonl, .parquet) with a column

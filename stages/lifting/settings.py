@@ -30,33 +30,33 @@ class Augmentation(Config):
 class LossWeights(Config):
     """What the terms of the loss count for (`stages.lifting.losses`)."""
 
-    rotation: float = 1.0
+    rotation: float = 5.0
     """Local rotations, squared Frobenius distance a joint."""
-    root: float = 1.0
+    root: float = 0.7
     """The pelvis in the camera and in the level world, likewise."""
-    joints_body: float = 4.0
+    joints_body: float = 12.0
     """Joints in the pelvis' own axes, metres."""
-    joints_camera: float = 5.0
+    joints_camera: float = 8.0
     """Joints relative to the pelvis in the camera's axes, metres."""
     joints_level: float = 3.0
     """The same in the level world."""
     hands: float = 2.0
     """Factor on elbows, wrists and ankles in the three terms above."""
-    tilt: float = 1.5
+    tilt: float = 1.0
     """Distance of the vertical as the pelvis has it."""
-    reprojection: float = 2.0
+    reprojection: float = 1.0
     """Keypoints in the picture, half boxes."""
-    place: float = 1.0
+    place: float = 0.4
     """Pelvis in the picture (half boxes) and its depth (log)."""
-    velocity: float = 0.6
+    velocity: float = 0.4
     """Of the pelvis, metres a second."""
-    path: float = 0.6
+    path: float = 0.2
     """Change of place over a half and a whole second by the velocities, metres."""
     joint_velocity: float = 0.15
     """Of joints in the level world, relative to the pelvis, metres a second."""
     contacts: float = 0.15
     """Cross entropy of the contacts."""
-    slide: float = 0.3
+    slide: float = 0.1
     """Speed of points that stand, by pose, orientation and velocity together, metres a second."""
     betas: float = 0.05
     """Squared distance."""
@@ -89,16 +89,20 @@ class LifterTraining(Config):
     """Of the loss terms."""
     window: int = Field(default=80, gt=1)
     """Frames of a training window, and of one at inference."""
-    batch_size: int = Field(default=24, gt=0)
-    """Windows a step."""
+    short_window: int = Field(default=32, gt=1)
+    """Frames of a window in the first part of the training; a batch then holds as many frames in more windows."""
+    short_share: float = Field(default=0.6, ge=0, le=1)
+    """Share of the steps that makes the first part."""
+    batch_size: int = Field(default=16, gt=0)
+    """Windows of full length a step."""
     steps: int = Field(default=8000, gt=0)
     """Optimiser steps in all."""
-    learning_rate: float = Field(default=1e-3, gt=0)
+    learning_rate: float = Field(default=1.5e-3, gt=0)
     """At its highest; a cosine takes it to a fiftieth."""
     warmup_steps: int = Field(default=200, ge=0)
     """Steps in which the learning rate rises."""
     weight_decay: float = Field(default=0.01, ge=0)
-    """AdamW's, on matrices only."""
+    """Of Muon and AdamW."""
     clip_norm: float = Field(default=1.0, gt=0)
     """Largest norm of the gradient."""
     average: float = Field(default=0.998, ge=0, lt=1)

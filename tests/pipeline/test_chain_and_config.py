@@ -15,8 +15,14 @@ def job(**more: object) -> IngestConfig:
 
 
 def test_the_default_chain_fits_together() -> None:
-    chain = build_chain(job().chain, job().stages)
+    chain = build_chain(job().chain, job().stages, kinds=("video", "mocap"))
     assert [stage.name for stage in chain] == list(STAGES)
+    video = [stage.name for stage in build_chain(job().chain, job().stages)]
+    assert video == [name for name in STAGES if name != "read_mocap"]
+    mocap = [stage.name for stage in build_chain(job().chain, job().stages, kinds=["mocap"])]
+    assert mocap == ["read_mocap", "score_motion", "write_captions", "write_instructions", "encode_clip"]
+    with pytest.raises(UsageError, match="put read_mocap there"):
+        build_chain(video, job().stages, kinds=["mocap"])
 
 
 @pytest.mark.parametrize(
@@ -34,7 +40,8 @@ def test_a_chain_with_a_hole_names_what_belongs_there(leave_out: str, says: str)
 
 
 def test_optional_stages_can_be_left_out_and_unknown_ones_are_named() -> None:
-    check_chain([stage_class(name) for name in STAGES if name not in ("transcribe", "keep_human_text")])
+    left_out = ("transcribe", "keep_human_text", "read_mocap")
+    check_chain([stage_class(name) for name in STAGES if name not in left_out])
     with pytest.raises(UsageError, match="'fit_smplx' is no stage"):
         build_chain(["fit_smplx"], job().stages)
 

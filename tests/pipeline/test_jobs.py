@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mocap_files import body_motion, write_known_bvh
 from videos import noise, sound_only
 
 from pipeline.commits import done_sources
@@ -116,6 +117,19 @@ def test_bad_input_costs_only_itself(films: Path, tmp_path: Path) -> None:
         "gone": "missing", "a.b": "bad_id", "a/b": "bad_id", "a\nb": "bad_id",
     }  # fmt: skip
     assert report.samples == 1
+    assert verify(str(tmp_path / "data")).problems == []
+
+
+def test_motion_capture_takes_the_same_road(films: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "mocap"
+    folder.mkdir()
+    write_known_bvh(folder / "walk.bvh", body_motion("walk", 4.0), "cmu_bvh")
+    (folder / "broken.bvh").write_text("HIERARCHY\nROOT")
+    sources = [{"kind": "mocap", "path": str(folder), "licence": "CC0-1.0"}, {"path": str(films / "wave.mp4")}]
+    settings = {"sources": sources, "output": str(tmp_path / "data"), "splits": {"train": 1.0}}
+    report = ingest(parse_config(settings, IngestConfig, "job.yaml"))
+    assert {shard.subset: shard.samples for shard in report.description.shards} == {"mocap": 1, "video": 1}
+    assert report.stages["read_mocap"].reasons.total() == 1
     assert verify(str(tmp_path / "data")).problems == []
 
 

@@ -15,6 +15,7 @@ from schemas.storage import Storage
 def test_what_fails_while_written_is_never_seen(tmp_path: Path) -> None:
     storage = Storage(tmp_path)
     storage.write_bytes("a/b.bin", b"whole")
+
     def fail() -> None:
         with storage.publish("a/b.bin") as file:
             file.write(b"ha")
