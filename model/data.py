@@ -155,10 +155,12 @@ class MotionLoader:
     """Batches of samples, endlessly, that can go on where they stopped."""
 
     def __init__(self, *, batch_size: int, workers: int, **dataset: Any) -> None:
-        """`batch_size` is one rank's; `dataset` is what `MotionDataset` takes."""
-        self.batch_size, self.workers, self.batches = batch_size, workers, 0
+        """`batch_size` is one rank's; `dataset` is what `MotionDataset` takes. A set of few samples gets fewer workers than
+        asked for, so that each has one at least."""
+        self.batch_size, self.batches = batch_size, 0
         self._dataset = dataset
         self._set = MotionDataset(**dataset)
+        self.workers = min(workers, self._set.samples // self._set.world_size)
 
     @property
     def steps_per_epoch(self) -> int:

@@ -29,10 +29,10 @@ class Example:
     """One sequence in pieces; texts are token numbers."""
 
     prompt: list[int]
-    given: Int[Tensor, "S P K"] | None
+    given: Int[Tensor, "G P K"] | None
     answer: list[int]
     """Empty where motion is the answer."""
-    made: Int[Tensor, "S P K"] | None
+    made: Int[Tensor, "M P K"] | None
 
     def __len__(self) -> int:
         steps = sum(len(codes) + 1 for codes in (self.given, self.made) if codes is not None)

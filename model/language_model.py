@@ -313,7 +313,7 @@ class MotionLanguageModel(nn.Module):
         rate = self.config.noise * torch.rand(shape[0], 1, 1, device=device)
         return torch.where((torch.rand(shape, device=device) < rate)[..., None], others, batch.codes)
 
-    def _motion_loss(self, states: Float[Tensor, "B L-1 D"], batch: Batch) -> Tensor:
+    def _motion_loss(self, states: Float[Tensor, "B M D"], batch: Batch) -> Tensor:
         chosen = batch.is_target_motion[:, 1:]
         if self.training and self.config.step_share < 1:
             chosen = chosen & (torch.rand(chosen.shape, device=chosen.device) < self.config.step_share)

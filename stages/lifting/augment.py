@@ -35,9 +35,9 @@ def draw_windows(
     """Stretches of motions played at a speed between the two; where a motion is too short its last frame stands."""
     which = torch.multinomial(bank.chances(), count, replacement=True, generator=generator)
     start, length = bank.starts[which], bank.lengths[which]
-    ratio = speeds[0] * (speeds[1] / speeds[0]) ** uniform(0, 1, (count,), generator)
+    ratio = speeds[0] * (speeds[1] / speeds[0]) ** uniform(0.0, 1.0, (count,), generator)
     spare = (length - 1 - ratio * (frames - 1)).clamp(min=0)
-    begin = spare * uniform(0, 1, (count,), generator)
+    begin = spare * uniform(0.0, 1.0, (count,), generator)
     time = begin[:, None] + ratio[:, None] * torch.arange(frames, device=bank.pelvis.device)
     valid = time <= (length - 1)[:, None]
     time = torch.minimum(time, (length - 1)[:, None].to(time.dtype))
@@ -106,7 +106,7 @@ def _arm_path(n: int, frames: int, generator: torch.Generator) -> Float[Tensor, 
     height = uniform(-1.5, 1.5, shape, generator)
     across = uniform(-0.4, 1.9, shape, generator)
     twist = 0.3 + 0.6 * normal(shape, generator)
-    bend = 2.4 * uniform(0, 1, shape, generator) ** 1.3
+    bend = 2.4 * uniform(0.0, 1.0, shape, generator) ** 1.3
     values = torch.stack([height, across, twist, bend], -1)
     # Some poses are held, so that arms also rest somewhere unusual.
     hold = chance(0.35, (n, _KEY_POSES - 1), generator)
@@ -122,7 +122,7 @@ def _arm_path(n: int, frames: int, generator: torch.Generator) -> Float[Tensor, 
 
     rate = uniform(0.8, 3.0, (n, 1, 1), generator)
     seconds = torch.arange(frames, device=values.device)[None, :, None] / 30
-    phase = uniform(0, 6.28, (n, 1, 4), generator)
+    phase = uniform(0.0, 6.28, (n, 1, 4), generator)
     size = chance(0.5, (n, 1, 1), generator) * uniform(0.05, 0.5, (n, 1, 4), generator)
     path = path + size * torch.sin(6.2832 * rate * seconds + phase)
     height, across, twist, bend = path.unbind(-1)

@@ -69,17 +69,17 @@ def draw_cameras(keypoints: Float[Tensor, "N T 17 3"], moving_share: float, gene
     ]
     height = 1 / torch.sqrt(1 + aspect**2)
     half_size = torch.stack([aspect * height, height], -1) / 2
-    focal = _FOCAL[0] * (_FOCAL[1] / _FOCAL[0]) ** rand(0, 1)
-    depth = _NEAR_M * (_FAR_M / _NEAR_M) ** rand(0, 1)
+    focal = _FOCAL[0] * (_FOCAL[1] / _FOCAL[0]) ** rand(0.0, 1.0)
+    depth = _NEAR_M * (_FAR_M / _NEAR_M) ** rand(0.0, 1.0)
     # Nobody films a person as a speck: at least an eighth of the picture's height.
     depth = torch.minimum(depth, 1.7 * focal / (0.12 * height))
 
     middle = keypoints.mean(2)
     whole = middle.mean(1)
-    moving = rand(0, 1) < moving_share
+    moving = rand(0.0, 1.0) < moving_share
     follow = torch.where(moving, rand(-0.3, 1.0).clamp(min=0), 0.0)
     carried = torch.where(moving, rand(-1.0, 1.0).clamp(min=0), 0.0)
-    shaken = torch.where(moving, rand(0, 1), 0.0)
+    shaken = torch.where(moving, rand(0.0, 1.0), 0.0)
     path = _slow(middle - whole[:, None])
     drift = smooth_curves((n, 3), frames, 4, generator).transpose(1, 2) * 0.25 * shaken[:, None, None]
     wobble = smooth_curves((n, 3), frames, 8, generator).transpose(1, 2)
@@ -91,8 +91,8 @@ def draw_cameras(keypoints: Float[Tensor, "N T 17 3"], moving_share: float, gene
     pitch_free = (math.radians(5) + math.radians(22) * normal((n,), generator)).clamp(
         math.radians(-35), math.radians(65)
     )
-    natural = rand(0, 1) < 0.67
-    at = (rand(-1, 1, n, 2)) * torch.tensor([0.6, 0.35], device=device) * half_size / focal[:, None]
+    natural = rand(0.0, 1.0) < 0.67
+    at = (rand(-1.0, 1.0, n, 2)) * torch.tensor([0.6, 0.35], device=device) * half_size / focal[:, None]
     rotation = position = torch.empty(0)
     for _ in range(_TRIES):
         descent = torch.atan2(eye_m - whole[:, 1], depth)

@@ -39,7 +39,7 @@ def spans(
     share: float, shape: tuple[int, ...], frames: int, lengths: tuple[int, int], generator: torch.Generator
 ) -> Bool[Tensor, "... T"]:
     """For a share of the places one span of frames, its length evenly between the two given."""
-    length = uniform(lengths[0], lengths[1] + 1, (*shape, 1), generator).floor()
-    start = (uniform(0, 1, (*shape, 1), generator) * (frames + length) - length).floor()
+    length = uniform(float(lengths[0]), float(lengths[1] + 1), (*shape, 1), generator).floor()
+    start = (uniform(0.0, 1.0, (*shape, 1), generator) * (frames + length) - length).floor()
     t = torch.arange(frames, device=generator.device)
     return chance(share, (*shape, 1), generator) & (t >= start) & (t < start + length)

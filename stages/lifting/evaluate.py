@@ -36,7 +36,20 @@ from stages.lifting.noise import NoiseAmounts
 SEED = 20_000
 MAX_FRAMES = 300
 WIDTH, HEIGHT = 1280, 720
-SHOWN = ("pa_mpjpe", "mpjpe", "body", "wrists", "tilt", "root", "w_mpjpe100", "wa_mpjpe100", "speed", "drift", "clips")
+SHOWN = (
+    "pa_mpjpe",
+    "mpjpe",
+    "body",
+    "wrists",
+    "tilt",
+    "root",
+    "w_mpjpe100",
+    "wa_mpjpe100",
+    "speed",
+    "drift",
+    "rte",
+    "clips",
+)
 
 
 @dataclass(frozen=True)
@@ -122,8 +135,12 @@ def summary(cases: Sequence[Case], rows: Sequence[dict[str, float]]) -> dict[str
 def _mean(rows: Sequence[dict[str, float]]) -> dict[str, float]:
     means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
     far = [row for row in rows if row["path_m"] >= 2]
-    drift = 100 * float(np.mean([row["end_m"] / row["path_m"] for row in far])) if far else float("nan")
-    return {**means, "drift": drift, "clips": float(len(rows))}
+    ways = {"drift": "end_m", "rte": "rte_m"}
+    shares = {
+        name: 100 * float(np.mean([row[of] / row["path_m"] for row in far])) if far else float("nan")
+        for name, of in ways.items()
+    }
+    return {**means, **shares, "clips": float(len(rows))}
 
 
 def pick(paths: Sequence[Path], count: int) -> list[Path]:
@@ -139,8 +156,8 @@ def pick(paths: Sequence[Path], count: int) -> list[Path]:
 
 def table(summaries: dict[str, dict[str, float]]) -> str:
     """A line a group."""
-    head = f"{'':24}" + "".join(f"{name:>12}" for name in SHOWN)
-    rows = [f"{name:24}" + "".join(f"{row[name]:12.2f}" for name in SHOWN) for name, row in summaries.items()]
+    head = f"{'':22}" + "".join(f"{name:>11}" for name in SHOWN)
+    rows = [f"{name:22}" + "".join(f"{row[name]:11.2f}" for name in SHOWN) for name, row in summaries.items()]
     return "\n".join([head, *rows])
 
 

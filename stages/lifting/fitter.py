@@ -14,6 +14,7 @@ from torch import Tensor
 
 from schemas.body_model import BodyModel
 from schemas.errors import HumoError
+from schemas.kinematics import forward_kinematics
 from schemas.records import Camera, Clip
 from schemas.rotations import heading_rad, yaw_matrix
 from schemas.skeleton import joint
@@ -109,6 +110,7 @@ class LiftFitter:
         self.model.to(device)
         self.device = torch.device(device)
         self.rigs = Rigs.of(body, device)
+        self._keypoint_rig = body.keypoint_rig()
         self.body = body
         self.mirror = mirror
         self.certainty = certainty or Certainty()
@@ -207,11 +209,9 @@ class LiftFitter:
         return Lifted(**parts)
 
     def _keypoints(self, lift: Lift) -> Float[Tensor, "T 17 3"]:
-        from schemas.kinematics import forward_kinematics
-
         rest = self.body.rest_joints(lift.betas)
         joints, turns = forward_kinematics(lift.rotations, rest, lift.trans)
-        return self.body.keypoint_rig().points(turns, joints, lift.betas)
+        return self._keypoint_rig.points(turns, joints, lift.betas)
 
 
 def _camera_attitude(

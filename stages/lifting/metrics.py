@@ -74,6 +74,8 @@ def measure(
     steps = [np.diff(points[:, 0], axis=0) for points in (said, truth)]
     move = similarity(said[:2].reshape(1, -1, 3), truth[:2].reshape(1, -1, 3), scale=False)
     aligned = _apply(said[:, :1].reshape(1, -1, 3), *move)[0]
+    whole = similarity(said[None, :, 0], truth[None, :, 0], scale=False)
+    off = np.linalg.norm(_apply(said[None, :, 0], *whole)[0] - truth[:, 0], axis=-1).mean()
     return {
         "pa_mpjpe": float(pa_mpjpe(said, truth).mean()),
         "mpjpe": float(apart.mean()),
@@ -85,6 +87,7 @@ def measure(
         "w_mpjpe100": world_mpjpe(said, truth, first=2),
         "wa_mpjpe100": world_mpjpe(said, truth, first=None),
         "speed": float(np.linalg.norm(steps[0] - _turned(steps[0], steps[1], move), axis=-1).mean() * FPS),
+        "rte_m": float(off),
         "end_m": float(np.linalg.norm(aligned[-1] - truth[-1, 0])),
         "path_m": float(np.linalg.norm(steps[1], axis=-1).sum()),
     }

@@ -150,7 +150,7 @@ def degrade(
     for row, mask in zip(swaps, exchanged.unbind(1), strict=True):
         order = torch.where(mask[..., None], row[order], order)
     seen = seen.gather(2, order[..., None].expand(-1, -1, -1, 2))
-    doubt = torch.where(order != torch.arange(17, device=rays.device), uniform(0.5, 1, (n, 1, 1), generator), 1.0)
+    doubt = torch.where(order != torch.arange(17, device=rays.device), uniform(0.5, 1.0, (n, 1, 1), generator), 1.0)
     certainty = certainty.gather(2, order) * doubt
 
     half_view = torch.where(dirty[:, None], half_view, torch.inf)[:, None, None]

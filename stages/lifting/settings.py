@@ -95,7 +95,7 @@ class LifterTraining(Config):
     """Share of the steps that makes the first part."""
     batch_size: int = Field(default=16, gt=0)
     """Windows of full length a step."""
-    steps: int = Field(default=8000, gt=0)
+    steps: int = Field(default=6000, gt=0)
     """Optimiser steps in all."""
     learning_rate: float = Field(default=1.5e-3, gt=0)
     """At its highest; a cosine takes it to a fiftieth."""

