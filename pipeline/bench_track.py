@@ -54,7 +54,7 @@ def bench(video: str = "", *, rounds: int = 3) -> dict[str, Any]:
         "frames": number,
         "stage_fps": round(number / median(ours), 2),
         "plain_fps": round(number / median(rival), 2),
-        "ratio": round(median(rival) / median(ours), 3),
+        "ratio": round(median(theirs_s / ours_s for theirs_s, ours_s in zip(rival, ours, strict=True)), 3),
         "ratios": [round(theirs_s / ours_s, 3) for theirs_s, ours_s in zip(rival, ours, strict=True)],
         **_compare(tracks, theirs),
         "weights": stage.detector.version,

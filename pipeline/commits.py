@@ -41,7 +41,7 @@ def commit(storage: Storage, bundles: Sequence[Bundle], config_digest: str) -> s
         part = f"parts/{name}.tar"
         with storage.publish(part) as file:
             hashing = _Hashing(file)
-            spans = write_tar(hashing, (encode_sample(sample.key, sample.members) for _, sample in samples))  # type: ignore[arg-type]
+            spans = write_tar(hashing, (encode_sample(sample.key, sample.members) for _, sample in samples))
             part_sha256 = hashing.total.hexdigest()
     accepted = [
         _row(bundle, outcome="accepted", record_id=sample.key, subset=sample.subset, stage="encode_clip", part=part)

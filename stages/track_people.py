@@ -59,10 +59,13 @@ class TrackPeople(Stage[Shot, Track]):
         fps = min(record.video.fps, self.config.max_fps)
         tracker = self._new_tracker(fps)
         sightings: dict[int, list[tuple[float, np.ndarray, np.ndarray]]] = defaultdict(list)
+        video = record.video
         try:
             for time_s, image, found in self._look(record):
+                grow = np.array([video.width / image.shape[1], video.height / image.shape[0]], np.float32)
                 for person, index in follow(tracker, found, image):
-                    sightings[person].append((time_s, found.boxes[index], found.keypoints[index]))
+                    box, keypoints = found.boxes[index] * np.tile(grow, 2), found.keypoints[index] * np.append(grow, 1)
+                    sightings[person].append((time_s, box, keypoints))
         except av.FFmpegError as error:
             yield self.reject(record, "broken_stream", str(error)[:500])
             return
@@ -85,12 +88,17 @@ class TrackPeople(Stage[Shot, Track]):
                 yield track
 
     def _look(self, shot: Shot) -> Iterable[tuple[float, np.ndarray, Detections]]:
-        """(time, picture, detections) of each frame; detection runs ahead of who asks, so pictures wait in a queue."""
+        """(time, picture, detections) of each frame; detection runs ahead of who asks, so pictures wait in a queue.
+
+        Pictures are decoded at the network's size, and detections are in their pixels: converting and shrinking every
+        frame of a large video in full would cost more than the network.
+        """
         waiting: list[tuple[float, np.ndarray]] = []
 
         def images() -> Iterable[np.ndarray]:
             uri = shot.video.source.uri
-            for frame in frames(uri, start_s=shot.start_s, end_s=shot.end_s, max_fps=self.config.max_fps):
+            most, size = self.config.max_fps, self.config.picture_px
+            for frame in frames(uri, start_s=shot.start_s, end_s=shot.end_s, max_fps=most, scale_to=size):
                 waiting.append((frame.time_s, frame.image))
                 yield frame.image
 

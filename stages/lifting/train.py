@@ -208,7 +208,7 @@ def _restore(path: Path, config: LifterTraining, model: Lifter, average: Lifter,
     return int(state["step"])
 
 
-def _log(output: Path, row: dict[str, float]) -> None:
+def _log(output: Path, row: dict[str, float | int]) -> None:
     line = json.dumps({name: round(value, 5) if isinstance(value, float) else value for name, value in row.items()})
     with (output / "metrics.jsonl").open("a") as file:
         file.write(line + "\n")

@@ -23,15 +23,15 @@ _ANCHOR = 0.01
 class Certainty:
     """How good each kind of sighting is taken to be."""
 
-    keypoint: float = 0.025
+    keypoint: float = 0.012
     """Distance of a keypoint from its ray, share of the box."""
     shared: float = 6.0
     """Keypoints of a frame err together, and frames like their neighbours: so many of them count as one."""
-    depth: float = 0.06
+    depth: float = 0.05
     """The network's depth, share of it."""
-    velocity_mps: float = 0.12
+    velocity_mps: float = 0.18
     """The network's velocity."""
-    slip_mps: float = 0.04
+    slip_mps: float = 0.06
     """Of a foot that stands."""
     robust: float = 2.0
     """Beyond so many deviations a sighting counts in proportion to its distance, no longer to the square."""

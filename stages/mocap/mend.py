@@ -62,4 +62,4 @@ def _calm(fast: Bool[np.ndarray, "N"], times_s: Float[np.ndarray, "T"], frame: i
 
 def _angle(a: Float[np.ndarray, "*B 3 3"], b: Float[np.ndarray, "*B 3 3"]) -> Float[np.ndarray, "*B"]:
     cos = (np.einsum("...ab,...ab->...", a, b) - 1) / 2
-    return np.arccos(np.clip(cos, -1, 1))
+    return np.asarray(np.arccos(np.clip(cos, -1, 1)))

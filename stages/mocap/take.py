@@ -85,7 +85,7 @@ def euler_to_matrix(
     return product
 
 
-def about_axis(angle_rad: Float[np.ndarray, "*B"], axis: str) -> Float[np.ndarray, "*B 3 3"]:
+def about_axis(angle_rad: Float[np.ndarray, "*B"] | float, axis: str) -> Float[np.ndarray, "*B 3 3"]:
     """Rotation about `x`, `y` or `z`."""
     here = "xyz".index(axis)
     second, third = (here + 1) % 3, (here + 2) % 3
