@@ -1,6 +1,7 @@
 """Clips to SMPL in the world: fit a body to the keypoints, find the ground, and start at the origin facing +Z."""
 
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -8,7 +9,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from schemas.body_model import BodyModel
-from schemas.errors import UsageError
 from schemas.kinematics import forward_kinematics
 from schemas.records import Camera, Clip, Footage, Motion, Provenance, Rejection
 from schemas.rotations import heading_rad, matrix_to_axis_angle, yaw_matrix
@@ -48,8 +48,10 @@ class FitSmpl(Stage[Clip, Motion]):
     """
 
     class Config(StageConfig):
-        fitter: str = "optimise"
-        """How bodies are found: `optimise` (from keypoints alone, no weights needed)."""
+        fitter: Literal["optimise", "lift"] = "optimise"
+        """How bodies are found: `optimise` (from keypoints alone, no weights needed) or `lift` (a trained network)."""
+        lifter_weights: str = ""
+        """For `lift`: exported weights (.safetensors) or a training's checkpoint (.pt); empty for shipped ones, if any."""
         coarse_steps: int = 150
         """Steps of the optimiser on every third frame, for all hypotheses about facing."""
         fine_steps: int = 100
@@ -72,12 +74,14 @@ class FitSmpl(Stage[Clip, Motion]):
         self._fitter = self._make_fitter()
 
     def _make_fitter(self) -> Fitter:
-        if self.config.fitter == "optimise":
-            from stages.fitting.optimise import OptimiseFitter
+        if self.config.fitter == "lift":
+            from stages.lifting.fitter import LiftFitter
 
-            steps = {"coarse_steps": self.config.coarse_steps, "fine_steps": self.config.fine_steps}
-            return OptimiseFitter(self._body, **steps)
-        raise UsageError(f"fit_smpl: fitter is {self.config.fitter!r}; use `optimise`")
+            return LiftFitter(self._body, weights=self.config.lifter_weights or None)
+        from stages.fitting.optimise import OptimiseFitter
+
+        steps = {"coarse_steps": self.config.coarse_steps, "fine_steps": self.config.fine_steps}
+        return OptimiseFitter(self._body, **steps)
 
     def run(self, record: Clip) -> Iterable[Motion | Rejection]:
         """One motion, or why there is none."""

@@ -1,11 +1,13 @@
 """Synthetic people through synthetic cameras, fitted back."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from schemas.body_model import BodyModel
-from schemas.errors import UsageError
+from schemas.errors import HumoError
 from schemas.kinematics import forward_kinematics
 from schemas.records import FPS, Camera, Clip, Motion, Shot, Source, Track, Video
 from schemas.rotations import axis_angle_to_matrix, heading_rad, yaw_matrix
@@ -151,9 +153,11 @@ def test_very_short_clips_are_fitted(stage: FitSmpl, frames: int) -> None:
     assert motion.poses.shape == (frames, 24, 3)
 
 
-def test_an_unknown_fitter_is_refused() -> None:
-    with pytest.raises(UsageError, match="oracle"):
-        FitSmpl(FitSmpl.Config(fitter="oracle")).setup()
+def test_unknown_fitters_and_missing_weights_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="oracle"):
+        FitSmpl.Config(fitter="oracle")
+    with pytest.raises(HumoError, match="no lifter weights"):
+        FitSmpl(FitSmpl.Config(fitter="lift", lifter_weights=str(tmp_path / "gone.safetensors"))).setup()
 
 
 def test_projection_follows_a_moving_camera() -> None:
