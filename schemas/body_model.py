@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import pickle
+from abc import ABC, abstractmethod
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar
@@ -318,15 +319,15 @@ def _smpl_layout(path: Path, arrays: dict[str, Any], model_id: str) -> BodyModel
     )
 
 
-class _Stored:
+class _Stored(ABC):
     """Stands in for a class of chumpy or scipy: keeps the pickled attributes and runs none of their code."""
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
 
+    @abstractmethod
     def array(self) -> np.ndarray:
         """What the object stands for."""
-        raise NotImplementedError
 
 
 class _Chumpy(_Stored):
