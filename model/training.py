@@ -21,6 +21,7 @@ from model import checkpoints
 from model.config import Optimisation, Run
 from model.data import MotionLoader, MotionSample
 from schemas.body_model import BodyModel
+from schemas.devices import choose_device
 from schemas.errors import HumoError, UsageError
 
 
@@ -50,14 +51,7 @@ class Processes:
         """Join the group that the environment names, if it names one, and choose the device."""
         count, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
         local = int(os.environ.get("LOCAL_RANK", "0"))
-        if device == "auto":
-            device = f"cuda:{local}" if torch.cuda.is_available() else "cpu"
-        try:
-            chosen = torch.device(device)
-            torch.empty(0, device=chosen)
-        except (RuntimeError, AssertionError) as error:
-            reason = str(error).splitlines()[0]
-            raise UsageError(f"device: {device}: not to be had here ({reason}); use auto or cpu") from None
+        chosen = choose_device(device, index=local)
         if chosen.type == "cuda":
             torch.cuda.set_device(chosen)
         if count > 1 and not dist.is_initialized():

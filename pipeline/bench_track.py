@@ -76,7 +76,7 @@ def bench_text(found: dict[str, Any]) -> str:
 def _render(work: Path) -> str:
     from stages.studio.film import demo_films
 
-    return str(demo_films(work, seed=0)[0][0])
+    return str(demo_films(work, seed=0, names=["two_people"])[0].path)
 
 
 def _whole(path: str) -> Shot:

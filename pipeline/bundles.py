@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.chain import ROADS, STAGES
+from pipeline.chain import passes
 from schemas.records import Rejection, Sample, Source
 from stages.base import Stage, apply
 
@@ -38,7 +38,7 @@ class Bundle:
 def advance(stages: Sequence[Stage[Any, Any]], bundle: Bundle) -> Bundle:
     """Take a bundle through those of the stages that its kind of source passes, in place."""
     for stage in stages:
-        if stage.name in STAGES and stage.name not in ROADS[bundle.source.kind]:
+        if not passes(bundle.source.kind, stage.name):
             continue
         start = time.perf_counter()
         number = len(bundle.records)

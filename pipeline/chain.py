@@ -27,12 +27,7 @@ STAGES = {
     "encode_clip": "EncodeClip",
 }
 """Module in `stages/` -> its stage, in the order in which they run."""
-_NAMES = tuple(STAGES)
-ROADS = {
-    "video": tuple(name for name in _NAMES if name != "read_mocap"),
-    "mocap": _NAMES[_NAMES.index("read_mocap") :],
-}
-"""Kind of source -> the stages that it passes."""
+_READS_MOCAP = "read_mocap"
 
 
 def stage_class(name: str) -> type[Stage[Any, Any]]:
@@ -40,6 +35,14 @@ def stage_class(name: str) -> type[Stage[Any, Any]]:
     if name not in STAGES:
         raise UsageError(f"chain: {name!r} is no stage; known stages: {', '.join(STAGES)}")
     return getattr(import_module(f"stages.{name}"), STAGES[name])
+
+
+def passes(kind: str, name: str) -> bool:
+    """Whether sources of a kind pass a stage: motion capture is read by a stage of its own and goes on from there."""
+    if kind == "video":
+        return name != _READS_MOCAP
+    order = list(STAGES)
+    return name not in STAGES or order.index(name) >= order.index(_READS_MOCAP)
 
 
 StageSettings: type[Config] = create_model(
@@ -58,8 +61,8 @@ def build_chain(
     for name in names:
         stage_class(name)
     for kind in sorted(kinds):
-        check_chain([stage_class(name) for name in names if name in ROADS[kind]])
-    passed = [name for name in names if any(name in ROADS[kind] for kind in kinds)]
+        check_chain([stage_class(name) for name in names if passes(kind, name)])
+    passed = [name for name in names if any(passes(kind, name) for kind in kinds)]
     chain = [stage_class(name)(getattr(settings, name)) for name in passed]
     for stage in chain:
         stage.config_digest = digest

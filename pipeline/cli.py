@@ -84,17 +84,13 @@ def ingest(
     """Turn sources into a dataset. Run it again after a crash or with more sources: it does only what is missing."""
     from pipeline.config import IngestConfig
     from pipeline.ingest import as_json as report_json
-    from pipeline.ingest import ingest as run
-    from pipeline.ingest import look_ahead
-    from pipeline.progress import Progress, ingest_text
+    from pipeline.progress import ingest_shown, ingest_text
     from schemas.config import load_config
 
     extra = [f"engine.kind={engine}"] if engine else []
     extra += [f"engine.address={address}"] if address else []
     job = load_config(config, IngestConfig, [*(overrides or []), *extra])
-    todo = look_ahead(job)
-    with Progress(len(todo.todo), done=len(todo.done), done_otherwise=todo.done_otherwise, quiet=as_json) as progress:
-        report = run(job, progress.tell)
+    report = ingest_shown(job, quiet=as_json)
     _print(report_json(report), as_json, ingest_text(report, job.output))
 
 

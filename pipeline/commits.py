@@ -3,7 +3,6 @@
 Both files are named by what they decide on, so a job that was killed between the two writes the same part again.
 """
 
-import hashlib
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -18,17 +17,6 @@ from schemas.shards import encode_sample, write_tar
 from schemas.storage import Storage
 
 
-class _Hashing:
-    """Passes what is written on to a file and hashes it."""
-
-    def __init__(self, file: Any) -> None:
-        self.file, self.total = file, hashlib.sha256()
-
-    def write(self, content: bytes) -> int:
-        self.total.update(content)
-        return self.file.write(content)
-
-
 def commit(storage: Storage, bundles: Sequence[Bundle], config_digest: str) -> str:
     """Write part and ledger row of finished bundles; returns the commit's name."""
     bundles = sorted(bundles, key=lambda bundle: bundle.source.id)
@@ -36,18 +24,16 @@ def commit(storage: Storage, bundles: Sequence[Bundle], config_digest: str) -> s
     samples = sorted(
         ((bundle, sample) for bundle in bundles for sample in bundle.samples), key=lambda pair: pair[1].key
     )
-    part, part_sha256, spans = "", "", []
+    accepted = []
     if samples:
         part = f"parts/{name}.tar"
         with storage.publish(part) as file:
-            hashing = _Hashing(file)
-            spans = write_tar(hashing, (encode_sample(sample.key, sample.members) for _, sample in samples))
-            part_sha256 = hashing.total.hexdigest()
-    accepted = [
-        _row(bundle, outcome="accepted", record_id=sample.key, subset=sample.subset, stage="encode_clip", part=part)
-        | {"offset": offset, "length": length, "part_sha256": part_sha256, "seconds": _seconds(sample)}
-        for (bundle, sample), (offset, length) in zip(samples, spans, strict=True)
-    ]
+            content = write_tar(file, (encode_sample(sample.key, sample.members) for _, sample in samples))
+        accepted = [
+            _row(bundle, outcome="accepted", record_id=sample.key, subset=sample.subset, stage="encode_clip", part=part)
+            | {"offset": offset, "length": length, "part_sha256": content.sha256, "seconds": _seconds(sample)}
+            for (bundle, sample), (offset, length) in zip(samples, content.spans, strict=True)
+        ]
     rejected = [_rejected(bundle, rejection) for bundle in bundles for rejection in bundle.rejections]
     rows = [row | {"commit": name, "config_digest": config_digest} for row in accepted + rejected]
     write_table(storage, f"ledger/{name}.parquet", pa.Table.from_pylist(rows, schema=LEDGER))

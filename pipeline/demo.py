@@ -16,8 +16,7 @@ from pipeline.audit.pages import environment
 from pipeline.audit.report import write_report
 from pipeline.audit.statistics import compute_statistics
 from pipeline.config import IngestConfig
-from pipeline.ingest import IngestReport, ingest
-from pipeline.progress import Progress, ingest_text
+from pipeline.progress import ingest_shown, ingest_text
 from pipeline.verify import verify
 from schemas.config import load_config
 from schemas.errors import HumoError
@@ -36,7 +35,7 @@ def run_demo(out: Path, *, seed: int = 0, quiet: bool = False) -> dict[str, Any]
     say("1  rendering videos of people with known motion")
     _render(out, seed)
     say(f"2  the chain on them, by Ray; the job is {config}")
-    report = _ingest(config, quiet)
+    report = ingest_shown(load_config(config, IngestConfig), quiet=quiet)
     say(ingest_text(report, str(out / "dataset")))
     dataset = str(out / "dataset")
     verdict = verify(dataset)
@@ -91,15 +90,6 @@ def _render(out: Path, seed: int) -> None:
         "engine: {kind: ray}\n"
         "splits: {train: 1.0}  # ten videos are too few to set any aside\n"
     )
-
-
-def _ingest(config: Path, quiet: bool) -> IngestReport:
-    job = load_config(config, IngestConfig)
-    from pipeline.ingest import look_ahead
-
-    todo = look_ahead(job)
-    with Progress(len(todo.todo), done=len(todo.done), done_otherwise=todo.done_otherwise, quiet=quiet) as progress:
-        return ingest(job, progress.tell)
 
 
 def _overlays(out: Path, dataset: str) -> list[dict[str, Any]]:

@@ -58,9 +58,12 @@ def look_ahead(config: IngestConfig) -> Todo:
     )
 
 
-def ingest(config: IngestConfig, on_outcome: Callable[[Outcome], None] = lambda outcome: None) -> IngestReport:
-    """Decide on every source that the ledger does not know, then pack. `on_outcome` hears of each source once committed."""
-    todo = look_ahead(config)
+def ingest(
+    config: IngestConfig, on_outcome: Callable[[Outcome], None] = lambda outcome: None, *, todo: Todo | None = None
+) -> IngestReport:
+    """Decide on every source that the ledger does not know, then pack. `on_outcome` hears of each source once committed;
+    `todo` is what `look_ahead` found, if it was asked before."""
+    todo = todo or look_ahead(config)
     kinds = {source.kind for source in todo.todo + todo.done}
     chain = build_chain(config.chain, config.stages, config.digest, kinds=kinds)
     storage = Storage(config.output)

@@ -1,6 +1,5 @@
 """Shards, catalogue and dataset.json from the commits: same commits, same bytes, whatever happened in between."""
 
-import hashlib
 import io
 import json
 from collections import Counter, defaultdict
@@ -24,7 +23,7 @@ from schemas.dataset import (
 )
 from schemas.errors import HumoError
 from schemas.ids import digest, unit_interval
-from schemas.shards import END_OF_ARCHIVE, read_samples
+from schemas.shards import END_OF_ARCHIVE, read_samples, write_tar
 from schemas.storage import Storage
 
 CATALOGUE = pa.schema(
@@ -126,21 +125,19 @@ def _fill(rows: list[dict[str, Any]], shard_bytes: int) -> Iterator[list[dict[st
 def _write_shard(
     storage: Storage, path: str, subset: str, split: str, rows: list[dict[str, Any]]
 ) -> tuple[ShardEntry, pa.Table]:
-    total, size, seconds = hashlib.sha256(), 0, 0.0
-    entries = []
-    with storage.publish(path) as file:
+    entries: list[dict[str, Any]] = []
+
+    def stretches() -> Iterator[bytes]:
         for row in rows:
             stretch = _stretch(storage, row)
-            file.write(stretch)
-            total.update(stretch)
-            size += len(stretch)
-            seconds += row["seconds"]
             entries.append(_catalogue_row(row, stretch, subset, split, path))
-        file.write(END_OF_ARCHIVE)
-        total.update(END_OF_ARCHIVE)
+            yield stretch
+
+    with storage.publish(path) as file:
+        content = write_tar(file, stretches())
     entry = ShardEntry(
-        path=path, subset=subset, split=split, samples=len(rows), bytes=size + len(END_OF_ARCHIVE),
-        sha256=total.hexdigest(), hours=seconds / 3600,
+        path=path, subset=subset, split=split, samples=len(rows), bytes=content.bytes, sha256=content.sha256,
+        hours=sum(row["seconds"] for row in rows) / 3600,
     )  # fmt: skip
     scores = sorted({name for row in entries for name in row if name.startswith("score_")})
     schema = pa.schema([*CATALOGUE, *((name, pa.float64()) for name in scores)])

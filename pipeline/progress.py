@@ -5,8 +5,16 @@ import time
 from types import TracebackType
 from typing import Self
 
+from pipeline.config import IngestConfig
 from pipeline.engines import Outcome
-from pipeline.ingest import IngestReport
+from pipeline.ingest import IngestReport, ingest, look_ahead
+
+
+def ingest_shown(config: IngestConfig, *, quiet: bool = False) -> IngestReport:
+    """`ingest` with its progress on the terminal, or in silence."""
+    todo = look_ahead(config)
+    with Progress(len(todo.todo), done=len(todo.done), done_otherwise=todo.done_otherwise, quiet=quiet) as progress:
+        return ingest(config, progress.tell, todo=todo)
 
 
 class Progress:

@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from schemas.rotations import heading_rad, yaw_matrix
 from schemas.skeleton import SMPL_PARENTS
 
 _LEVELS = (
@@ -35,3 +36,23 @@ def forward_kinematics(
         for slot, j in enumerate(level):
             position[j], rotation[j] = moved[..., slot, :], turned[..., slot, :, :]
     return torch.stack(position, dim=-2), torch.stack(rotation, dim=-3)
+
+
+def start_at_origin(
+    rotations: Float[Tensor, "T 24 3 3"],
+    trans: Float[Tensor, "T 3"],
+    pelvis_at_rest: Float[Tensor, "3"],
+    ground_m: float = 0.0,
+) -> tuple[Float[Tensor, "T 24 3 3"], Float[Tensor, "T 3"], Float[Tensor, "4 4"]]:
+    """A motion in a world of its own: its first frame at x = z = 0 facing +Z, the ground, at height `ground_m` before, at
+    y = 0. The 4x4 takes points of the new world back to the old one.
+    """
+    turn_back = yaw_matrix(heading_rad(rotations[0, 0]))
+    # The rest pose's pelvis does not turn with the world: it is added before and taken off after.
+    pelvis = trans + pelvis_at_rest
+    origin = torch.stack([pelvis[0, 0], pelvis.new_tensor(ground_m), pelvis[0, 2]])
+    turned = rotations.clone()
+    turned[:, 0] = turn_back.T @ rotations[:, 0]
+    back = torch.eye(4, dtype=trans.dtype)
+    back[:3, :3], back[:3, 3] = turn_back, origin
+    return turned, (pelvis - origin) @ turn_back - pelvis_at_rest, back

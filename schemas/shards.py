@@ -4,10 +4,11 @@ Headers carry no clock and no owner, so the same samples give the same bytes, an
 copied as it is.
 """
 
+import hashlib
 import io
 import tarfile
 from collections.abc import Iterable, Iterator
-from typing import IO, Protocol, cast, runtime_checkable
+from typing import IO, NamedTuple, Protocol, cast, runtime_checkable
 
 from schemas.errors import HumoError
 
@@ -43,15 +44,27 @@ def encode_sample(key: str, members: dict[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def write_tar(file: ByteSink, stretches: Iterable[bytes]) -> list[tuple[int, int]]:
-    """Write encoded samples and the end mark; returns (offset, length) of each."""
-    spans, offset = [], 0
+class TarContent(NamedTuple):
+    """What a tar that was written holds."""
+
+    spans: list[tuple[int, int]]
+    """(offset, length) of each sample's stretch."""
+    bytes: int
+    sha256: str
+
+
+def write_tar(file: ByteSink, stretches: Iterable[bytes]) -> TarContent:
+    """Write encoded samples and the end mark."""
+    total, offset = hashlib.sha256(), 0
+    spans = []
     for stretch in stretches:
         file.write(stretch)
+        total.update(stretch)
         spans.append((offset, len(stretch)))
         offset += len(stretch)
     file.write(END_OF_ARCHIVE)
-    return spans
+    total.update(END_OF_ARCHIVE)
+    return TarContent(spans, offset + len(END_OF_ARCHIVE), total.hexdigest())
 
 
 def read_samples(file: ByteSource, name: str = "shard") -> Iterator[tuple[str, dict[str, bytes]]]:

@@ -5,14 +5,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from schemas.errors import HumoError
-
-_CHUNK = 1 << 20
 
 
 class Storage:
@@ -94,8 +92,5 @@ class Storage:
 
 
 def stream_sha256(file: BinaryIO) -> str:
-    """Hex SHA-256 of what is left of a stream."""
-    total = hashlib.sha256()
-    while chunk := file.read(_CHUNK):
-        total.update(chunk)
-    return total.hexdigest()
+    """Hex SHA-256 of a file opened for reading."""
+    return hashlib.file_digest(cast(Any, file), "sha256").hexdigest()

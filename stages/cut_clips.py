@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Bool, Float
 
+from schemas.curves import runs
 from schemas.records import FPS, Clip, Rejection, Track
 from schemas.skeleton import COCO_KEYPOINTS
 from stages.base import Stage, StageConfig
@@ -49,14 +50,14 @@ class CutClips(Stage[Track, Clip]):
         seen = (keypoints[:, _BODY, 2] >= limits.min_confidence).mean(axis=1)
         good = covered & _majority(seen >= limits.min_visible, round(limits.settle_s * FPS))
         keypoints[gap_s > 0, :, 2] = 0.0
-        runs = _runs(good)
-        longest_s = max((end - start for start, end in runs), default=0) / FPS
+        stretches = runs(good)
+        longest_s = max((end - start for start, end in stretches), default=0) / FPS
         if longest_s < limits.min_s:
             share = float(good.mean())
             detail = f"the body is visible in {share:.0%} of the track; longest stretch in seconds"
             yield self.reject(record, "body_not_visible", detail, measured=longest_s, limit=limits.min_s)
             return
-        for start, end in runs:
+        for start, end in stretches:
             seconds = (end - start) / FPS
             pieces = max(1, math.ceil(seconds / limits.max_s - 1e-9))
             edges = [start + round(piece * (end - start) / pieces) for piece in range(pieces + 1)]
@@ -104,9 +105,3 @@ def _majority(flags: Bool[np.ndarray, "T"], window: int) -> Bool[np.ndarray, "T"
         return flags
     ones = np.ones(window)
     return np.convolve(flags, ones, "same") * 2 > np.convolve(np.ones(len(flags)), ones, "same")
-
-
-def _runs(flags: Bool[np.ndarray, "T"]) -> list[tuple[int, int]]:
-    """(first, one past the last) of every stretch of true."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], flags, [False]]).astype(np.int8)))
-    return [(int(a), int(b)) for a, b in edges.reshape(-1, 2)]

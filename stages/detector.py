@@ -3,7 +3,6 @@
 On a CPU every frame is a request of its own on one thread, so the numbers do not depend on how many run at once.
 """
 
-import hashlib
 import os
 import shutil
 import tempfile
@@ -17,8 +16,10 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from schemas.devices import torch_threads
 from schemas.errors import HumoError
 from schemas.offline import cache_folder, hold_still
+from schemas.storage import stream_sha256
 from schemas.torchvision_ops import ensure_operators
 from stages.decoding import Image
 
@@ -99,14 +100,8 @@ class PoseDetector:
         if self.backend != "openvino":
             yield from self._detect_torch(images)
             return
-        import torch
-
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # what is left for torch is tiny, and its threads would get in the network's way
-        try:
+        with torch_threads(1):  # what is left for torch is tiny, and its threads would get in the network's way
             yield from self._detect_openvino(images)
-        finally:
-            torch.set_num_threads(threads)
 
     def _detect_openvino(self, images: Iterable[Image]) -> Iterator[Detections]:
         import openvino
@@ -218,7 +213,7 @@ class Letterbox:
 def file_digest(path: Path) -> str:
     """Hex SHA-256 of a file."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return stream_sha256(file)
 
 
 def load_torch_model(weights: Path, device: str) -> Any:

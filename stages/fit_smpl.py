@@ -6,12 +6,12 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor
 
 from schemas.body_model import BodyModel
-from schemas.kinematics import forward_kinematics
+from schemas.devices import torch_threads
+from schemas.kinematics import forward_kinematics, start_at_origin
 from schemas.records import Camera, Clip, Footage, Motion, Provenance, Rejection
-from schemas.rotations import heading_rad, matrix_to_axis_angle, yaw_matrix
+from schemas.rotations import matrix_to_axis_angle
 from schemas.skeleton import SMPL_JOINTS, joint, keypoint
 from stages.base import Stage, StageConfig
 from stages.fitting.contacts import find_contacts, ground_height
@@ -98,7 +98,8 @@ class FitSmpl(Stage[Clip, Motion]):
                 outcomes[place] = [self.reject(clip, "too_few_keypoints", measured=seen, limit=limit)]
             else:
                 fitting.append(place)
-        fits = self._fitter.fit([records[place] for place in fitting])
+        with torch_threads(1):
+            fits = self._fitter.fit([records[place] for place in fitting])
         for place, fit in zip(fitting, fits, strict=True):
             outcomes[place] = [self._judge(records[place], fit)]
         return outcomes
@@ -121,7 +122,8 @@ class FitSmpl(Stage[Clip, Motion]):
         joints, turns = forward_kinematics(fit.rotations, rest, fit.trans)
         feet = self._contact_rig.points(turns, joints, fit.betas).numpy()
         ground_m = ground_height(feet)
-        rotations, trans, to_source = _into_own_world(fit, joints[0, joint("pelvis")], rest[joint("pelvis")], ground_m)
+        rotations, trans, back = start_at_origin(fit.rotations, fit.trans, rest[joint("pelvis")], ground_m)
+        to_source = back.numpy()
         return Motion(
             provenance=Provenance(
                 source=video.source,
@@ -147,21 +149,6 @@ def joint_confidence(keypoints: Float[np.ndarray, "T 17 3"]) -> Float[np.ndarray
     """For each joint the mean confidence of the keypoints that tell about it, 0 to 1."""
     seen = np.clip(np.nan_to_num(keypoints[..., 2]), 0, 1)
     return np.stack([seen[:, witnesses].mean(-1) for witnesses in _WITNESSES], -1).astype(np.float32)
-
-
-def _into_own_world(
-    fit: Fit, pelvis: Float[Tensor, "3"], pelvis_at_rest: Float[Tensor, "3"], ground_m: float
-) -> tuple[Float[Tensor, "T 24 3 3"], Float[Tensor, "T 3"], Float[np.ndarray, "4 4"]]:
-    """Rotations and translations that start at x = z = 0 facing +Z on y = 0, and the way back as a 4x4."""
-    turn_back = yaw_matrix(heading_rad(fit.rotations[0, joint("pelvis")]))
-    origin = torch.stack([pelvis[0], torch.tensor(ground_m, dtype=pelvis.dtype), pelvis[2]])
-    rotations = fit.rotations.clone()
-    rotations[:, 0] = turn_back.T @ rotations[:, 0]
-    # The rest pose's pelvis does not turn with the world: it is added before and taken off after.
-    trans = (fit.trans + pelvis_at_rest - origin) @ turn_back - pelvis_at_rest
-    to_source = np.eye(4, dtype=np.float32)
-    to_source[:3, :3], to_source[:3, 3] = turn_back.numpy(), origin.numpy()
-    return rotations, trans, to_source
 
 
 def _moved_camera(camera: Camera, to_source: Float[np.ndarray, "4 4"]) -> Camera:

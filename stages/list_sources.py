@@ -15,10 +15,11 @@ from schemas.config import Config
 from schemas.errors import UsageError
 from schemas.ids import source_id
 from schemas.records import Source
+from stages import mocap
 
 SUFFIXES = {
     "video": {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".flv", ".wmv", ".3gp", ".ogv"},
-    "mocap": {".bvh", ".amc", ".npz", ".json", ".txt"},
+    "mocap": set(mocap.SUFFIXES),
 }
 """File endings that a folder is searched for; a file or a manifest may name anything."""
 _MANIFEST_SUFFIXES = {".csv", ".jsonl", ".parquet"}

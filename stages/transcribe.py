@@ -15,6 +15,7 @@ import av
 import numpy as np
 from jaxtyping import Float
 
+from schemas.devices import torch_threads
 from schemas.errors import HumoError
 from schemas.records import Transcript, Video, Word
 from stages.base import Stage, StageConfig
@@ -264,23 +265,21 @@ class _OpenAIWhisper:
         self.name = f"openai-whisper {version('openai-whisper')} {path.stem}"
 
     def hear(self, audio: Float[np.ndarray, "N"]) -> Heard:
-        import torch
-
         config = self._config
-        torch.set_num_threads(config.threads)
         spans = _speech_spans(audio)
         if not spans:
             return Heard(language="", words=())
-        result = self._model.transcribe(
-            np.ascontiguousarray(audio),
-            language=config.language or (None if self._model.is_multilingual else "en"),
-            beam_size=config.beam_size,
-            temperature=0.0,
-            condition_on_previous_text=False,
-            word_timestamps=True,
-            fp16=config.device == "cuda",
-            verbose=None,
-        )
+        with torch_threads(config.threads):
+            result = self._model.transcribe(
+                np.ascontiguousarray(audio),
+                language=config.language or (None if self._model.is_multilingual else "en"),
+                beam_size=config.beam_size,
+                temperature=0.0,
+                condition_on_previous_text=False,
+                word_timestamps=True,
+                fp16=config.device == "cuda",
+                verbose=None,
+            )
         words = []
         for segment in result["segments"]:
             if not _believable(config, segment["no_speech_prob"], segment["avg_logprob"], segment["compression_ratio"]):

@@ -25,6 +25,7 @@ from pipeline.audit.drawing import (
     edge_colour,
 )
 from schemas.body_model import BodyModel
+from schemas.curves import smooth
 from schemas.kinematics import forward_kinematics
 from schemas.records import FPS
 from schemas.rotations import axis_angle_to_matrix
@@ -169,7 +170,7 @@ class View:
 
 def following_views(joints: Float[np.ndarray, "T 24 3"], *, width: int, height: int) -> list[View]:
     """A camera a frame: it glides along with the person and is as near as it can be with all joints in the picture."""
-    target = _smooth(joints[:, 0] * (1, 0, 1))
+    target = smooth(joints[:, 0] * (1, 0, 1), _FOLLOW_S * FPS, ends="continued")
     middle = float((joints[..., 1].min() + joints[..., 1].max()) / 2)
     target[:, 1] = middle
     # The first facing decides, so that the view does not turn when the person does.
@@ -188,18 +189,6 @@ def following_views(joints: Float[np.ndarray, "T 24 3"], *, width: int, height: 
     distance = float((focal * np.abs(relative[..., :2]) / room - relative[..., 2:]).max())
     distance = max(distance, float(-relative[..., 2].min()) + 0.5, 2.0)
     return [View(rotation, one + distance * outward, focal, (width / 2, height / 2)) for one in target]
-
-
-def _smooth(path: Float[np.ndarray, "T 3"]) -> Float[np.ndarray, "T 3"]:
-    """Gaussian smoothing whose kernel is normalised at the ends, so that the camera does not fall behind there."""
-    times = np.arange(len(path)) / FPS
-    reach = int(4 * _FOLLOW_S * FPS)
-    smoothed = np.empty((len(path), 3))
-    for index in range(len(path)):
-        near = slice(max(0, index - reach), index + reach + 1)
-        weights = np.exp(-0.5 * ((times[near] - times[index]) / _FOLLOW_S) ** 2)
-        smoothed[index] = weights @ path[near] / weights.sum()
-    return smoothed
 
 
 def _draw_grid(picture: Frame, view: View) -> None:

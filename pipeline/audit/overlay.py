@@ -7,16 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float
 
+from pipeline.audit.animation import motion_joints
 from pipeline.audit.drawing import draw_body, draw_box, draw_keypoints, draw_legend
 from schemas.body_model import BodyModel
 from schemas.dataset import iterate_samples
 from schemas.errors import HumoError
-from schemas.kinematics import forward_kinematics
 from schemas.records import FPS, Camera
-from schemas.rotations import axis_angle_to_matrix
 from schemas.sample import decode_motion, decode_npz
 from schemas.storage import Storage
 from stages.decoding import frames
@@ -55,11 +53,6 @@ def _recover(key: str, members: dict[str, bytes], body: BodyModel) -> Recovered:
     if meta["body_model"] != body.id:
         raise HumoError(f"{key}: made with body {meta['body_model']}, given is {body.id}; name that body's file")
     seen = decode_npz(members["keypoints.npz"])
-    joints, _ = forward_kinematics(
-        axis_angle_to_matrix(torch.from_numpy(motion.poses)),
-        body.rest_joints(torch.from_numpy(motion.betas)),
-        torch.from_numpy(motion.trans),
-    )
     camera = Camera(rotation=seen["camera_rotation"], position=seen["camera_position"], intrinsics=seen["intrinsics"])
     return Recovered(
         key=key,
@@ -67,7 +60,7 @@ def _recover(key: str, members: dict[str, bytes], body: BodyModel) -> Recovered:
         text=json.loads(members["text.json"]),
         boxes=seen["boxes"],
         keypoints=seen["keypoints"],
-        joints_2d=project(joints.numpy(), camera).astype(np.float32),
+        joints_2d=project(motion_joints(motion, body), camera).astype(np.float32),
     )
 
 

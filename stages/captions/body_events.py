@@ -57,7 +57,7 @@ def _travel(k: Kinematics, limits: Thresholds, busy: Bool[np.ndarray, "T"]) -> l
     speed = np.where(busy, 0.0, np.linalg.norm(k.velocity, axis=-1))
     found = []
     for span in signals.hysteresis(speed, limits.travel_on_mps, limits.travel_off_mps, 3, round(0.2 * FPS)):
-        left, ahead = signals.smooth(k.velocity[slice(*span)], 0.1 * FPS).T
+        left, ahead = signals.smooth_path(k.velocity[slice(*span)], 0.1 * FPS).T
         angle = np.arctan2(left, ahead)
         labels = np.select(
             [abs(angle) < limits.side_rad, abs(angle) > np.pi - limits.side_rad, angle > 0],

@@ -15,7 +15,7 @@ from schemas.kinematics import forward_kinematics
 from schemas.records import FPS
 from schemas.rotations import heading_rad
 from schemas.skeleton import PARTS, joint
-from stages.captions.signals import derivative, smooth
+from stages.captions.signals import derivative, smooth_path
 
 SIDES = ("left", "right")
 _SOLE_M = 0.03
@@ -110,11 +110,11 @@ def curves(
     travel_sigma: float,
 ) -> Kinematics:
     """Curves from joint positions and the pelvis' yaw; sigmas in frames."""
-    joints = smooth(raw, limb_sigma)
-    heading = smooth(np.unwrap(yaw), travel_sigma)
+    joints = smooth_path(raw, limb_sigma)
+    heading = smooth_path(np.unwrap(yaw), travel_sigma)
     pelvis = joints[:, joint("pelvis")]
     local = into_body_axes(joints - pelvis[:, None] * [1.0, 0.0, 1.0], heading)
-    way = derivative(smooth(raw[:, joint("pelvis")], travel_sigma), FPS)
+    way = derivative(smooth_path(raw[:, joint("pelvis")], travel_sigma), FPS)
     velocity = into_body_axes(way[:, None], heading)[:, 0]
     trunk = local[:, joint("neck")] - local[:, joint("pelvis")]
     up = trunk / np.linalg.norm(trunk, axis=-1, keepdims=True).clip(1e-6)

@@ -73,7 +73,7 @@ def arm_events(k: Kinematics, side: str, limits: Thresholds) -> Part:
 def _waves(part: Part, forearm: Float[np.ndarray, "T 3"], high: Bool[np.ndarray, "T"], joint: str) -> None:
     """The forearm goes to and fro along its own main direction while the hand is up."""
     limits = part.limits
-    quick = forearm - signals.smooth(forearm, limits.wave_longest_half_s * 0.8 * FPS)
+    quick = forearm - signals.smooth_path(forearm, limits.wave_longest_half_s * 0.8 * FPS)
     edge = round(0.33 * FPS)
     for up in signals.spans_of(high & (forearm[:, 1] > -0.05), round(2 * limits.shortest_s * FPS), 3):
         # Raising and lowering the hand at the ends is wider than the wave itself.
@@ -95,7 +95,7 @@ def _circles(part: Part, hand: Float[np.ndarray, "T 3"], going: Bool[np.ndarray,
         velocity = signals.derivative(curve, FPS)
         moving = np.linalg.norm(velocity, axis=-1) > 0.3
         angle = np.unwrap(np.arctan2(velocity[:, 1], velocity[:, 0]))
-        rate = signals.smooth(signals.derivative(angle, FPS), 2)
+        rate = signals.smooth_path(signals.derivative(angle, FPS), 2)
         for sense in (1.0, -1.0):
             for span in signals.spans_of(moving & ~going & (sense * rate > 0.5), round(0.4 * FPS)):
                 inside = slice(*span)
@@ -170,7 +170,7 @@ def leg_events(k: Kinematics, side: str, airborne: list[Span], limits: Threshold
     ankle = k.in_world(f"{side}_ankle")
     lift = ankle[:, 1] - k.size.ankle_m
     lift = lift - min(0.0, float(np.percentile(lift, 10)))
-    speed = np.linalg.norm(signals.derivative(signals.smooth(ankle, limits.smoothing_s * FPS), FPS), axis=-1)
+    speed = np.linalg.norm(signals.derivative(signals.smooth_path(ankle, limits.smoothing_s * FPS), FPS), axis=-1)
     ahead = (k.at(f"{side}_ankle") - k.at(f"{side}_hip"))[:, 2]
     joint = f"{side}_ankle"
     # A foot that stands still in a jittery fit is not still: what it does for a fifth of the time is its noise.

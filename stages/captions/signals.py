@@ -5,20 +5,14 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Bool, Float
 
+from schemas.curves import runs, smooth
+
 Span = tuple[int, int]
 
 
-def smooth(values: Float[np.ndarray, "T *C"], sigma_frames: float) -> Float[np.ndarray, "T *C"]:
-    """Gaussian filter along the first axis; at the ends the curve is continued by point reflection, so slopes survive."""
-    if sigma_frames <= 0 or len(values) < 3:
-        return values.copy()
-    reach = min(max(1, round(3 * sigma_frames)), len(values) - 1)
-    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma_frames) ** 2)
-    kernel /= kernel.sum()
-    head = 2 * values[:1] - values[reach:0:-1]
-    tail = 2 * values[-1:] - values[-2 : -reach - 2 : -1]
-    padded = np.concatenate([head, values, tail])
-    return np.asarray(sum(weight * padded[i : i + len(values)] for i, weight in enumerate(kernel)))
+def smooth_path(values: Float[np.ndarray, "T *C"], sigma_frames: float) -> Float[np.ndarray, "T *C"]:
+    """Gaussian filter whose ends go on as they were going, so that speeds there are not lost."""
+    return smooth(values, sigma_frames, ends="continued")
 
 
 def derivative(values: Float[np.ndarray, "T *C"], fps: float) -> Float[np.ndarray, "T *C"]:
@@ -28,9 +22,8 @@ def derivative(values: Float[np.ndarray, "T *C"], fps: float) -> Float[np.ndarra
 
 def spans_of(flags: Bool[np.ndarray, "T"], shortest: int = 1, longest_gap: int = 0) -> list[Span]:
     """Stretches where the flag is up; gaps of at most `longest_gap` frames are bridged, short stretches dropped."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], flags.astype(np.int8), [0]])))
     merged: list[Span] = []
-    for first, last in edges.reshape(-1, 2).tolist():
+    for first, last in runs(flags):
         if merged and first - merged[-1][1] <= longest_gap:
             merged[-1] = (merged[-1][0], last)
         else:

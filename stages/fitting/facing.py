@@ -6,6 +6,7 @@ Angles are yaw in the level world of the camera: 0 faces the camera, positive tu
 import numpy as np
 from jaxtyping import Float
 
+from schemas.curves import smooth
 from schemas.skeleton import keypoint
 
 BINS = 36
@@ -91,16 +92,7 @@ def best_path(cost: Float[np.ndarray, "T 36"]) -> Float[np.ndarray, "T"]:
     for back in reversed(came_from):
         path.append(int(back[path[-1]]))
     yaw = np.unwrap(_YAWS[path[::-1]])
-    return smooth(yaw[:, None], 4.0)[:, 0]
-
-
-def smooth(values: Float[np.ndarray, "T C"], sigma_frames: float) -> Float[np.ndarray, "T C"]:
-    """Gaussian filter over time; the ends are held."""
-    reach = int(np.ceil(3 * sigma_frames))
-    weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma_frames) ** 2)
-    padded = np.concatenate([np.repeat(values[:1], reach, 0), values, np.repeat(values[-1:], reach, 0)])
-    windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1, axis=0)
-    return windows @ (weights / weights.sum())
+    return smooth(yaw, 4.0)
 
 
 def _robust(residual: Float[np.ndarray, "T B"]) -> Float[np.ndarray, "T B"]:

@@ -5,8 +5,7 @@ on every third frame, the best one then on all frames. Everything runs on one th
 the same bits.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -132,8 +131,7 @@ class OptimiseFitter:
 
     def fit(self, clips: Sequence[Clip]) -> list[Fit]:
         """One fit a clip; each is solved alone, so its bits do not depend on the others."""
-        with _one_thread():
-            return [self._fit_one(clip) for clip in clips]
+        return [self._fit_one(clip) for clip in clips]
 
     def _fit_one(self, clip: Clip) -> Fit:
         video = clip.track.shot.video
@@ -296,13 +294,3 @@ def _gentle(apart: Tensor) -> Tensor:
     """Quadratic near zero, linear beyond one (Huber)."""
     size = apart.abs()
     return torch.where(size < 1, apart**2, 2 * size - 1)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from schemas.curves import smooth
 from schemas.records import FPS, Clip
 from schemas.skeleton import keypoint
-from stages.fitting import facing
 
 PITCH_MEAN_RAD, PITCH_SPREAD_RAD = 0.09, 0.26
 """People are filmed from slightly above: 5 degrees down, give or take 15."""
@@ -71,7 +71,7 @@ def _planted_in_image(
     keypoints: Float[np.ndarray, "T 17 3"], sizes: Float[np.ndarray, "T"]
 ) -> Float[np.ndarray, "T 2"]:
     """How likely each foot stands: its ankle is seen, hardly moves, and is not far above the other."""
-    ankles = facing.smooth(keypoints[:, ANKLES, :2].reshape(len(keypoints), 4), 1.5).reshape(-1, 2, 2)
+    ankles = smooth(keypoints[:, ANKLES, :2], 1.5)
     if len(ankles) < 2:
         return np.zeros((len(ankles), 2))
     speed = np.linalg.norm(np.gradient(ankles, axis=0), axis=-1) * FPS / sizes[:, None]
@@ -95,7 +95,7 @@ def bone_depth(template: Float[Tensor, "17 3"], seen: Seen) -> Float[Tensor, "T"
     most = nearness.topk(3, dim=-1).values.mean(-1)
     known = (sure > 0.1).sum(-1) >= 3
     depth = _filled((1 / most.clamp(min=1e-3)).expand(1, -1), known)[0]
-    return torch.from_numpy(facing.smooth(depth.numpy()[:, None], 0.2 * seen.fps)[:, 0]).float().clamp(min=0.3)
+    return torch.from_numpy(smooth(depth.numpy(), 0.2 * seen.fps)).float().clamp(min=0.3)
 
 
 def closed_form_place(

@@ -18,6 +18,7 @@ from torch import nn
 
 from schemas.body_model import BodyModel
 from schemas.config import load_config
+from schemas.devices import choose_device
 from schemas.errors import HumoError, UsageError
 from stages.lifting import bank as banks
 from stages.lifting.bank import Bank
@@ -34,7 +35,7 @@ def train(config: LifterTraining) -> dict[str, float]:
     """Train to the last step; checkpoints, metrics.jsonl and curve.png are in `config.output`. The last validation."""
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
-    device = _device(config.device)
+    device = choose_device(config.device)
     output = Path(config.output)
     output.mkdir(parents=True, exist_ok=True)
     rigs = Rigs.of(BodyModel.load(), device)
@@ -150,20 +151,8 @@ def _emphasised(bank: Bank, emphasis: dict[str, float]) -> Bank:
     return Bank(**{**vars(bank), "weights": weights})
 
 
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"device: {name}: not to be had here ({reason}); use auto or cpu") from None
-    return device
-
-
 def _optimisers(model: Lifter, config: LifterTraining) -> list[torch.optim.Optimizer]:
-    """Muon (Jordan et al. 2024) for the matrices inside the blocks, which needs a third fewer steps here; AdamW for the rest."""
+    """Muon (Jordan et al. 2024) for the matrices inside the blocks, AdamW for the rest."""
     inner = [p for name, p in model.named_parameters() if name.startswith("blocks.") and p.ndim == 2]
     others = [p for name, p in model.named_parameters() if not (name.startswith("blocks.") and p.ndim == 2)]
     shared: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}

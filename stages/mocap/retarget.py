@@ -16,9 +16,9 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from schemas.body_model import NUM_SHAPES, BodyModel
-from schemas.kinematics import forward_kinematics
+from schemas.kinematics import forward_kinematics, start_at_origin
 from schemas.records import FPS
-from schemas.rotations import axis_angle_to_matrix, heading_rad, matrix_to_axis_angle, slerp_resample, yaw_matrix
+from schemas.rotations import axis_angle_to_matrix, matrix_to_axis_angle, slerp_resample
 from schemas.skeleton import NUM_JOINTS, SMPL_JOINTS, SMPL_PARENTS, joint
 from stages.fitting.contacts import find_contacts, ground_height
 from stages.mocap.mend import mend
@@ -113,21 +113,14 @@ def retarget(take: Take, joint_map: JointMap, body: BodyModel, *, metres_per_uni
 def cut(motion: Retargeted, first: int, last: int, body: BodyModel) -> Retargeted:
     """The frames from `first` to before `last`, in a world of their own: from x = z = 0 facing +Z, on the same ground."""
     pelvis_at_rest = body.rest_joints(torch.zeros(NUM_SHAPES))[joint("pelvis")].to(motion.trans.dtype)
-    rotations = motion.rotations[first:last].clone()
-    pelvis = motion.trans[first:last] + pelvis_at_rest
-    turn_back = yaw_matrix(heading_rad(rotations[0, 0]))
-    rotations[:, 0] = turn_back.T @ rotations[:, 0]
-    origin = pelvis[0] * torch.tensor([1.0, 0.0, 1.0], dtype=pelvis.dtype)
-    trans = (pelvis - origin) @ turn_back - pelvis_at_rest
-    step = np.eye(4)
-    step[:3, :3], step[:3, 3] = turn_back.numpy(), origin.numpy()
+    rotations, trans, back = start_at_origin(motion.rotations[first:last], motion.trans[first:last], pelvis_at_rest)
     return replace(
         motion,
         rotations=rotations.float(),
         trans=trans.float(),
         contacts=motion.contacts[first:last],
         joint_confidence=motion.joint_confidence[first:last],
-        to_source=(motion.to_source @ step).astype(np.float32),
+        to_source=(motion.to_source @ back.numpy()).astype(np.float32),
         start_s=motion.start_s + first / motion.fps,
     )
 

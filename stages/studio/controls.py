@@ -150,15 +150,6 @@ def spline(t: Float[np.ndarray, "n"], knots: Sequence[tuple[float | int, float |
     )
 
 
-def smooth(x: Float[np.ndarray, "n"], sigma: float) -> Float[np.ndarray, "n"]:
-    """Gaussian filter along time, `sigma` in frames; the ends are held."""
-    reach = max(1, int(3 * sigma))
-    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
-    kernel /= kernel.sum()
-    padded = np.concatenate([np.repeat(x[:1], reach, 0), x, np.repeat(x[-1:], reach, 0)])
-    return sum(w * padded[i : i + len(x)] for i, w in enumerate(kernel))
-
-
 def drift(t: Float[np.ndarray, "n"], rng: np.random.Generator, channels: int) -> Float[np.ndarray, "n c"]:
     """Slow wandering of about unit size: a few sine waves of 0.1 to 0.5 Hz a channel."""
     rate, phase = rng.uniform(0.1, 0.5, (4, channels)), rng.uniform(0, 2 * np.pi, (4, channels))

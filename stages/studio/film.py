@@ -163,12 +163,13 @@ _WOMAN = (-0.5, 0.8, 0.0, 1.0)
 """Betas of the shipped body that make it a woman's; their negatives make it a man's."""
 
 
-def demo_films(out_dir: str | Path, seed: int = 0, *, processes: int = 2) -> list[DemoFilm]:
+def demo_films(out_dir: str | Path, seed: int = 0, *, processes: int = 2, names: Sequence[str] = ()) -> list[DemoFilm]:
     """Ten short videos of what `humo` can find: gaits, gestures, exercises, one upright picture, one of two people.
 
-    The seed changes bodies, clothes, motions, rooms and cameras; the number of processes changes nothing.
+    The seed changes bodies, clothes, motions, rooms and cameras; the number of processes changes nothing. `names` picks
+    some of them by the names of their files.
     """
-    jobs = [(scene, str(Path(out_dir)), seed + i) for i, scene in enumerate(_DEMO)]
+    jobs = [(scene, str(Path(out_dir)), seed + i) for i, scene in enumerate(_DEMO) if not names or scene.name in names]
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context) as pool:
         # Pickled by hand: torch would otherwise hand its tensors over through shared memory that dies with the process.

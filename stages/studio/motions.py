@@ -16,7 +16,7 @@ from torch import Tensor
 
 from schemas.body_model import BodyModel
 from schemas.errors import HumoError
-from schemas.rotations import heading_rad, yaw_matrix
+from schemas.kinematics import start_at_origin
 from schemas.skeleton import CONTACT_POINTS, SMPL_JOINTS, mirror_order, swap_sides
 from stages.studio import gestures
 from stages.studio.controls import LEFT, RIGHT, Controls, Style, join, still
@@ -275,7 +275,9 @@ def _assemble(
         labels=tuple(s for s in kept if s.end_s > s.start_s),
         contacts=torch.as_tensor(contacts[keep].copy()),
     )
-    return _from_origin(motion, torch.as_tensor(rest[0], dtype=torch.float32))
+    pelvis_at_rest = torch.as_tensor(rest[0], dtype=torch.float32)
+    turned, moved, _ = start_at_origin(motion.rotations, motion.trans, pelvis_at_rest)
+    return replace(motion, rotations=turned, trans=moved)
 
 
 def _resting(
@@ -285,16 +287,6 @@ def _resting(
         vertices = body.vertices(torch.eye(3).expand(24, 3, 3), betas, torch.zeros(3))
         rest = body.rest_joints(betas)
     return rest.double().numpy(), vertices.double().numpy(), np.asarray(body.skinning_weights)
-
-
-def _from_origin(motion: LabelledMotion, pelvis: Float[Tensor, "3"]) -> LabelledMotion:
-    """Turned and moved so that the first frame is at x = z = 0 and faces +Z."""
-    turn = yaw_matrix(-heading_rad(motion.rotations[0, 0]))
-    rotations = motion.rotations.clone()
-    rotations[:, 0] = turn @ rotations[:, 0]
-    position = (motion.trans + pelvis) @ turn.T
-    position = position - position[0] * torch.tensor([1.0, 0.0, 1.0])
-    return replace(motion, rotations=rotations, trans=position - pelvis)
 
 
 def mirror(motion: LabelledMotion) -> LabelledMotion:

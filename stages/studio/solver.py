@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
+from schemas.curves import smooth
 from schemas.skeleton import joint
-from stages.studio.controls import LEFT, RIGHT, Controls, Style, drift, smooth
+from stages.studio.controls import LEFT, RIGHT, Controls, Style, drift
 
 _REACH = 0.996
 """Legs are never straighter than this share of their length: a straight knee makes the solution jump."""

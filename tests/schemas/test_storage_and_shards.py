@@ -1,3 +1,4 @@
+import hashlib
 import io
 import tarfile
 from pathlib import Path
@@ -52,12 +53,14 @@ MEMBERS = st.dictionaries(st.sampled_from(["a.json", "b.npz", "clip.mp4"]), st.b
 @given(st.dictionaries(KEYS, MEMBERS, min_size=1, max_size=5))
 def test_tar_round_trip(samples: dict[str, dict[str, bytes]]) -> None:
     file = io.BytesIO()
-    spans = write_tar(file, (encode_sample(key, members) for key, members in samples.items()))
+    written = write_tar(file, (encode_sample(key, members) for key, members in samples.items()))
     content = file.getvalue()
+    assert written.bytes == len(content)
+    assert written.sha256 == hashlib.sha256(content).hexdigest()
     assert dict(read_samples(io.BytesIO(content))) == samples
     with tarfile.open(fileobj=io.BytesIO(content)) as tar:
         assert len(tar.getnames()) == sum(map(len, samples.values()))
-    for (offset, length), (key, members) in zip(spans, samples.items(), strict=True):
+    for (offset, length), (key, members) in zip(written.spans, samples.items(), strict=True):
         assert content[offset : offset + length] == encode_sample(key, members)
 
 

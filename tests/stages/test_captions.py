@@ -29,7 +29,7 @@ from schemas.skeleton import PARTS, joint, swap_sides
 from stages.base import apply
 from stages.captions import phrases
 from stages.captions.phrases import gerund
-from stages.captions.signals import hysteresis, oscillations, smooth, spans_of, sweeps, turning_points
+from stages.captions.signals import hysteresis, oscillations, smooth_path, spans_of, sweeps, turning_points
 from stages.captions.thresholds import Thresholds
 from stages.studio.motions import ACTIONS, LabelledMotion, generate, mirror, sequence
 from stages.write_captions import WriteCaptions, describe
@@ -69,10 +69,10 @@ def expected(action: str) -> set[str]:
 def shaken(motion: LabelledMotion, seed: int, degrees: float = 2.0, metres: float = 0.01) -> LabelledMotion:
     """Like a fit to a video: joints wander by some degrees, the body by some millimetres, smoothly and from frame to frame."""
     rng = np.random.default_rng(seed)
-    slow = smooth(rng.normal(0, 3, (len(motion), 24, 3)), 8) + rng.normal(0, 0.5, (len(motion), 24, 3))
+    slow = smooth_path(rng.normal(0, 3, (len(motion), 24, 3)), 8) + rng.normal(0, 0.5, (len(motion), 24, 3))
     turn = torch.from_numpy(np.radians(degrees) * slow).float()
     shift = torch.from_numpy(
-        metres * (smooth(rng.normal(0, 3, (len(motion), 3)), 8) + rng.normal(0, 0.5, (len(motion), 3)))
+        metres * (smooth_path(rng.normal(0, 3, (len(motion), 3)), 8) + rng.normal(0, 0.5, (len(motion), 3)))
     )
     return replace(
         motion, rotations=motion.rotations @ axis_angle_to_matrix(turn), trans=motion.trans + shift.to(torch.float32)
@@ -308,7 +308,7 @@ def test_very_short_motions_get_something(frames: int) -> None:
 
 def test_curves() -> None:
     t = np.arange(90) / 30
-    assert np.allclose(smooth(t, 3), t)
+    assert np.allclose(smooth_path(t, 3), t)
     assert spans_of(np.array([0, 1, 1, 0, 1, 0, 0, 1], bool), shortest=2, longest_gap=1) == [(1, 5)]
     assert hysteresis(np.array([0, 2, 5, 2, 0, 2, 0.0]), on=4, off=1) == [(1, 4)]
     wave = np.sin(2 * np.pi * t)
