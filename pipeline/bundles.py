@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.chain import passes
-from schemas.records import Rejection, Sample, Source
+from schemas.records import Motion, Rejection, Sample, Source
 from stages.base import Stage, apply
 
 
@@ -47,5 +47,6 @@ def advance(stages: Sequence[Stage[Any, Any]], bundle: Bundle) -> Bundle:
         bundle.rejections += rejections
         bundle.passed[stage.name] = (number, len(results), len(rejections), time.perf_counter() - start)
         for record in results:
-            bundle.sha256 = bundle.sha256 or getattr(record, "sha256", "")
+            known = record.provenance if isinstance(record, Motion) else record
+            bundle.sha256 = bundle.sha256 or getattr(known, "sha256", "")
     return bundle

@@ -21,13 +21,19 @@ STAGES = {
     "cut_clips": "CutClips",
     "fit_smpl": "FitSmpl",
     "read_mocap": "ReadMocap",
+    "film_studio": "FilmStudio",
     "score_motion": "ScoreMotion",
     "write_captions": "WriteCaptions",
     "write_instructions": "WriteInstructions",
     "encode_clip": "EncodeClip",
 }
 """Module in `stages/` -> its stage, in the order in which they run."""
-_READS_MOCAP = "read_mocap"
+_ROADS = {
+    "video": ("read_videos", "transcribe", "keep_human_text", "split_shots", "track_people", "cut_clips", "fit_smpl"),
+    "mocap": ("read_mocap",),
+    "studio": ("film_studio",),
+}
+"""Kind of source -> the stages that only such sources pass, on their way to a motion; all others are common to all."""
 
 
 def stage_class(name: str) -> type[Stage[Any, Any]]:
@@ -38,11 +44,8 @@ def stage_class(name: str) -> type[Stage[Any, Any]]:
 
 
 def passes(kind: str, name: str) -> bool:
-    """Whether sources of a kind pass a stage: motion capture is read by a stage of its own and goes on from there."""
-    if kind == "video":
-        return name != _READS_MOCAP
-    order = list(STAGES)
-    return name not in STAGES or order.index(name) >= order.index(_READS_MOCAP)
+    """Whether sources of a kind pass a stage."""
+    return name in _ROADS[kind] or not any(name in road for road in _ROADS.values())
 
 
 StageSettings: type[Config] = create_model(
@@ -61,7 +64,7 @@ def build_chain(
     for name in names:
         stage_class(name)
     for kind in sorted(kinds):
-        check_chain([stage_class(name) for name in names if passes(kind, name)])
+        check_chain([stage_class(name) for name in names if passes(kind, name)], kind)
     passed = [name for name in names if any(passes(kind, name) for kind in kinds)]
     chain = [stage_class(name)(getattr(settings, name)) for name in passed]
     for stage in chain:
@@ -69,7 +72,7 @@ def build_chain(
     return chain
 
 
-def check_chain(classes: Sequence[type[Stage[Any, Any]]]) -> None:
+def check_chain(classes: Sequence[type[Stage[Any, Any]]], source_kind: str = "video") -> None:
     """Raise UsageError where a stage does not take what comes before it, and say what belongs between."""
     if not classes:
         raise UsageError("chain: it is empty; leave `chain` out for the default one")
@@ -77,28 +80,30 @@ def check_chain(classes: Sequence[type[Stage[Any, Any]]]) -> None:
     giver = "the list of sources"
     for kind in classes:
         if kind.takes is not have:
-            raise UsageError(
-                f"chain: {kind.name} takes {kind.takes.__name__}, {giver} yields {have.__name__}: {_remedy(have, kind.takes)}"
-            )
+            gives = f"{giver} yields {have.__name__}"
+            remedy = _remedy(have, kind.takes, source_kind)
+            raise UsageError(f"chain: {kind.name} takes {kind.takes.__name__}, {gives}: {remedy}")
         have, giver = kind.yields, kind.name
     if have is not Sample:
-        raise UsageError(f"chain: it ends with {giver}, which yields {have.__name__}: {_remedy(have, Sample)}")
+        raise UsageError(
+            f"chain: it ends with {giver}, which yields {have.__name__}: {_remedy(have, Sample, source_kind)}"
+        )
 
 
-def _remedy(have: type, want: type) -> str:
-    between = _path(have, want)
+def _remedy(have: type, want: type, source_kind: str) -> str:
+    between = _path(have, want, source_kind)
     return f"put {', '.join(between)} there" if between else "change the order or leave `chain` out"
 
 
-def _path(have: type, want: type) -> list[str]:
-    """Fewest stages that lead from one kind of record to another."""
+def _path(have: type, want: type, source_kind: str) -> list[str]:
+    """Fewest stages that lead from one kind of record to another, for sources of a kind."""
     reached: dict[type, list[str]] = {have: []}
     waiting = deque([have])
     while waiting:
         here = waiting.popleft()
         for name in STAGES:
             kind = stage_class(name)
-            if kind.takes is here and kind.yields not in reached:
+            if passes(source_kind, name) and kind.takes is here and kind.yields not in reached:
                 reached[kind.yields] = [*reached[here], name]
                 waiting.append(kind.yields)
     return reached.get(want, [])

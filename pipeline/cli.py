@@ -28,6 +28,7 @@ app.add_typer(bench_app, name="bench")
 Dataset = Annotated[str, typer.Argument(help="Folder of the dataset; any fsspec path.")]
 ConfigFile = Annotated[str, typer.Argument(help="YAML file; see configs/.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="key.inner=value over the config; repeat it.")]
+Preset = Annotated[str, typer.Option(help="What a published dataset filters by: a name from configs/presets.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 
 
@@ -63,13 +64,14 @@ def demo(
 
 
 @app.command()
-def plan(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
+def plan(config: ConfigFile, overrides: Overrides = None, preset: Preset = "", as_json: AsJson = False) -> None:
     """Dry run: the checked chain, resources, sources to do and a first estimate. Starts and writes nothing."""
     from pipeline.config import IngestConfig
     from pipeline.plan import make_plan, plan_text
     from schemas.config import load_config
 
-    made = make_plan(load_config(config, IngestConfig, overrides or []))
+    extra = [f"preset={preset}"] if preset else []
+    made = make_plan(load_config(config, IngestConfig, [*(overrides or []), *extra]))
     _print(made, as_json, plan_text(made))
 
 
@@ -79,6 +81,7 @@ def ingest(
     overrides: Overrides = None,
     engine: Annotated[str, typer.Option(help="inline or ray; over the config's engine.kind.")] = "",
     address: Annotated[str, typer.Option(help="Ray cluster to join; over the config's engine.address.")] = "",
+    preset: Preset = "",
     as_json: AsJson = False,
 ) -> None:
     """Turn sources into a dataset. Run it again after a crash or with more sources: it does only what is missing."""
@@ -89,6 +92,7 @@ def ingest(
 
     extra = [f"engine.kind={engine}"] if engine else []
     extra += [f"engine.address={address}"] if address else []
+    extra += [f"preset={preset}"] if preset else []
     job = load_config(config, IngestConfig, [*(overrides or []), *extra])
     report = ingest_shown(job, quiet=as_json)
     _print(report_json(report), as_json, ingest_text(report, job.output))
@@ -141,9 +145,15 @@ def stats(
     as_json: AsJson = False,
 ) -> None:
     """Count and measure what the shards hold, with Beam; writes statistics/ into the dataset."""
+    from dataclasses import asdict
+
+    from pipeline.audit.query import Questions
     from pipeline.audit.statistics import compute_statistics
+    from pipeline.audit.waterfall import ledger_waterfall
 
     found = compute_statistics(dataset, runner=runner, options=option or [], featurize="model.data:feature_rows")
+    with Questions(dataset) as questions:
+        found["waterfall"] = [asdict(fall) for fall in ledger_waterfall(questions)]
     _print(found, as_json, json.dumps(found, ensure_ascii=False, indent=1))
 
 
@@ -162,6 +172,24 @@ def query(
         print(json.dumps(table_rows(table), ensure_ascii=False, indent=1))
     else:
         print_table(table)
+
+
+@app.command()
+def waterfall(
+    dataset: Dataset,
+    preset: Annotated[str, typer.Option(help="One preset, limit by limit; empty: what each would keep.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Show what each stage turned away, and what the limits of published datasets would drop, by the stored scores."""
+    from dataclasses import asdict
+
+    from pipeline.audit.query import Questions
+    from pipeline.audit.waterfall import ledger_waterfall, preset_waterfalls, waterfall_text
+
+    with Questions(dataset) as questions:
+        falls, presets = ledger_waterfall(questions), preset_waterfalls(questions, preset)
+    found = {"stages": [asdict(fall) for fall in falls], "presets": [asdict(fall) for fall in presets]}
+    _print(found, as_json, waterfall_text(falls, presets, gates=bool(preset)))
 
 
 @app.command()
@@ -311,6 +339,25 @@ def bench_track(
     from pipeline.bench_track import bench, bench_text
 
     found = bench(video, rounds=rounds)
+    _print(found, as_json, bench_text(found))
+
+
+@bench_app.command("recovery")
+def bench_recovery(
+    mocap: Annotated[
+        str, typer.Option(help="Motion capture not trained on: folder or file; empty: made-up motions.")
+    ] = "",
+    clips: Annotated[int, typer.Option(help="How many motions are measured by their keypoints.")] = 40,
+    videos: Annotated[int, typer.Option(help="How many motions are filmed, each by a still and a moving camera.")] = 4,
+    optimise: Annotated[int, typer.Option(help="How many of either also go through optimisation alone.")] = 4,
+    page: Annotated[str, typer.Option(help="Folder for a page with tables and pictures; empty: none.")] = "",
+    weights: Annotated[str, typer.Option(help="Lifter weights, .safetensors or .pt; empty: the shipped ones.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Recovered bodies against the truth: from motion capture's keypoints and from films, beside optimisation alone."""
+    from pipeline.bench_recovery import bench, bench_text
+
+    found = bench(mocap=mocap, clips=clips, videos=videos, optimise=optimise, page=page, weights=weights)
     _print(found, as_json, bench_text(found))
 
 

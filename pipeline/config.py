@@ -1,11 +1,13 @@
 """The YAML of an ingest job: sources and output, everything else has a default."""
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from pipeline import __version__
 from pipeline.chain import STAGES, StageSettings
+from pipeline.presets import with_preset
 from schemas.config import Config
 from schemas.dataset import LAYOUT_VERSION, SPLITS
 from schemas.ids import config_digest
@@ -43,6 +45,8 @@ class IngestConfig(Config):
     """Folder of the dataset; any fsspec path."""
     chain: list[str] = list(STAGES)
     """Stages in their order, if not the usual ones."""
+    preset: str = ""
+    """Settings of a published dataset to lie under `stages`: a name from configs/presets; empty: the stages' own."""
     stages: StageSettings = StageSettings()  # type: ignore[valid-type]
     """Settings of each stage."""
     engine: EngineConfig = EngineConfig()
@@ -55,6 +59,11 @@ class IngestConfig(Config):
     """Size at which a new shard begins, bytes."""
     sources_per_commit: int = Field(1, ge=1)
     """Sources that are committed together; more means fewer, larger files."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lay_the_preset_under(cls, value: Any) -> Any:
+        return with_preset(value) if isinstance(value, Mapping) else value
 
     @field_validator("resources")
     @classmethod

@@ -42,7 +42,8 @@ def make_plan(config: IngestConfig) -> dict[str, Any]:
         "sources": {
             "to_do": len(todo.todo),
             "done": len(todo.done),
-            "motion_capture": len(todo.todo) - len(videos),
+            "motion_capture": sum(source.kind == "mocap" for source in todo.todo),
+            "studio": sum(source.kind == "studio" for source in todo.todo),
             "done_under_other_settings": todo.done_otherwise,
             "probed": len(probed),
             "probed_and_rejected": problems,

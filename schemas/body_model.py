@@ -22,6 +22,7 @@ from torch import Tensor
 
 from schemas.errors import HumoError
 from schemas.kinematics import forward_kinematics
+from schemas.plain_pickles import PlainUnpickler
 from schemas.skeleton import COCO_KEYPOINTS, CONTACT_POINTS, NUM_JOINTS, SMPL_PARENTS, joint
 
 _T = TypeVar("_T")
@@ -88,6 +89,22 @@ class PointRig:
         else:
             turned = rotations @ offsets
         return turned.transpose(-1, -2) + self._bones @ joints
+
+    @property
+    def bone_shares(self) -> Float[Tensor, "K 24"]:
+        """How much of each point every joint carries."""
+        return self._bones
+
+    def parts(
+        self, global_rotations: Float[Tensor, "T 24 3 3"], joints: Float[Tensor, "T 24 3"], betas: Float[Tensor, "T 10"]
+    ) -> Float[Tensor, "T K 24 3"]:
+        """What each joint contributes to each point, metres: their sum over joints is `points`.
+
+        Pose correctives, where a body has them, are left out.
+        """
+        offsets = (self._offsets + (betas @ self._directions).unflatten(-1, self._offsets.shape)).unflatten(1, (-1, 3))
+        turned = (global_rotations @ offsets).permute(0, 3, 1, 2)
+        return turned + self._bones[..., None] * joints[:, None]
 
     def _corrections(self, global_rotations: Float[Tensor, "*B 24 3 3"]) -> Float[Tensor, "*B 72 K"]:
         assert self._correctives is not None
@@ -352,8 +369,8 @@ class _SparseColumns(_Stored):
     def array(self) -> np.ndarray:
         stored = vars(self)
         dense = np.zeros(stored.get("_shape") or stored["shape"])
-        columns = np.repeat(np.arange(dense.shape[1]), np.diff(stored["indptr"]))
-        np.add.at(dense, (stored["indices"], columns), stored["data"])
+        columns = np.repeat(np.arange(dense.shape[1]), np.diff(_to_array(stored["indptr"])))
+        np.add.at(dense, (_to_array(stored["indices"]), columns), _to_array(stored["data"]))
         return dense
 
 
@@ -363,8 +380,8 @@ class _SparseRows(_Stored):
     def array(self) -> np.ndarray:
         stored = vars(self)
         dense = np.zeros(stored.get("_shape") or stored["shape"])
-        rows = np.repeat(np.arange(dense.shape[0]), np.diff(stored["indptr"]))
-        np.add.at(dense, (rows, stored["indices"]), stored["data"])
+        rows = np.repeat(np.arange(dense.shape[0]), np.diff(_to_array(stored["indptr"])))
+        np.add.at(dense, (rows, _to_array(stored["indices"])), _to_array(stored["data"]))
         return dense
 
 
@@ -372,37 +389,23 @@ def _to_array(value: Any) -> np.ndarray:
     return value.array() if isinstance(value, _Stored) else np.asarray(value)
 
 
-class _RestrictedUnpickler(pickle.Unpickler):
-    """Reads the few classes that SMPL's pickles hold and refuses everything else, since a pickle can run any code."""
-
-    STAND_INS: dict[tuple[str, str], type] = {
-        ("chumpy.ch", "Ch"): _Chumpy,
-        ("chumpy.reordering", "Select"): _ChumpySelect,
-        ("scipy.sparse.csc", "csc_matrix"): _SparseColumns,
-        ("scipy.sparse._csc", "csc_matrix"): _SparseColumns,
-        ("scipy.sparse.csr", "csr_matrix"): _SparseRows,
-        ("scipy.sparse._csr", "csr_matrix"): _SparseRows,
-    }
-    HARMLESS = (
-        ("copyreg", "_reconstructor"), ("builtins", "object"), ("builtins", "set"), ("collections", "OrderedDict"),
-        ("_codecs", "encode"), ("numpy", "ndarray"), ("numpy", "dtype"), ("numpy.core.multiarray", "_reconstruct"),
-        ("numpy.core.multiarray", "scalar"), ("numpy._core.multiarray", "_reconstruct"),
-        ("numpy._core.multiarray", "scalar"),
-    )  # fmt: skip
-
-    def find_class(self, module: str, name: str) -> Any:
-        module = {"__builtin__": "builtins", "copy_reg": "copyreg"}.get(module, module)
-        if (module, name) in self.STAND_INS:
-            return self.STAND_INS[module, name]
-        if (module, name) in self.HARMLESS:
-            return super().find_class(module.replace("numpy.core", "numpy._core"), name)
-        raise pickle.UnpicklingError(f"it holds {module}.{name}, which no SMPL file needs")
+_STAND_INS: dict[tuple[str, str], Any] = {
+    ("chumpy.ch", "Ch"): _Chumpy,
+    ("chumpy.reordering", "Select"): _ChumpySelect,
+    ("scipy.sparse.csc", "csc_matrix"): _SparseColumns,
+    ("scipy.sparse._csc", "csc_matrix"): _SparseColumns,
+    ("scipy.sparse.csr", "csr_matrix"): _SparseRows,
+    ("scipy.sparse._csr", "csr_matrix"): _SparseRows,
+    ("copyreg", "_reconstructor"): lambda kind, *_: kind.__new__(kind),
+    ("builtins", "object"): object,
+    ("builtins", "set"): set,
+}
+"""What SMPL's pickles hold besides arrays."""
 
 
 def _read_pickle(path: Path, content: bytes) -> dict[str, Any]:
     try:
-        # SMPL's files were written by Python 2, whose strings latin1 carries over byte by byte.
-        stored = _RestrictedUnpickler(io.BytesIO(content), encoding="latin1").load()
+        stored = PlainUnpickler(io.BytesIO(content), _STAND_INS).load()
         if not isinstance(stored, dict):
             raise pickle.UnpicklingError(f"it holds a {type(stored).__name__}, not a dictionary")
         names = ("v_template", "shapedirs", "posedirs", "J_regressor", "weights", "f", "kintree_table")

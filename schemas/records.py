@@ -50,6 +50,8 @@ class Source:
     description: str = ""
     licence: str = "unknown"
     consent: str = "unknown"
+    focal_35mm: float = 0.0
+    """Focal length as on 35 mm film, millimetres, where somebody knows it; 0: ask the file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +92,8 @@ class Video:
     fps: float
     duration_s: float
     has_audio: bool
+    focal_px: float = 0.0
+    """Focal length in pixels of the picture as displayed, where the manifest or the file tells it; 0: not known."""
     transcript: Transcript = field(default_factory=Transcript)
     models: dict[str, str] = field(default_factory=dict)
     """Which models have had a part in it, name -> version; every later step adds its own."""
@@ -125,6 +129,12 @@ class Track:
     keypoints: Float[np.ndarray, "N 17 3"]
     """x, y in source pixels and confidence."""
     models: dict[str, str]
+    camera_turn: Float[np.ndarray, "N 3"] | None = None
+    """Rotation vectors, radians, that take directions in the camera axes (x right, y down, z forward) of the track's first
+    frame to those of each frame; exactly 0 where the camera stands still. None: taken to stand still."""
+    camera_seen: float = 0.0
+    """Share of the shot's frames in which the background told how the camera turns. Where that is too few (a bare wall),
+    `camera_turn` is 0 and this tells that nobody knows."""
 
     @property
     def id(self) -> str:
@@ -141,6 +151,8 @@ class Clip:
     boxes: Float[np.ndarray, "T 4"]
     keypoints: Float[np.ndarray, "T 17 3"]
     """Confidence is 0 where the tracker saw nothing."""
+    camera_turn: Float[np.ndarray, "T 3"] | None = None
+    """As in `Track`, counted from the clip's first frame. None: taken to stand still."""
 
     @property
     def id(self) -> str:

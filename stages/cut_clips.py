@@ -6,11 +6,13 @@ from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Bool, Float
+from scipy.spatial.transform import Rotation
 
 from schemas.curves import runs
 from schemas.records import FPS, Clip, Rejection, Track
 from schemas.skeleton import COCO_KEYPOINTS
 from stages.base import Stage, StageConfig
+from stages.camera_motion import turns_between
 
 _BODY = [index for index, name in enumerate(COCO_KEYPOINTS) if name.split("_")[-1] not in ("nose", "eye", "ear")]
 
@@ -68,6 +70,7 @@ class CutClips(Stage[Track, Clip]):
                     end_s=float(times_s[first] + (last - first) / FPS),
                     boxes=boxes[first:last],
                     keypoints=keypoints[first:last],
+                    camera_turn=_camera_turn(record, times_s[first:last]),
                 )
                 if seconds < limits.min_s:
                     yield self.reject(clip, "clip_too_short", measured=seconds, limit=limits.min_s)
@@ -98,6 +101,13 @@ def _resample(
     ordinary_s = float(np.median(np.diff(source))) if len(source) > 1 else 1 / FPS
     between = (span_s > 1.5 * ordinary_s) & ~at_left & ~at_right
     return times_s, boxes.astype(np.float32), keypoints.astype(np.float32), np.where(between, span_s, 0.0)
+
+
+def _camera_turn(track: Track, times_s: Float[np.ndarray, "T"]) -> Float[np.ndarray, "T 3"] | None:
+    """The camera's turns at the clip's times, from its axes at the first of them."""
+    if track.camera_turn is None or not track.camera_turn.any():
+        return None if track.camera_turn is None else np.zeros((len(times_s), 3), np.float32)
+    return turns_between(track.times_s, Rotation.from_rotvec(track.camera_turn), times_s)
 
 
 def _majority(flags: Bool[np.ndarray, "T"], window: int) -> Bool[np.ndarray, "T"]:

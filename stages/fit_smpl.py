@@ -8,14 +8,15 @@ import torch
 from jaxtyping import Float
 
 from schemas.body_model import BodyModel
-from schemas.devices import torch_threads
+from schemas.devices import choose_device, torch_threads
 from schemas.kinematics import forward_kinematics, start_at_origin
-from schemas.records import Camera, Clip, Footage, Motion, Provenance, Rejection
+from schemas.records import Clip, Footage, Motion, Provenance, Rejection
 from schemas.rotations import matrix_to_axis_angle
 from schemas.skeleton import SMPL_JOINTS, joint, keypoint
 from stages.base import Stage, StageConfig
+from stages.fitting.cameras import camera_in_motion
 from stages.fitting.contacts import find_contacts, ground_height
-from stages.fitting.fit import Fit, Fitter
+from stages.fitting.fit import Fit, Fitter, NoFit
 
 _LIMBS = ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
 _SHOULDERS, _HIPS = ("left_shoulder", "right_shoulder"), ("left_hip", "right_hip")
@@ -24,6 +25,8 @@ _TRUNK = {
     "pelvis": _HIPS, "spine1": _SHOULDERS + _HIPS, "spine2": _SHOULDERS + _HIPS, "spine3": _SHOULDERS + _HIPS,
     "neck": _SHOULDERS, "head": _FACE,
 }  # fmt: skip
+HALVED_M = 0.15
+"""Expected error of a joint at which its confidence is halved."""
 _NEAREST = {"collar": "shoulder", "hand": "wrist", "foot": "ankle"}
 
 
@@ -41,19 +44,27 @@ _WITNESSES = tuple([keypoint(name) for name in _witnesses(joint_name)] for joint
 class FitSmpl(Stage[Clip, Motion]):
     """Recover SMPL in world coordinates from a clip's keypoints.
 
-    The camera is a static pinhole without roll whose focal length is the image's diagonal; its pitch is estimated. The
-    world of the source, to which `Motion.to_source` leads, is the level world of the camera's first frame: origin at the
-    camera's centre, X right in the image, Y up against gravity, Z level and back towards the viewer, metres. The motion's
-    own world differs from it by a turn about Y and a shift.
+    The camera is a pinhole whose focal length the file tells or is the image's diagonal. The optimiser takes it to stand still
+    and level; the lifter lets it roll, turn as the background told, and be carried along. The world of the source, to which
+    `Motion.to_source` leads, is the level world of the camera's first frame: origin at the camera's centre, X right in the
+    image, Y up against gravity, Z level and back towards the viewer, metres. The motion's own world differs from it by a turn
+    about Y and a shift.
     """
 
     class Config(StageConfig):
-        fitter: Literal["optimise", "lift"] = "optimise"
-        """How bodies are found: `optimise` (from keypoints alone, no weights needed) or `lift` (a trained network)."""
+        fitter: Literal["lift", "optimise", "imported"] = "optimise"
+        """How bodies are found: `lift` (a trained network, refined), `optimise` (optimisation alone), or `imported` (results of
+        WHAM, GVHMR, GEM or TRAM, or AMASS-like files)."""
         lifter_weights: str = ""
-        """For `lift`: exported weights (.safetensors) or a training's checkpoint (.pt); empty for shipped ones, if any."""
+        """For `lift`: exported weights (.safetensors) or a finished training's checkpoint (.pt); empty for the shipped ones."""
+        device: str = "auto"
+        """For `lift`: where the network runs; `auto` takes a GPU where there is one."""
+        results: str = ""
+        """For `imported`: folder with a sub-folder or file for each video, named by its source id or its file name."""
+        retarget: bool = False
+        """For `imported`: take results for another body model over onto this one, without the person's shape."""
         coarse_steps: int = 150
-        """Steps of the optimiser on every third frame, for all hypotheses about facing."""
+        """For `optimise`: steps of the optimiser on every third frame, for all hypotheses about facing."""
         fine_steps: int = 100
         """Steps on all frames, for the best hypothesis."""
         body_model: str = ""
@@ -77,7 +88,15 @@ class FitSmpl(Stage[Clip, Motion]):
         if self.config.fitter == "lift":
             from stages.lifting.fitter import LiftFitter
 
-            return LiftFitter(self._body, weights=self.config.lifter_weights or None)
+            device = choose_device(self.config.device)
+            return LiftFitter(self._body, weights=self.config.lifter_weights or None, device=device)
+        if self.config.fitter == "imported":
+            from stages.imported.fitter import ImportFitter
+
+            body_file = self.config.body_model
+            return ImportFitter(
+                self._body, results=self.config.results, body_file=body_file, retarget=self.config.retarget
+            )
         from stages.fitting.optimise import OptimiseFitter
 
         steps = {"coarse_steps": self.config.coarse_steps, "fine_steps": self.config.fine_steps}
@@ -104,7 +123,9 @@ class FitSmpl(Stage[Clip, Motion]):
             outcomes[place] = [self._judge(records[place], fit)]
         return outcomes
 
-    def _judge(self, clip: Clip, fit: Fit) -> Motion | Rejection:
+    def _judge(self, clip: Clip, fit: Fit | NoFit) -> Motion | Rejection:
+        if isinstance(fit, NoFit):
+            return self.reject(clip, fit.reason, fit.detail, measured=fit.measured, limit=fit.limit)
         visible = clip.keypoints[..., 2] >= self.config.min_keypoint_confidence
         error = float(np.median(fit.reprojection[visible]))
         numbers = [fit.rotations, fit.trans, fit.betas, torch.as_tensor(fit.reprojection[visible])]
@@ -121,7 +142,7 @@ class FitSmpl(Stage[Clip, Motion]):
         rest = self._body.rest_joints(fit.betas)
         joints, turns = forward_kinematics(fit.rotations, rest, fit.trans)
         feet = self._contact_rig.points(turns, joints, fit.betas).numpy()
-        ground_m = ground_height(feet)
+        ground_m = ground_height(feet) if fit.ground_m is None else fit.ground_m
         rotations, trans, back = start_at_origin(fit.rotations, fit.trans, rest[joint("pelvis")], ground_m)
         to_source = back.numpy()
         return Motion(
@@ -133,29 +154,26 @@ class FitSmpl(Stage[Clip, Motion]):
                 end_s=clip.end_s,
                 source_fps=video.fps,
             ),
-            footage=Footage(clip=clip, camera=_moved_camera(fit.camera, to_source)),
+            footage=Footage(clip=clip, camera=camera_in_motion(fit.camera, to_source)),
             poses=matrix_to_axis_angle(rotations).numpy().astype(np.float32),
             trans=trans.numpy().astype(np.float32),
             betas=fit.betas.numpy().astype(np.float32),
-            contacts=find_contacts(feet, ground_m),
-            joint_confidence=joint_confidence(clip.keypoints),
+            contacts=find_contacts(feet, ground_m) if fit.contacts is None else fit.contacts,
+            joint_confidence=joint_confidence(clip.keypoints, fit.sigma_m),
             to_source=to_source,
             body_model=self._body.id,
-            models={**track.models, self.name: self._fitter.version},
+            models={**track.models, self.name: f"{self._fitter.version} {fit.source}".rstrip()},
         )
 
 
-def joint_confidence(keypoints: Float[np.ndarray, "T 17 3"]) -> Float[np.ndarray, "T 24"]:
-    """For each joint the mean confidence of the keypoints that tell about it, 0 to 1."""
+def joint_confidence(
+    keypoints: Float[np.ndarray, "T 17 3"], sigma_m: Float[np.ndarray, "T 22"] | None = None
+) -> Float[np.ndarray, "T 24"]:
+    """For each joint the mean confidence of the keypoints that tell about it, 0 to 1; halved where the fitter expects to be
+    `HALVED_M` off."""
     seen = np.clip(np.nan_to_num(keypoints[..., 2]), 0, 1)
-    return np.stack([seen[:, witnesses].mean(-1) for witnesses in _WITNESSES], -1).astype(np.float32)
-
-
-def _moved_camera(camera: Camera, to_source: Float[np.ndarray, "4 4"]) -> Camera:
-    """The same camera in the motion's own world."""
-    turn, shift = to_source[:3, :3], to_source[:3, 3]
-    return Camera(
-        rotation=(camera.rotation @ turn).astype(np.float32),
-        position=((camera.position - shift) @ turn).astype(np.float32),
-        intrinsics=camera.intrinsics.astype(np.float32),
-    )
+    confidence = np.stack([seen[:, witnesses].mean(-1) for witnesses in _WITNESSES], -1)
+    if sigma_m is not None:
+        # Hands err as their wrists do.
+        confidence = confidence / (1 + (sigma_m[:, [*range(22), 20, 21]] / HALVED_M) ** 2)
+    return confidence.astype(np.float32)

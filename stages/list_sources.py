@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
@@ -10,34 +11,57 @@ from typing import Any, Literal
 
 import fsspec
 import pyarrow.parquet as pq
+from pydantic import Field, model_validator
 
 from schemas.config import Config
 from schemas.errors import UsageError
 from schemas.ids import source_id
 from schemas.records import Source
 from stages import mocap
+from stages.focal_length import LONGEST_MM, SHORTEST_MM, plausible
 
 SUFFIXES = {
     "video": {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".flv", ".wmv", ".3gp", ".ogv"},
     "mocap": set(mocap.SUFFIXES),
+    "studio": set(mocap.SUFFIXES),
 }
 """File endings that a folder is searched for; a file or a manifest may name anything."""
 _MANIFEST_SUFFIXES = {".csv", ".jsonl", ".parquet"}
+_GENERATED = "generated"
 _OPTIONAL = ("id", "title", "description", "licence", "consent")
 
 
 class SourceConfig(Config):
     """One entry of `sources`."""
 
-    kind: Literal["video", "mocap"] = "video"
-    """What the files hold."""
+    kind: Literal["video", "mocap", "studio"] = "video"
+    """What the files hold; `studio` is motion capture (or nothing, see `path`) that is filmed on made-up people."""
     path: str
     """A file, a folder (searched with what is below it), a glob, or a manifest (.csv, .jsonl, .parquet) with a column
-    `uri` and, if known, `id`, `title`, `description`, `licence`, `consent`; any fsspec path."""
+    `uri` and, if known, `id`, `title`, `description`, `licence`, `consent`, `focal_35mm`; any fsspec path. For kind studio
+    also `generated`, or `generated:ACTION` for one action of the motion generator."""
+    count: int = Field(1, ge=1)
+    """For `generated`: how many sources, each a film."""
+    seed: int = Field(0, ge=0)
+    """For `generated`: seed of the first source; the others count on from it."""
     licence: str = "unknown"
     """Licence of the files, where a manifest does not say it for each."""
     consent: str = "unknown"
     """What the people shown have agreed to, where a manifest does not say it for each."""
+    focal_35mm: float = 0.0
+    """Focal length of the camera as on 35 mm film, millimetres, where a manifest does not say it for each; 0: what the
+    videos themselves tell, if anything."""
+
+    @model_validator(mode="after")
+    def _only_generated_ones_count(self) -> "SourceConfig":
+        if not self.generated and (self.count, self.seed) != (1, 0):
+            raise ValueError("count and seed belong to kind: studio with path: generated; leave them out")
+        return self
+
+    @property
+    def generated(self) -> bool:
+        """Whether no file stands behind it."""
+        return self.kind == "studio" and self.path.partition(":")[0] == _GENERATED
 
 
 def list_sources(configs: Sequence[SourceConfig]) -> list[Source]:
@@ -58,6 +82,8 @@ def list_sources(configs: Sequence[SourceConfig]) -> list[Source]:
 
 
 def _expand(config: SourceConfig) -> Iterable[Source]:
+    if config.generated:
+        return _made_up(config)
     fs, root = fsspec.core.url_to_fs(config.path)
     if any(sign in config.path for sign in "*?["):
         found = sorted(path for path in fs.glob(root) if fs.isfile(path))
@@ -92,7 +118,49 @@ def _is_folder(fs: Any, root: str, shown: str) -> bool:
 
 def _plain(config: SourceConfig, uri: str) -> Source:
     uri = _local(uri)
-    return Source(id=source_id(uri), uri=uri, kind=config.kind, licence=config.licence, consent=config.consent)
+    return Source(
+        id=_id(config, uri), uri=uri, kind=config.kind, licence=config.licence, consent=config.consent,
+        focal_35mm=_focal_35mm(config.focal_35mm, config.path),
+    )  # fmt: skip
+
+
+def _focal_35mm(value: Any, where: str) -> float:
+    """A focal length as somebody wrote it; 0 where nobody did."""
+    try:
+        number = float(value or 0)
+    except (TypeError, ValueError):
+        number = -1.0
+    if number == 0 or math.isnan(number):
+        return 0.0
+    if not plausible(number):
+        raise UsageError(
+            f"sources: {where}: focal_35mm is {value!r}; give millimetres as on 35 mm film, {SHORTEST_MM:.0f} to "
+            f"{LONGEST_MM:.0f}, or leave it out"
+        )
+    return number
+
+
+def _id(config: SourceConfig, uri: str) -> str:
+    """A file may be listed both as motion capture and to be filmed."""
+    return f"studio-{source_id(uri)}" if config.kind == "studio" else source_id(uri)
+
+
+def _made_up(config: SourceConfig) -> list[Source]:
+    from stages.studio.motions import ACTIONS
+
+    action = config.path.partition(":")[2] or "*"
+    if action not in (*ACTIONS, "*"):
+        raise UsageError(
+            f"sources: {config.path}: no such action; use `generated` for any, or one of {', '.join(ACTIONS)}"
+        )
+    name = "any" if action == "*" else action
+    return [
+        Source(
+            id=f"studio-{name}-{seed:06d}", uri=f"studio:{action}#{seed}", kind=config.kind, licence=config.licence,
+            consent=config.consent,
+        )
+        for seed in range(config.seed, config.seed + config.count)
+    ]  # fmt: skip
 
 
 def _local(uri: str) -> str:
@@ -128,9 +196,10 @@ def _read_manifest(config: SourceConfig) -> list[Source]:
         if "://" not in uri and not uri.startswith(("/", "~")):
             uri = f"{base}/{uri}"
         uri = _local(uri)
-        given = {name: str(row[name]) for name in _OPTIONAL if row.get(name) not in (None, "")}
-        defaults = {"id": source_id(uri), "licence": config.licence, "consent": config.consent}
-        sources.append(Source(**{**defaults, **given, "uri": uri, "kind": config.kind}))
+        given: dict[str, Any] = {name: str(row[name]) for name in _OPTIONAL if row.get(name) not in (None, "")}
+        defaults = {"id": _id(config, uri), "licence": config.licence, "consent": config.consent}
+        focal = _focal_35mm(row.get("focal_35mm") or config.focal_35mm, f"{config.path}, row {number}")
+        sources.append(Source(**{**defaults, **given, "uri": uri, "kind": config.kind}, focal_35mm=focal))
     return sources
 
 

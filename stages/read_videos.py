@@ -14,6 +14,7 @@ from schemas.records import Rejection, Source, Video
 from schemas.storage import stream_sha256
 from stages.base import Stage, StageConfig
 from stages.decoding import open_container, picture_stream, pixel_aspect, upright
+from stages.focal_length import focal_px, read_focal_35mm
 
 
 class ReadVideos(Stage[Source, Video]):
@@ -85,6 +86,7 @@ class ReadVideos(Stage[Source, Video]):
             fps=found.fps,
             duration_s=found.duration_s,
             has_audio=found.has_audio,
+            focal_px=focal_px(record.focal_35mm or found.focal_35mm, found.width, found.height),
             models={"decoder": f"PyAV {av.__version__}"},
         )
 
@@ -98,6 +100,7 @@ class _Found:
     duration_s: float
     announced_s: float
     has_audio: bool
+    focal_35mm: float
 
 
 def _look_through(uri: str) -> _Found | str:
@@ -112,6 +115,7 @@ def _look_through(uri: str) -> _Found | str:
             return "no_frame_decodes"
         announced_s = float(stream.duration * tick) if stream.duration else (container.duration or 0) / 1e6
         has_audio = any(True for _ in container.streams.audio)
+        focal_35mm = read_focal_35mm(uri, container)
     stamps = []
     with open_container(uri) as container:
         stream = picture_stream(container)
@@ -133,4 +137,5 @@ def _look_through(uri: str) -> _Found | str:
         duration_s=float(times_s[-1] - times_s[0] + step_s),
         announced_s=announced_s,
         has_audio=has_audio,
+        focal_35mm=focal_35mm,
     )

@@ -11,11 +11,18 @@
 | visibility | 0 to 1 | mean confidence of the keypoints; 1 for motion capture |
 | max_root_speed | m/s | largest speed of the pelvis |
 | max_joint_speed | rad/s | largest angular speed of a joint against its parent |
+| identity_switches | times | how often the track seems to go over to somebody else; 0 for motion capture |
+| truncation | 0 to 1 | share of frames in which the picture's edge cuts the person off; 0 for motion capture |
+| joint_limits | 0 to 1 | share of frames in which a joint is more than 10 degrees beyond its anatomical limits |
+| physical | body weights | mean push at the pelvis that no contact explains: 0 in steps and in jumps, 1 for who hangs in the air |
 
 A joint's speed is the angle between its rotations in neighbouring frames times 30; its range the largest angle from its
 first rotation. Speed and range enter `dynamic` as mean angles over joints (MotionMillion's filter takes 0.7 to 0.3).
+`stages/scoring/` tells how the last four are found. Whoever sits on a chair, climbs or swings is pushed by what is not in
+the picture of a bare ground: `physical` is great there too, so by default it only turns down what shakes.
 """
 
+import math
 from collections.abc import Iterable
 
 import numpy as np
@@ -29,14 +36,15 @@ from schemas.rotations import axis_angle_to_matrix, matrix_to_axis_angle
 from schemas.skeleton import joint
 from stages.base import Stage, StageConfig
 from stages.fitting.cameras import project
+from stages.scoring.anatomy import share_beyond_limits
+from stages.scoring.physics import implausible_share
+from stages.scoring.tracking import SEEN, identity_switches, truncation
 
 SCORES = (
     "dynamic", "jitter", "foot_slide", "penetration", "float", "reprojection", "visibility", "max_root_speed",
-    "max_joint_speed",
+    "max_joint_speed", "identity_switches", "truncation", "joint_limits", "physical",
 )  # fmt: skip
 """Every sample has exactly these."""
-SEEN = 0.3
-"""Keypoints of at least this confidence count for the reprojection."""
 
 
 class ScoreMotion(Stage[Motion, ScoredMotion]):
@@ -61,6 +69,14 @@ class ScoreMotion(Stage[Motion, ScoredMotion]):
         """Largest `max_root_speed`, m/s."""
         max_joint_speed: float = 60.0
         """Largest `max_joint_speed`, rad/s."""
+        max_identity_switches: float = 0.0
+        """Largest `identity_switches`, times."""
+        max_truncation: float = 1.0
+        """Largest `truncation`, 0 to 1; 0.3 drops people at the picture's edge, whose hidden side is a guess."""
+        max_joint_limits: float = 0.5
+        """Largest `joint_limits`, 0 to 1."""
+        max_physical: float = 2.0
+        """Largest `physical`, body weights; 0.5 drops people in the air, and on chairs and ladders."""
         body_model: str = ""
         """Path of a licensed SMPL file (.npz or .pkl); empty for the shipped body. The body of the motions."""
 
@@ -80,12 +96,11 @@ class ScoreMotion(Stage[Motion, ScoredMotion]):
         wrong = [name for name, value in scores.items() if not np.isfinite(value)]
         if wrong:
             return [self.reject(record, "not_finite", ", ".join(wrong))]
-        for name, value in scores.items():
-            bare = name.removeprefix("max_")
-            low, high = getattr(self.config, f"min_{bare}", None), getattr(self.config, f"max_{bare}", None)
-            if low is not None and value < low:
+        for name, (low, high) in limits_of(self.config).items():
+            value, bare = scores[name], name.removeprefix("max_")
+            if value < low:
                 return [self.reject(record, f"low_{bare}", measured=value, limit=low)]
-            if high is not None and value > high:
+            if value > high:
                 return [self.reject(record, f"high_{bare}", measured=value, limit=high)]
         return [ScoredMotion(motion=record, scores=scores)]
 
@@ -93,7 +108,8 @@ class ScoreMotion(Stage[Motion, ScoredMotion]):
         contact_rig, keypoint_rig = self._rigs
         betas = torch.from_numpy(motion.betas)
         rotations = axis_angle_to_matrix(torch.from_numpy(motion.poses))
-        joints, turns = forward_kinematics(rotations, self._body.rest_joints(betas), torch.from_numpy(motion.trans))
+        rest = self._body.rest_joints(betas)
+        joints, turns = forward_kinematics(rotations, rest, torch.from_numpy(motion.trans))
         feet = contact_rig.points(turns, joints, betas).numpy().astype(np.float64)
         places = joints.numpy().astype(np.float64)
         speed = _angles(rotations[:-1], rotations[1:]) * FPS
@@ -104,8 +120,9 @@ class ScoreMotion(Stage[Motion, ScoredMotion]):
         slides = np.linalg.norm(np.diff(feet[..., [0, 2]], axis=0), axis=-1)[planted]
         jitter = np.linalg.norm(np.diff(places, n=2, axis=0), axis=-1)
         root_speed = np.linalg.norm(np.diff(places[:, joint("pelvis")], axis=0), axis=-1) * FPS
-        reprojection, visibility = 0.0, 1.0
+        reprojection, visibility, switches, cut_off = 0.0, 1.0, 0, 0.0
         if motion.footage is not None:
+            switches, cut_off = identity_switches(motion.footage.clip), truncation(motion.footage.clip)
             points = keypoint_rig.points(turns, joints, betas).numpy()
             reprojection, visibility = _against_image(points, motion.footage)
         scores = {
@@ -118,8 +135,21 @@ class ScoreMotion(Stage[Motion, ScoredMotion]):
             "visibility": visibility,
             "max_root_speed": float(root_speed.max(initial=0.0)),
             "max_joint_speed": float(speed.max(initial=0.0)),
+            "identity_switches": switches,
+            "truncation": cut_off,
+            "joint_limits": share_beyond_limits(rotations),
+            "physical": implausible_share(rotations, places, feet, rest.numpy().astype(np.float64)),
         }
         return {name: float(scores[name]) for name in SCORES}
+
+
+def limits_of(config: "ScoreMotion.Config") -> dict[str, tuple[float, float]]:
+    """Score -> the least and the greatest value that passes, infinite where there is no limit, in the order of the table."""
+
+    def limit(side: str, name: str, without: float) -> float:
+        return float(getattr(config, f"{side}_{name.removeprefix('max_')}", without))
+
+    return {name: (limit("min", name, -math.inf), limit("max", name, math.inf)) for name in SCORES}
 
 
 def _against_image(points: Float[np.ndarray, "T 17 3"], footage: Footage) -> tuple[float, float]:

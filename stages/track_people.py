@@ -1,4 +1,7 @@
-"""Follow every person through a shot: detection frame by frame, then ByteTrack or BoT-SORT fed by hand."""
+"""Follow every person through a shot: detection frame by frame, then ByteTrack or BoT-SORT fed by hand.
+
+The background of the same frames tells how the camera turns.
+"""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -9,8 +12,10 @@ import numpy as np
 
 from schemas.records import Rejection, Shot, Track
 from stages.base import Stage, StageConfig
+from stages.camera_motion import CameraWatch
 from stages.decoding import frames
 from stages.detector import Detections, PoseDetector
+from stages.fitting.cameras import intrinsics_of
 
 
 class TrackPeople(Stage[Shot, Track]):
@@ -60,8 +65,10 @@ class TrackPeople(Stage[Shot, Track]):
         tracker = self._new_tracker(fps)
         sightings: dict[int, list[tuple[float, np.ndarray, np.ndarray]]] = defaultdict(list)
         video = record.video
+        camera = CameraWatch(video.width, intrinsics_of(video))
         try:
             for time_s, image, found in self._look(record):
+                camera.look(time_s, image, found.boxes[found.scores >= self.config.new_track_score])
                 grow = np.array([video.width / image.shape[1], video.height / image.shape[0]], np.float32)
                 for person, index in follow(tracker, found, image):
                     box, keypoints = found.boxes[index] * np.tile(grow, 2), found.keypoints[index] * np.append(grow, 1)
@@ -72,14 +79,18 @@ class TrackPeople(Stage[Shot, Track]):
         if not sightings:
             yield self.reject(record, "no_person_found", measured=0.0, limit=1.0)
         order = sorted(sightings.values(), key=lambda seen: (seen[0][0], seen[0][1][0]))
+        turns = camera.turns()
         for person, seen in enumerate(order):
+            times_s = np.array([time_s for time_s, _, _ in seen])
             track = Track(
                 shot=record,
                 person=person,
-                times_s=np.array([time_s for time_s, _, _ in seen]),
+                times_s=times_s,
                 boxes=np.stack([box for _, box, _ in seen]).astype(np.float32),
                 keypoints=np.stack([keypoints for _, _, keypoints in seen]).astype(np.float32),
                 models={**record.video.models, "detector": self.detector.version, "tracker": self.config.tracker},
+                camera_turn=turns.at(times_s),
+                camera_seen=turns.seen,
             )
             seconds = len(seen) / fps
             if seconds < self.config.min_track_s:

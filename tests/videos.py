@@ -1,5 +1,6 @@
 """Small videos of coloured noise that tests write themselves, whole and broken."""
 
+import struct
 from fractions import Fraction
 from pathlib import Path
 
@@ -53,3 +54,34 @@ def turned(path: Path, source: Path) -> Path:
     content[place : place + len(straight)] = quarter
     path.write_bytes(content)
     return path
+
+
+FOCAL_KEY = "com.apple.quicktime.camera.focal_length.35mm_equivalent"
+
+
+def tagged(path: Path, source: Path, place: str, kind: int, value: bytes, key: str = FOCAL_KEY) -> Path:
+    """A copy of an mp4 whose index ends in `moov`, with one QuickTime item in its `moov` or its first `trak`.
+
+    `kind` is the value's type: 1 UTF-8, 21 signed and 22 unsigned integer, 23 float, 24 double.
+    """
+    entry = struct.pack(">I4s", 8 + len(key), b"mdta") + key.encode()
+    data = _box(b"data", struct.pack(">II", kind, 0) + value)
+    meta = _box(
+        b"meta",
+        _box(b"hdlr", bytes(8) + b"mdta" + bytes(13))
+        + _box(b"keys", struct.pack(">II", 0, 1) + entry)
+        + _box(b"ilst", _box(struct.pack(">I", 1), data)),
+    )
+    content = bytearray(source.read_bytes())
+    starts = {name: content.index(name) - 4 for name in (b"moov", b"trak")}
+    inside = starts[place.encode()]
+    end = inside + int.from_bytes(content[inside : inside + 4], "big")
+    content[end:end] = meta
+    for start in {starts[b"moov"], inside}:
+        content[start : start + 4] = (int.from_bytes(content[start : start + 4], "big") + len(meta)).to_bytes(4, "big")
+    path.write_bytes(content)
+    return path
+
+
+def _box(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I4s", 8 + len(content), kind) + content

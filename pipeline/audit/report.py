@@ -2,12 +2,14 @@
 
 import json
 import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from pipeline.audit import pages
 from pipeline.audit.query import Questions
 from pipeline.audit.statistics import STATISTICS
+from pipeline.audit.waterfall import ledger_waterfall, preset_waterfalls
 from schemas.dataset import DatasetDescription, read_description, read_tombstones
 from schemas.sample import MEMBERS
 from schemas.shards import read_samples
@@ -23,13 +25,10 @@ _SECONDS_SHOWN = 6.0
 _UNITS = {
     "seconds": "seconds", "jitter": "m/frame²", "foot_slide": "m/frame", "penetration": "m", "float": "m",
     "reprojection": "box heights", "visibility": "0 to 1", "max_root_speed": "m/s", "max_joint_speed": "rad/s",
+    "identity_switches": "times", "truncation": "share of frames", "joint_limits": "share of frames",
+    "physical": "body weights",
 }  # fmt: skip
 """Of the length and the scores; `stages/score_motion.py` says what each means."""
-_STAGES = (
-    "list_sources", "read_videos", "read_mocap", "transcribe", "keep_human_text", "split_shots", "track_people",
-    "cut_clips", "fit_smpl", "score_motion", "write_captions", "write_instructions", "encode_clip",
-)  # fmt: skip
-"""The order in which the chain asks; stages that it does not know come last."""
 
 
 def write_report(dataset: str, out: str | Path | None = None) -> str:
@@ -82,6 +81,7 @@ def _context(storage: Storage, description: DatasetDescription, questions: Quest
         "accepted": accepted,
         "rejected": rejected,
         "stages": _waterfall(questions, accepted + rejected),
+        "presets": _presets(questions),
         "plots": _plots(questions, live, total["n"]),
         "kinds": kinds[:MAX_ROWS],
         "more_kinds": max(0, len(kinds) - MAX_ROWS),
@@ -114,22 +114,31 @@ def _ranked(questions: Questions, live: str, column: str, total: int) -> list[di
 
 def _waterfall(questions: Questions, decisions: int) -> list[dict[str, Any]]:
     """Stages in the chain's order: what they turned away, for which reasons, and what was left after them."""
-    rows = questions.rows(
-        "SELECT stage, reason, count(*) AS count, median(measured) FILTER (isfinite(measured)) AS measured,"
-        ' median("limit") FILTER (isfinite("limit")) AS "limit"'
-        " FROM ledger WHERE outcome = 'rejected' GROUP BY stage, reason ORDER BY count DESC, reason"
-    )
-    order = {name: index for index, name in enumerate(_STAGES)}
-    names = sorted({row["stage"] for row in rows}, key=lambda name: (order.get(name, len(order)), name))
-    left, stages = decisions, []
-    for name in names:
-        reasons = [{**row, "share": row["count"] / decisions} for row in rows if row["stage"] == name]
-        count = sum(reason["count"] for reason in reasons)
-        left -= count
-        stages.append(
-            {"name": name, "count": count, "lost": count / decisions, "kept": left / decisions, "reasons": reasons}
-        )
-    return stages
+    return [
+        {
+            "name": fall.stage, "came": fall.came, "went": fall.went, "count": fall.came - fall.went,
+            "lost": (fall.came - fall.went) / decisions, "kept": fall.went / decisions,
+            "reasons": [{**asdict(reason), "share": reason.count / decisions} for reason in fall.reasons],
+        }
+        for fall in ledger_waterfall(questions)
+    ]  # fmt: skip
+
+
+def _presets(questions: Questions) -> list[dict[str, Any]]:
+    """What each preset would keep, and its gates that would drop something."""
+    falls = preset_waterfalls(questions)
+    return [
+        {
+            "name": fall.preset, "samples": fall.samples, "kept": fall.kept, "hours": fall.kept_hours,
+            "share": fall.kept / max(fall.samples, 1), "not_judged": fall.not_judged,
+            "gates": [
+                {**asdict(gate), "count": gate.came - gate.went, "share": (gate.came - gate.went) / max(fall.samples, 1)}
+                for gate in fall.gates
+                if gate.alone
+            ],
+        }
+        for fall in falls
+    ]  # fmt: skip
 
 
 def _plots(questions: Questions, live: str, total: int) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from schemas.records import Camera
+from schemas.records import Camera, Video
 
 MIN_DEPTH_M = 0.05
 """Points nearer than this, or behind the camera, are projected as if they stood here."""
@@ -22,6 +22,14 @@ def guess_intrinsics(width_px: int, height_px: int) -> Float[np.ndarray, "4"]:
     """fx, fy, cx, cy where nothing is known: a focal length of the image's diagonal (about 53 degrees of view across it)."""
     focal_px = math.hypot(width_px, height_px)
     return np.array([focal_px, focal_px, width_px / 2, height_px / 2], np.float32)
+
+
+def intrinsics_of(video: Video) -> Float[np.ndarray, "4"]:
+    """fx, fy, cx, cy of a video: by the focal length that its file tells, else guessed."""
+    intrinsics = guess_intrinsics(video.width, video.height)
+    if video.focal_px > 0:
+        intrinsics[:2] = video.focal_px
+    return intrinsics
 
 
 def level_to_camera(pitch_rad: Float[Tensor, "*B"]) -> Float[Tensor, "*B 3 3"]:
@@ -36,3 +44,13 @@ def project(points: Float[np.ndarray, "T K 3"], camera: Camera) -> Float[np.ndar
     seen = np.einsum("tij,tkj->tki", camera.rotation, points - camera.position[:, None])
     focal, centre = camera.intrinsics[:2], camera.intrinsics[2:]
     return seen[..., :2] / np.maximum(seen[..., 2:], MIN_DEPTH_M) * focal + centre
+
+
+def camera_in_motion(camera: Camera, to_source: Float[np.ndarray, "4 4"]) -> Camera:
+    """A camera of the source's world in a motion's own world, from which `to_source` leads there."""
+    turn, shift = to_source[:3, :3], to_source[:3, 3]
+    return Camera(
+        rotation=(camera.rotation @ turn).astype(np.float32),
+        position=((camera.position - shift) @ turn).astype(np.float32),
+        intrinsics=camera.intrinsics.astype(np.float32),
+    )

@@ -1,11 +1,12 @@
 """What a fitter is and what it hands back, so that an optimiser or a network can stand behind the same stage."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from schemas.records import Camera, Clip
@@ -22,6 +23,24 @@ class Fit:
     camera: Camera
     reprojection: Float[np.ndarray, "T 17"]
     """Distance of each projected keypoint from the one seen, in box heights."""
+    contacts: UInt8[np.ndarray, "T 4"] | None = None
+    """1 where left heel, left toe, right heel, right toe stand on the ground; None: to be found from how they move."""
+    ground_m: float | None = None
+    """Height of the ground in the level world; None: to be found."""
+    sigma_m: Float[np.ndarray, "T 22"] | None = None
+    """Expected error of each joint but the hands relative to the pelvis; None: not known."""
+    source: str = ""
+    """Where it comes from, if that differs from clip to clip; noted with the fitter's version."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoFit:
+    """Why there is no body for a clip; it becomes the clip's rejection. NaN where the reason has no number."""
+
+    reason: str
+    detail: str = ""
+    measured: float = math.nan
+    limit: float = math.nan
 
 
 @runtime_checkable
@@ -31,6 +50,6 @@ class Fitter(Protocol):
     version: str
     """Name and version, noted with every motion."""
 
-    def fit(self, clips: Sequence[Clip]) -> list[Fit]:
-        """One fit a clip, in order."""
+    def fit(self, clips: Sequence[Clip]) -> Sequence[Fit | NoFit]:
+        """One fit a clip, or why there is none, in order."""
         ...

@@ -1,5 +1,7 @@
-"""Windows of motion, made more varied than the recordings: other speeds, mirror images, other arms, small changes of pose."""
+"""Windows of motion, made more varied than the recordings: other speeds, mirror images, upper bodies on other legs, other
+arms, kicks, leaning, small changes of pose."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +20,25 @@ _SHAKE = {"neck": 0.15, "head": 0.18, "collar": 0.08, "shoulder": 0.22, "elbow":
 """Deviation of the added rotation, radians."""
 _KEY_POSES = 4
 _ARM = tuple(joint(f"left_{name}") for name in ("shoulder", "elbow", "wrist"))
+_LEG = tuple(joint(f"left_{name}") for name in ("hip", "knee", "ankle"))
+_LEGS = {"pelvis", "hip", "knee", "ankle", "foot"}
+_UPPER = [place for place, name in enumerate(SMPL_JOINTS) if name.split("_")[-1] not in _LEGS]
+_LEAN_RAD = 0.1
+"""Deviation of a lean of the whole body."""
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Of the windows in which something is changed."""
+
+    gestures: float = 0.0
+    """The arms do something made up."""
+    kicks: float = 0.0
+    """A leg does."""
+    recombined: float = 0.0
+    """The upper body is another window's."""
+    perturbed: float = 0.0
+    """All joints are turned a little, smoothly, and the whole leans."""
 
 
 @dataclass(frozen=True)
@@ -60,33 +81,51 @@ def mirror(windows: Windows, which: Bool[Tensor, "N"]) -> Windows:
     return Windows(rotations, torch.where(which[:, None, None], windows.pelvis * flip, windows.pelvis), windows.valid)
 
 
-def vary(windows: Windows, gesture_share: float, shake_share: float, generator: torch.Generator) -> Windows:
-    """In some windows arms that do something else; in some, every joint turned a little and slowly."""
-    rotations = _with_gestures(windows.rotations, gesture_share, generator)
-    n, frames = rotations.shape[:2]
+def vary(windows: Windows, shares: Shares, generator: torch.Generator) -> Windows:
+    """In some windows the upper body of another, arms or a leg that do something else; in some every joint turned a little."""
+    n, frames = windows.pelvis.shape[:2]
+    rotations = windows.rotations.clone()
+    other = chance(shares.recombined, (n,), generator)[:, None, None, None, None]
+    order = torch.randperm(n, generator=generator, device=rotations.device)
+    rotations[:, :, _UPPER] = torch.where(other, rotations[order][:, :, _UPPER], rotations[:, :, _UPPER])
+    rotations = _with_limbs(rotations, shares.gestures, _ARM, _arm_path, 0.6, generator)
+    rotations = _with_limbs(rotations, shares.kicks, _LEG, _leg_path, 0.0, generator)
     deviation = torch.tensor([_SHAKE[name.split("_")[-1]] for name in SMPL_JOINTS], device=rotations.device)
-    amount = chance(shake_share, (n,), generator) * uniform(0.2, 1.3, (n,), generator)
+    shaken = chance(shares.perturbed, (n,), generator)
+    amount = shaken * uniform(0.2, 1.3, (n,), generator)
     turns = smooth_curves((n, 24, 3), frames, 5, generator).permute(0, 3, 1, 2)
     turns = turns * deviation[:, None] * amount[:, None, None, None]
-    return Windows(rotations @ axis_angle_to_matrix(turns), windows.pelvis, windows.valid)
+    rotations = rotations @ axis_angle_to_matrix(turns)
+    lean = (
+        smooth_curves((n, 3), frames, 3, generator).transpose(1, 2)
+        * rotations.new_tensor([_LEAN_RAD, 0.0, _LEAN_RAD])
+        * shaken[:, None, None]
+    )
+    rotations[:, :, 0] = axis_angle_to_matrix(lean) @ rotations[:, :, 0]
+    return Windows(rotations, windows.pelvis, windows.valid)
 
 
-def _with_gestures(
-    rotations: Float[Tensor, "N T 24 3 3"], share: float, generator: torch.Generator
+def _with_limbs(
+    rotations: Float[Tensor, "N T 24 3 3"],
+    share: float,
+    limb: tuple[int, ...],
+    draw_path: Callable[[int, int, torch.Generator], Tensor],
+    both_share: float,
+    generator: torch.Generator,
 ) -> Float[Tensor, "N T 24 3 3"]:
-    """Arms that go through random poses, wave, or do both alike; blended in and out where the recording has its own."""
+    """Limbs that go their own way, one or both, both alike or not; blended in and out where the recording has its own."""
     n, frames = rotations.shape[:2]
     flip = torch.diag(rotations.new_tensor([-1.0, 1.0, 1.0]))
-    left, right = _arm_path(n, frames, generator), _arm_path(n, frames, generator)
+    left, right = draw_path(n, frames, generator), draw_path(n, frames, generator)
     alike = chance(0.35, (n,), generator)[:, None, None, None, None]
     right = torch.where(alike, left, right)
     chosen = chance(share, (n,), generator)
-    both = chance(0.6, (n,), generator)
+    both = chance(both_share, (n,), generator)
     leftwards = chance(0.5, (n,), generator)
     whole = chance(0.5, (n, 1), generator)
     rotations = rotations.clone()
     for path, mirrored, acts in ((left, False, both | leftwards), (right, True, both | ~leftwards)):
-        places = [joint(SMPL_JOINTS[j].replace("left", "right")) if mirrored else j for j in _ARM]
+        places = [joint(SMPL_JOINTS[j].replace("left", "right")) if mirrored else j for j in limb]
         path = flip @ path @ flip if mirrored else path
         envelope = (smooth_curves((n,), frames, 4, generator) * 4 + 1.5).sigmoid()
         envelope = torch.where(whole, 1.0, envelope) * (chosen & acts)[:, None]
@@ -95,6 +134,37 @@ def _with_gestures(
         )
         rotations[:, :, places] = matrix_from_6d(mixed)
     return rotations
+
+
+def _leg_path(n: int, frames: int, generator: torch.Generator) -> Float[Tensor, "N T 3 3 3"]:
+    """Local rotations of a left hip, knee and ankle: lifted, kicked forwards, sideways or back, held, put down.
+
+    In the rest pose the leg points down; turning it by a negative angle about X brings it to the front, by a positive one
+    about Z outwards, and a positive one about X bends the knee.
+    """
+    shape = (n, _KEY_POSES)
+    low = chance(0.4, shape, generator)
+    forward = torch.where(low, uniform(-0.3, 0.4, shape, generator), uniform(-0.7, 1.8, shape, generator))
+    outward = torch.where(low, uniform(-0.05, 0.2, shape, generator), uniform(-0.2, 0.9, shape, generator))
+    twist = 0.35 * normal(shape, generator)
+    bend = torch.where(low, 0.4, 2.2) * uniform(0.0, 1.0, shape, generator) ** 1.5
+    forward, outward, twist, bend = _between(torch.stack([forward, outward, twist, bend], -1), frames).unbind(-1)
+    zero = torch.zeros_like(bend)
+    about_x = axis_angle_to_matrix(torch.stack([-forward, zero, zero], -1))
+    about_z = axis_angle_to_matrix(torch.stack([zero, zero, outward], -1))
+    about_y = axis_angle_to_matrix(torch.stack([zero, twist, zero], -1))
+    knee = axis_angle_to_matrix(torch.stack([bend, zero, zero], -1))
+    ankle = smooth_curves((n, 3), frames, 4, generator).transpose(1, 2) * 0.2
+    return torch.stack([about_z @ about_x @ about_y, knee, axis_angle_to_matrix(ankle)], 2)
+
+
+def _between(values: Float[Tensor, "N P C"], frames: int) -> Float[Tensor, "N T C"]:
+    """From one key to the next with rests at the keys."""
+    t = torch.linspace(0, values.shape[1] - 1, frames, device=values.device)
+    low = t.floor().long().clamp(max=values.shape[1] - 2)
+    ease = t - low
+    ease = (ease * ease * (3 - 2 * ease))[:, None]
+    return torch.lerp(values[:, low], values[:, low + 1], ease)
 
 
 def _arm_path(n: int, frames: int, generator: torch.Generator) -> Float[Tensor, "N T 3 3 3"]:
@@ -114,11 +184,7 @@ def _arm_path(n: int, frames: int, generator: torch.Generator) -> Float[Tensor, 
     for i in range(1, _KEY_POSES):
         held.append(torch.where(hold[:, i - 1, None], held[-1], values[:, i]))
     values = torch.stack(held, 1)
-    t = torch.linspace(0, _KEY_POSES - 1, frames, device=values.device)
-    low = t.floor().long().clamp(max=_KEY_POSES - 2)
-    ease = t - low
-    ease = (ease * ease * (3 - 2 * ease))[:, None]
-    path = torch.lerp(values[:, low], values[:, low + 1], ease)
+    path = _between(values, frames)
 
     rate = uniform(0.8, 3.0, (n, 1, 1), generator)
     seconds = torch.arange(frames, device=values.device)[None, :, None] / 30

@@ -6,6 +6,7 @@ bank = join(read_folder("mocap/cmu"), make_studio(seeds=range(20)))
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from schemas.body_model import BodyModel
 from schemas.errors import HumoError
+from schemas.records import FPS
 from schemas.rotations import axis_angle_to_matrix, matrix_to_axis_angle
 from schemas.skeleton import joint
 from stages.studio.motions import ACTIONS, generate
@@ -24,6 +26,7 @@ _PELVIS_CHILDREN = tuple(joint(name) for name in ("left_hip", "right_hip", "spin
 _UPRIGHT = 0.9
 """Cosine between the pelvis' up and the world's."""
 _MIN_FRAMES = 20
+_FLIP_RADPS = 25.0
 
 
 @dataclass(frozen=True)
@@ -175,4 +178,13 @@ def _read(paths: Sequence[Path], body: BodyModel) -> Iterable[tuple[str, Tensor,
     rest = body.rest_joints(torch.zeros(10))[PELVIS]
     for path in paths:
         motion = read_motion(path, body=body)
-        yield f"{path.parent.name}/{path.stem}", motion.rotations, motion.trans + rest
+        for number, frames in enumerate(_without_flips(motion.rotations[:, PELVIS])):
+            name = f"{path.parent.name}/{path.stem}" + (f"-{number}" if number else "")
+            yield name, motion.rotations[frames], motion.trans[frames] + rest
+
+
+def _without_flips(root: Float[Tensor, "T 3 3"]) -> list[slice]:
+    """Stretches between frames in which a recording's pelvis turns faster than anybody can."""
+    speed = matrix_to_axis_angle(root[:-1].mT @ root[1:]).norm(dim=-1) * FPS
+    cuts = [0, *((speed > _FLIP_RADPS).nonzero()[:, 0] + 1).tolist(), len(root)]
+    return [slice(begin, end) for begin, end in pairwise(cuts) if end > begin]

@@ -11,7 +11,7 @@ from schemas.kinematics import forward_kinematics
 from schemas.records import FPS
 from schemas.rotations import heading_rad, yaw_matrix
 from schemas.skeleton import joint
-from stages.lifting.augment import Windows, draw_windows, mirror, vary
+from stages.lifting.augment import Shares, Windows, draw_windows, mirror, vary
 from stages.lifting.bank import Bank
 from stages.lifting.cameras import draw_cameras
 from stages.lifting.draw import chance, normal
@@ -73,7 +73,8 @@ def draw_examples(
     """Windows of the bank with everything varied."""
     windows = draw_windows(bank, count, frames, (augmentation.slowest, augmentation.fastest), generator)
     windows = mirror(windows, chance(0.5, (count,), generator))
-    windows = vary(windows, augmentation.gestures, augmentation.perturbed, generator)
+    names = ("gestures", "kicks", "recombined", "perturbed")
+    windows = vary(windows, Shares(**{name: getattr(augmentation, name) for name in names}), generator)
     betas = normal((count, 10), generator).clamp(-2.5, 2.5) * augmentation.shape_spread
     amounts = NoiseAmounts(strength=augmentation.noise)
     return film(windows, betas, rigs, augmentation.moving_cameras, amounts, augmentation.focal_error, generator)

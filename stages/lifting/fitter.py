@@ -2,38 +2,66 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from schemas.body_model import BodyModel
 from schemas.errors import HumoError
 from schemas.kinematics import forward_kinematics
-from schemas.records import Camera, Clip
-from schemas.rotations import heading_rad, yaw_matrix
+from schemas.records import Camera, Clip, Track, Video
+from schemas.rotations import axis_angle_to_matrix, heading_rad, matrix_from_6d, yaw_matrix
 from schemas.skeleton import joint
-from stages.fitting.cameras import guess_intrinsics, project
+from stages.fitting.cameras import intrinsics_of, project
+from stages.fitting.contacts import find_contacts, ground_height
+from stages.fitting.feet import find_planted, level_turn, plant_feet
 from stages.fitting.fit import Fit
 from stages.fitting.start import cleaned
 from stages.lifting.examples import Rigs
-from stages.lifting.features import Observation, find_boxes, make_features
-from stages.lifting.losses import Bodies, make_bodies, pelvis_in_camera
+from stages.lifting.features import Boxes, Observation, find_boxes, make_features
+from stages.lifting.losses import make_bodies, pelvis_in_camera
 from stages.lifting.network import Lifted, Lifter, NetworkConfig
+from stages.lifting.refine import NUM_TURNS, Pose, RefineSettings, refine, without_jitter
 from stages.lifting.trajectory import Certainty, solve_path
 
 SHIPPED_WEIGHTS = Path(__file__).parent / "data" / "lifter.safetensors"
 _PELVIS = joint("pelvis")
+_PRECISION = "errors.precision"
+_FRAMES_TOGETHER = 20_000
+"""Frames of one call on a GPU."""
+_STILL_CHANCE = 0.9
+"""That a point stands which is slow and low on the path as it was found at first."""
+_TRACKS_KEPT = 256
+"""Shapes of tracks that are remembered."""
+
+
+@dataclass(frozen=True)
+class Sight:
+    """A person over T frames of a camera that is calibrated."""
+
+    rays: Float[Tensor, "T 17 2"]
+    """Of the keypoints (see `stages.lifting.features`)."""
+    confidence: Float[Tensor, "T 17"]
+    turn: Float[Tensor, "T 3 3"] | None = None
+    """The camera's rotation from the frame before to each; None while it stands still."""
+
+    def observation(self, device: torch.device) -> Observation:
+        """As the network's features are made from."""
+        frames = len(self.rays)
+        turn = torch.eye(3).expand(frames, 3, 3) if self.turn is None else self.turn
+        valid = torch.ones(1, frames, dtype=torch.bool)
+        return Observation(*(value.to(device) for value in (self.rays[None], self.confidence[None], turn[None], valid)))
 
 
 @dataclass(frozen=True)
 class Lift:
-    """A body over T frames in the level world of the camera, whose origin is the camera's centre."""
+    """A body over T frames in the level world of the camera's first frame, whose origin is the camera's centre then."""
 
     rotations: Float[Tensor, "T 24 3 3"]
     """Local; the root's is its orientation in the level world."""
@@ -41,14 +69,30 @@ class Lift:
     betas: Float[Tensor, "10"]
     to_camera: Float[Tensor, "T 3 3"]
     """Level world to camera axes; the same in all frames while the camera stands still."""
+    camera: Float[Tensor, "T 3"]
+    """The camera's place in the level world; the origin in all frames while it stands still."""
     contacts: Float[Tensor, "T 4"]
     """Chance that left heel, left toe, right heel, right toe stand on the ground."""
     sigma_m: Float[Tensor, "T 22"]
     """Expected error of each joint but the hands relative to the pelvis, metres."""
+    ground_m: float
+    """Height of the ground."""
 
 
-def load_weights(path: str | Path | None = None) -> tuple[Lifter, int, str]:
-    """Network, window and version from exported weights (.safetensors), a training's checkpoint (.pt), or the shipped ones.
+@dataclass(frozen=True)
+class Weights:
+    """A trained lifter."""
+
+    model: Lifter
+    window: int
+    """Frames that it looks at together."""
+    precision: Float[Tensor, "48 48"] | None
+    """Inverse covariance of its errors (`stages.lifting.refine`); a training writes it at its end."""
+    version: str
+
+
+def load_weights(path: str | Path | None = None) -> Weights:
+    """From exported weights (.safetensors), a training's checkpoint (.pt), or the shipped ones.
 
     Raises HumoError for a file that is missing or holds something else.
     """
@@ -59,41 +103,51 @@ def load_weights(path: str | Path | None = None) -> tuple[Lifter, int, str]:
         if path.suffix == ".pt":
             state = torch.load(path, map_location="cpu", weights_only=True)
             shape, window, weights = state["network"], state["window"], state["average"]
+            precision = state.get("precision")
         else:
             from safetensors import safe_open
 
             with safe_open(path, framework="pt") as file:
                 about = json.loads(file.metadata()["about"])
                 weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
-            shape, window = about["network"], about["window"]
+            shape, window, precision = about["network"], about["window"], weights.pop(_PRECISION)
         model = Lifter(NetworkConfig.model_validate(shape))
         model.load_state_dict(weights)
+        numbers = [*weights.values(), *([] if precision is None else [precision])]
+        if not all(bool(value.isfinite().all()) for value in numbers):
+            raise ValueError("some weights are not finite")
+        if precision is not None and precision.shape != (NUM_TURNS, NUM_TURNS):
+            raise ValueError(f"its errors' precision is {tuple(precision.shape)}, not {NUM_TURNS} by {NUM_TURNS}")
     except Exception as error:
         raise HumoError(
             f"{path}: holds no lifter ({type(error).__name__}: {error}); train it again, or leave it out for the shipped one"
         ) from error
-    return model.eval(), int(window), f"lifter {hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
+    return Weights(model.eval(), int(window), precision, f"lifter {hashlib.sha256(path.read_bytes()).hexdigest()[:12]}")
 
 
 def export(checkpoint: str | Path, path: str | Path = SHIPPED_WEIGHTS) -> None:
-    """The averaged weights of a checkpoint in half precision, with the shape of the network and the config of the training."""
+    """The averaged weights of a finished training in half precision, with the shape of the network, the config of the
+    training and the precision of its errors."""
     from safetensors.torch import save_file
 
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    if "precision" not in state:
+        raise HumoError(f"{checkpoint}: its training has not ended; run the command again, it goes on where it stopped")
     config = {**state["config"], "mocap": [Path(folder).name for folder in state["config"]["mocap"]]}
     about: dict[str, Any] = {
         "network": state["network"], "window": state["window"], "steps": state["step"], "training": config
     }  # fmt: skip
     weights = {name: value.half().contiguous() for name, value in state["average"].items()}
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    save_file(weights, path, {"about": json.dumps(about, sort_keys=True)})
+    save_file(
+        {**weights, _PRECISION: state["precision"].contiguous()}, path, {"about": json.dumps(about, sort_keys=True)}
+    )
 
 
 class LiftFitter:
-    """The learned fitter: about 3,000 frames a second and thread.
+    """The learned fitter: network, refinement, path over the ground, planted feet.
 
-    Each clip goes through the network alone, so that its bits depend on no other clip. Cameras are taken to stand still
-    unless `lift` is told how they turn.
+    Each clip of a call is fitted as if it were alone. All clips of a track get one shape, from the track.
     """
 
     def __init__(
@@ -102,132 +156,274 @@ class LiftFitter:
         *,
         weights: str | Path | None = None,
         mirror: bool = True,
+        refinement: RefineSettings | None = RefineSettings(),  # noqa: B008
         device: torch.device | str = "cpu",
         certainty: Certainty | None = None,
     ) -> None:
-        """`mirror`: also look at the mirror image and average, which takes twice as long and errs less."""
-        self.model, self.window, self.version = load_weights(weights)
-        self.model.to(device)
+        """`mirror`: also look at the mirror image and average, which takes twice as long and errs less. `refinement`: None
+        leaves the body as the network has it and feet where they slide."""
+        loaded = load_weights(weights)
+        if refinement is not None and loaded.precision is None:
+            raise HumoError(
+                f"{weights}: a training that has not ended; run its command again to end it, or use it without refinement"
+            )
+        self.model, self.window, self.version = loaded.model.to(device), loaded.window, loaded.version
+        self.precision = torch.zeros(0) if loaded.precision is None else loaded.precision.to(device)
         self.device = torch.device(device)
         self.rigs = Rigs.of(body, device)
-        self._keypoint_rig = body.keypoint_rig()
+        self.on_cpu = Rigs.of(body)
         self.body = body
         self.mirror = mirror
+        self.refinement = refinement
         self.certainty = certainty or Certainty()
+        self._shapes: dict[str, Tensor] = {}
 
     def fit(self, clips: Sequence[Clip]) -> list[Fit]:
         """One fit a clip, in order."""
-        return [self._fit_one(clip) for clip in clips]
+        fits = []
+        for group in _groups(clips, 1 if self.device.type == "cpu" else _FRAMES_TOGETHER):
+            sights = [_sight(clip) for clip in group]
+            shapes = [self._shape_of(clip.track) for clip in group]
+            lifts = self.lift(sights, shapes)
+            fits += [self._to_fit(clip, lift) for clip, lift in zip(group, lifts, strict=True)]
+        return fits
 
-    def _fit_one(self, clip: Clip) -> Fit:
-        video = clip.track.shot.video
-        intrinsics = guess_intrinsics(video.width, video.height)
-        keypoints = cleaned(clip.keypoints)
-        rays = torch.from_numpy((keypoints[..., :2] - intrinsics[2:]) / intrinsics[:2]).float()
-        lift = self.lift(rays, torch.from_numpy(keypoints[..., 2]).float())
-        frames = len(keypoints)
-        camera = Camera(
-            rotation=lift.to_camera.numpy(), position=np.zeros((frames, 3), np.float32), intrinsics=intrinsics
-        )
-        points = self._keypoints(lift).numpy()
+    def _to_fit(self, clip: Clip, lift: Lift) -> Fit:
+        intrinsics = intrinsics_of(clip.track.shot.video)
+        camera = Camera(rotation=lift.to_camera.numpy(), position=lift.camera.numpy(), intrinsics=intrinsics)
+        joints, turns = forward_kinematics(lift.rotations, self.body.rest_joints(lift.betas), lift.trans)
+        points = self.on_cpu.keypoints.points(turns, joints, lift.betas).numpy()
         heights = np.maximum(clip.boxes[:, 3] - clip.boxes[:, 1], 1.0)
-        apart = np.linalg.norm(project(points, camera) - keypoints[..., :2], axis=-1) / heights[:, None]
-        return Fit(rotations=lift.rotations, trans=lift.trans, betas=lift.betas, camera=camera, reprojection=apart)
+        apart = np.linalg.norm(project(points, camera) - cleaned(clip.keypoints)[..., :2], axis=-1) / heights[:, None]
+        return Fit(
+            rotations=lift.rotations, trans=lift.trans, betas=lift.betas, camera=camera, reprojection=apart,
+            contacts=find_planted(lift.contacts.numpy()).astype(np.uint8), ground_m=lift.ground_m,
+            sigma_m=lift.sigma_m.numpy(),
+        )  # fmt: skip
 
     @torch.inference_mode()
-    def lift(
-        self,
-        rays: Float[Tensor, "T 17 2"],
-        confidence: Float[Tensor, "T 17"],
-        turn: Float[Tensor, "T 3 3"] | None = None,
-    ) -> Lift:
-        """A body from keypoints as rays (see `stages.lifting.features`). `turn` is the camera's rotation from frame to frame,
-        without it the camera stands still."""
-        frames = len(rays)
-        still = turn is None
-        turn = torch.eye(3).expand(frames, 3, 3) if turn is None else turn
-        seen = Observation(
-            rays[None].to(self.device),
-            confidence[None].to(self.device),
-            turn[None].to(self.device),
-            torch.ones(1, frames, dtype=torch.bool, device=self.device),
-        )
-        boxes = find_boxes(seen)
-        lifted = self._run(make_features(seen, boxes), seen.valid)
+    def _shape_of(self, track: Track) -> Float[Tensor, "10"]:
+        """Betas of a track: up to three windows of it, spread over it, through the network, then refined together."""
+        key = f"{track.id} {hashlib.sha256(track.keypoints.tobytes()).hexdigest()}"
+        if key not in self._shapes:
+            if len(self._shapes) >= _TRACKS_KEPT:
+                self._shapes.clear()
+            count = len(track.times_s)
+            starts = sorted({0, max(0, (count - self.window) // 2), max(0, count - self.window)})
+            sights = [_sight_of(track, slice(start, start + self.window)) for start in starts]
+            lifted, boxes = self._look(sights)
+            betas = torch.stack([one.betas[0, 0] for one in lifted]).mean(0)
+            if self.refinement is not None:
+                betas = self._refined(sights, lifted, boxes, [betas] * len(sights), shapes=True)[0].betas.mean(0)
+            self._shapes[key] = betas
+        return self._shapes[key]
+
+    @torch.inference_mode()
+    def lift(self, sights: Sequence[Sight], shapes: Sequence[Float[Tensor, "10"]] | None = None) -> list[Lift]:
+        """Bodies from keypoints as rays. `shapes` are betas to be kept; without them each clip gets what it looks like."""
+        lifted, boxes = self._look(sights)
+        betas = [one.betas[0, 0] for one in lifted] if shapes is None else [shape.to(self.device) for shape in shapes]
+        if self.refinement is None:
+            pose, noise = self._first_pose(lifted, boxes, betas), torch.zeros(len(sights))
+        else:
+            pose, noise = self._refined(sights, lifted, boxes, betas, shapes=shapes is None)
+        on_cpu = Pose(**{field.name: getattr(pose, field.name).cpu() for field in fields(Pose)})
+        out = []
+        for place, (sight, one, box) in enumerate(zip(sights, lifted, boxes, strict=True)):
+            mine = on_cpu.owner == place
+            theirs = Pose(
+                on_cpu.rotations[mine],
+                on_cpu.pelvis[mine],
+                on_cpu.betas[place : place + 1],
+                torch.zeros_like(on_cpu.owner[mine]),
+            )
+            if self.refinement is not None:
+                theirs = without_jitter(theirs, float(noise[place]), self.refinement)
+            out.append(self._in_world(sight, box.size[0].cpu(), one, theirs))
+        return out
+
+    def _look(self, sights: Sequence[Sight]) -> tuple[list[Lifted], list[Boxes]]:
+        """What the network says of each clip, averaged with what it says of its mirror image."""
+        seen = [sight.observation(self.device) for sight in sights]
+        boxes = [find_boxes(one) for one in seen]
+        lifted = self._run([make_features(one, box) for one, box in zip(seen, boxes, strict=True)])
         if self.mirror:
-            mirrored = seen.mirrored()
-            other = self._run(make_features(mirrored, find_boxes(mirrored)), seen.valid)
-            lifted = lifted.averaged(other.mirrored())
-        said = make_bodies(lifted, self.rigs)
-        place = pelvis_in_camera(lifted.place, boxes.centre, boxes.size)
-        return self._in_world(seen, boxes.size, lifted, said, place, still)
+            flipped = [one.mirrored() for one in seen]
+            others = self._run([make_features(one, find_boxes(one)) for one in flipped])
+            lifted = [one.averaged(other.mirrored()) for one, other in zip(lifted, others, strict=True)]
+        return lifted, boxes
 
-    def _in_world(
-        self, seen: Observation, size: Tensor, lifted: Lifted, said: Bodies, place: Tensor, still: bool
-    ) -> Lift:
-        to_camera = _camera_attitude(said.root_camera[0].cpu(), said.root_level[0].cpu(), seen.turn[0].cpu(), still)
-        root_camera = said.root_camera[0].cpu()
-        root = to_camera.mT @ root_camera
-        keypoints, feet = (points[0].cpu() @ root.mT for points in (said.keypoints, said.contact_points))
-        velocity = (yaw_matrix(heading_rad(root)) @ lifted.velocity[0].cpu()[..., None])[..., 0]
+    def _first_pose(self, lifted: Sequence[Lifted], boxes: Sequence[Boxes], betas: Sequence[Tensor]) -> Pose:
+        rotations, places, owners = [], [], []
+        for number, (one, box) in enumerate(zip(lifted, boxes, strict=True)):
+            said = make_bodies(one, self.rigs)
+            turned = said.rotations[0].clone()
+            turned[:, _PELVIS] = said.root_camera[0]
+            rotations.append(turned)
+            places.append(pelvis_in_camera(one.place, box.centre, box.size)[0])
+            owners.append(torch.full((len(turned),), number, device=self.device))
+        return Pose(torch.cat(rotations), torch.cat(places), torch.stack(list(betas)), torch.cat(owners))
+
+    def _refined(
+        self,
+        sights: Sequence[Sight],
+        lifted: Sequence[Lifted],
+        boxes: Sequence[Boxes],
+        betas: Sequence[Tensor],
+        *,
+        shapes: bool,
+    ) -> tuple[Pose, Float[Tensor, "C"]]:
+        assert self.refinement is not None
+        rays, confidence = (
+            torch.cat([getattr(sight, name) for sight in sights]).to(self.device) for name in ("rays", "confidence")
+        )
+        size = torch.cat([box.size[0] for box in boxes])
+        settings = self.refinement if shapes else replace(self.refinement, shape=0.0, build=0.0)
+        pose = self._first_pose(lifted, boxes, betas)
+        return refine(pose, rays, confidence, size, self.precision, self.rigs, settings)
+
+    def _in_world(self, sight: Sight, size: Tensor, lifted: Lifted, pose: Pose) -> Lift:
+        """Gravity, the path over the ground, feet that stand."""
+        betas, turn = pose.betas[0], sight.turn
+        root_level = matrix_from_6d(lifted.root_level[0]).cpu()
+        root_camera = matrix_from_6d(lifted.root_camera[0]).cpu()
+        to_camera = _camera_attitude(root_camera, root_level, turn)
         contacts = lifted.contacts[0].sigmoid().cpu()
-        guess = (to_camera.mT @ place[0].cpu()[..., None])[..., 0]
-        pelvis = guess
-        if len(guess) > 1:
-            pelvis = solve_path(
-                keypoints, seen.rays[0].cpu(), seen.confidence[0].cpu(), size[0].cpu(), guess, to_camera, velocity, feet,
-                contacts, self.certainty,
+        rest = self.body.rest_joints(betas)
+        velocity = lifted.velocity[0].cpu()
+        carried = turn is not None
+
+        def walk(to_camera: Tensor, contacts: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+            rotations = pose.rotations.clone()
+            rotations[:, _PELVIS] = to_camera.mT @ pose.rotations[:, _PELVIS]
+            joints, turns = forward_kinematics(rotations, rest, -rest[_PELVIS].expand(len(rotations), 3))
+            keypoints, feet = (
+                rig.points(turns, joints, betas) for rig in (self.on_cpu.keypoints, self.on_cpu.contacts)
+            )
+            guess = (to_camera.mT @ pose.pelvis[..., None])[..., 0]
+            if len(guess) < 2:
+                return rotations, guess, torch.zeros_like(guess), feet + guess[:, None]
+            steps = (yaw_matrix(heading_rad(rotations[:, _PELVIS])) @ velocity[..., None])[..., 0]
+            pelvis, camera = solve_path(
+                keypoints, sight.rays, sight.confidence, size, guess, to_camera, steps, feet, contacts, self.certainty,
+                carried=carried,
             )  # fmt: skip
-        rotations = said.rotations[0].cpu().clone()
-        rotations[:, _PELVIS] = root
-        betas = lifted.betas[0, 0].cpu()
-        trans = pelvis - self.body.rest_joints(betas)[_PELVIS]
-        return Lift(rotations, trans, betas, to_camera, contacts, lifted.log_sigma[0].exp().cpu())
+            return rotations, pelvis, camera, feet + pelvis[:, None]
 
-    def _run(self, features: Float[Tensor, "1 T 63"], valid: Tensor) -> Lifted:
-        """The network over windows that overlap by half, blended where they do; one shape for all."""
-        frames, window = features.shape[1], self.window
-        if frames <= window:
-            return self.model(features, valid)
-        starts = [*range(0, frames - window, window // 2), frames - window]
-        windows = torch.cat([features[:, start : start + window] for start in starts])
-        lifted = self.model(windows, torch.ones(windows.shape[:2], dtype=torch.bool, device=windows.device))
-        ramp = torch.arange(window, device=features.device) + 0.5
-        weight = torch.minimum(ramp, window - ramp)[:, None]
-        total = torch.zeros(frames, 1, device=features.device)
-        for start in starts:
-            total[start : start + window] += weight
+        rotations, pelvis, camera, feet = walk(to_camera, contacts)
+        if self.refinement is not None:
+            # Where feet were slow and low the network may have been in doubt; then its word is not all there is.
+            ground = ground_height(feet.numpy())
+            still = torch.from_numpy(find_contacts(feet.numpy(), ground)).to(contacts)
+            contacts = torch.maximum(contacts, _STILL_CHANCE * still)
+            # The ground on which feet stood tells the vertical better than any one frame.
+            to_camera = to_camera @ level_turn(feet.numpy(), find_planted(contacts.numpy())).mT
+            rotations, pelvis, camera, feet = walk(to_camera, contacts)
+        trans = pelvis - rest[_PELVIS]
+        ground = ground_height(feet.numpy())
+        if self.refinement is not None:
+            planted = find_planted(contacts.numpy())
+            settled = plant_feet(rotations, trans, betas, planted, self.body, self.on_cpu.contacts)
+            rotations, trans, ground = settled.rotations, settled.trans, settled.ground_m
+        sigma = lifted.log_sigma[0].exp().cpu()
+        return Lift(rotations, trans, betas, to_camera, camera, contacts, sigma, ground)
 
-        def blended(value: Float[Tensor, "W S C"]) -> Float[Tensor, "1 T C"]:
-            out = torch.zeros(frames, value.shape[-1], device=value.device)
-            for start, part in zip(starts, value, strict=True):
-                out[start : start + window] += part * weight
-            return (out / total)[None]
+    def _run(self, features: Sequence[Float[Tensor, "1 _ 63"]]) -> list[Lifted]:
+        """The network over windows that overlap by half, blended where they do; one shape for all of a clip's."""
+        window = self.window
+        starts = [
+            [*range(0, max(1, one.shape[1] - window), window // 2), max(0, one.shape[1] - window)] for one in features
+        ]
+        starts = [sorted(set(places)) for places in starts]
+        pieces = [
+            one[:, start : start + window] for one, places in zip(features, starts, strict=True) for start in places
+        ]
+        widest = max(piece.shape[1] for piece in pieces)
+        valid = torch.tensor(
+            [[frame < piece.shape[1] for frame in range(widest)] for piece in pieces], device=self.device
+        )
+        padded = torch.cat([nn.functional.pad(piece, (0, 0, 0, widest - piece.shape[1])) for piece in pieces])
+        said = self.model(padded, valid)
+        out, done = [], 0
+        for one, places in zip(features, starts, strict=True):
+            mine = Lifted(
+                **{field.name: getattr(said, field.name)[done : done + len(places)] for field in fields(Lifted)}
+            )
+            done += len(places)
+            out.append(_blended(mine, places, one.shape[1], min(window, one.shape[1])))
+        return out
 
-        parts = {field.name: blended(getattr(lifted, field.name)) for field in fields(Lifted)}
-        parts["betas"] = lifted.betas[:, 0].mean(0).expand(1, frames, -1)
-        return Lifted(**parts)
 
-    def _keypoints(self, lift: Lift) -> Float[Tensor, "T 17 3"]:
-        rest = self.body.rest_joints(lift.betas)
-        joints, turns = forward_kinematics(lift.rotations, rest, lift.trans)
-        return self._keypoint_rig.points(turns, joints, lift.betas)
+def _blended(lifted: Lifted, starts: Sequence[int], frames: int, window: int) -> Lifted:
+    """One clip out of its windows, each counting most in its middle."""
+    device = lifted.pose.device
+    ramp = torch.arange(window, device=device) + 0.5
+    weight = torch.minimum(ramp, window - ramp)[:, None]
+    total = torch.zeros(frames, 1, device=device)
+    for start in starts:
+        total[start : start + window] += weight
+
+    def blended(value: Float[Tensor, "W S C"]) -> Float[Tensor, "1 T C"]:
+        out = torch.zeros(frames, value.shape[-1], device=device)
+        for start, part in zip(starts, value, strict=True):
+            out[start : start + window] += part[:window] * weight
+        return (out / total)[None]
+
+    parts = {field.name: blended(getattr(lifted, field.name)) for field in fields(Lifted)}
+    parts["betas"] = lifted.betas[:, 0].mean(0).expand(1, frames, -1)
+    return Lifted(**parts)
+
+
+def _sight(clip: Clip) -> Sight:
+    """A clip as the lifter sees it."""
+    return _rays(clip.keypoints, clip.track.shot.video, clip.camera_turn)
+
+
+def _sight_of(track: Track, frames: slice) -> Sight:
+    turn = track.camera_turn
+    return _rays(track.keypoints[frames], track.shot.video, None if turn is None else turn[frames])
+
+
+def _rays(seen: Float[np.ndarray, "T 17 3"], video: Video, camera_turn: Float[np.ndarray, "T 3"] | None) -> Sight:
+    intrinsics = intrinsics_of(video)
+    keypoints = cleaned(seen)
+    rays = torch.from_numpy((keypoints[..., :2] - intrinsics[2:]) / intrinsics[:2]).float()
+    turn = None
+    if camera_turn is not None and bool(np.any(camera_turn != camera_turn[:1])):
+        since = axis_angle_to_matrix(torch.from_numpy(camera_turn).float())
+        turn = torch.eye(3).repeat(len(rays), 1, 1)
+        turn[1:] = since[1:] @ since[:-1].mT
+    return Sight(rays, torch.from_numpy(keypoints[..., 2]).float(), turn)
+
+
+def _groups(clips: Sequence[Clip], frames: int) -> Iterator[list[Clip]]:
+    """Clips in order, as many at a time as make `frames`, at least one."""
+    group: list[Clip] = []
+    count = 0
+    for clip in clips:
+        if group and count + len(clip.keypoints) > frames:
+            yield group
+            group, count = [], 0
+        group.append(clip)
+        count += len(clip.keypoints)
+    if group:
+        yield group
 
 
 def _camera_attitude(
-    root_camera: Float[Tensor, "T 3 3"], root_level: Float[Tensor, "T 3 3"], turn: Float[Tensor, "T 3 3"], still: bool
+    root_camera: Float[Tensor, "T 3 3"], root_level: Float[Tensor, "T 3 3"], turn: Float[Tensor, "T 3 3"] | None
 ) -> Float[Tensor, "T 3 3"]:
     """Level world of the first frame to camera axes: each frame's two orientations of the pelvis say it; a camera that
-    stands still has their mean, one that turns the mean after taking its turns back."""
-    since = torch.eye(3).expand_as(turn).clone()
-    if not still:
+    stands still has their median, one that turns the median after taking its turns back."""
+    since = torch.eye(3).repeat(len(root_camera), 1, 1)
+    if turn is not None:
         for frame in range(1, len(turn)):
             since[frame] = turn[frame] @ since[frame - 1]
     # Gravity as the camera sees it in each frame, brought back to the first.
     up = (since.mT @ root_camera @ root_level[:, 1, :, None])[..., 0]
-    up = torch.nn.functional.normalize(up.median(0).values, dim=0)
+    up = nn.functional.normalize(up.median(0).values, dim=0)
     forward = torch.tensor([0.0, 0.0, 1.0])
-    back = torch.nn.functional.normalize(up * (up @ forward) - forward, dim=0)
+    back = nn.functional.normalize(up * (up @ forward) - forward, dim=0)
     right = torch.linalg.cross(up, back)
     first = torch.stack([right, up, back], dim=-1)
     return since @ first

@@ -15,8 +15,12 @@ class Augmentation(Config):
     """Greatest speed."""
     gestures: float = Field(default=0.3, ge=0, le=1)
     """Share of windows in which the arms do something made up."""
+    kicks: float = Field(default=0.12, ge=0, le=1)
+    """Share of windows in which a leg does."""
+    recombined: float = Field(default=0.2, ge=0, le=1)
+    """Share of windows whose upper body is another window's."""
     perturbed: float = Field(default=0.6, ge=0, le=1)
-    """Share of windows in which all joints are turned a little, smoothly."""
+    """Share of windows in which all joints are turned a little, smoothly, and the whole leans."""
     shape_spread: float = Field(default=1.0, ge=0)
     """Deviation of the betas."""
     moving_cameras: float = Field(default=0.3, ge=0, le=1)

@@ -3,7 +3,8 @@
 The pose and orientation of every frame known, three kinds of sightings are linear in the pelvis' places p_t: a keypoint c
 metres from it that is seen along the ray (u, v) asks that p + c lie on that ray (two equations); the network's velocity
 says p_{t+1} - p_t; and a foot that stands says that it moves by what the foot moves the other way relative to the pelvis.
-Solved by reweighted least squares in the axes of a level world.
+Where the camera may have been carried its places are unknown too: rays then begin at them, and they move little, as far as
+nothing else says so. Solved by reweighted least squares in the axes of a level world.
 """
 
 from dataclasses import dataclass
@@ -17,6 +18,10 @@ from schemas.records import FPS
 
 _ANCHOR = 0.01
 """Weight of the first guess itself: 10 m of deviation."""
+_FIXED = 1e6
+"""Weight of the camera's first place: a millimetre."""
+_ROUNDS, _ROUNDS_CARRIED = 3, 6
+"""Of reweighting."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,8 @@ class Certainty:
     """The network's velocity."""
     slip_mps: float = 0.06
     """Of a foot that stands."""
+    camera_mps: float = 0.1
+    """Of a camera that may be carried."""
     robust: float = 2.0
     """Beyond so many deviations a sighting counts in proportion to its distance, no longer to the square."""
 
@@ -48,18 +55,23 @@ def solve_path(
     feet: Float[Tensor, "T C 3"],
     planted: Float[Tensor, "T C"],
     certainty: Certainty,
-) -> Float[Tensor, "T 3"]:
-    """Places of the pelvis, metres, in a level world whose origin is the camera.
+    *,
+    carried: bool = False,
+) -> tuple[Float[Tensor, "T 3"], Float[Tensor, "T 3"]]:
+    """Places of the pelvis and of the camera, metres, in a level world whose origin is the camera of the first frame.
 
-    `points` and `feet` are relative to the pelvis in the level world's axes, `first_guess` is the pelvis there, `size` the
-    boxes' sides over the focal length, `steps` the velocity in metres a second, `planted` the chance that a foot stands.
+    `points` and `feet` are relative to the pelvis in the level world's axes, `first_guess` is the pelvis relative to the
+    camera, `size` the boxes' sides over the focal length, `steps` the velocity in metres a second, `planted` the chance that a
+    foot stands. A camera that is not `carried` stays at the origin.
     """
     frames = len(points)
     dtype = torch.float64
     points, rays, confidence, size, guess, to_camera, steps, feet, planted = (
         value.to(dtype) for value in (points, rays, confidence, size, first_guess, to_camera, steps, feet, planted)
     )
-    eye = torch.eye(3, dtype=dtype)
+    unknown = 6 if carried else 3
+    # What is seen is the pelvis' place less the camera's.
+    seen = torch.cat([torch.eye(3, dtype=dtype), -torch.eye(3, dtype=dtype)], dim=1)[:, :unknown]
     # Rows of K of [1, 0, -u] and [0, 1, -v] in camera axes, turned to the level world.
     zero, one = torch.zeros_like(rays[..., 0]), torch.ones_like(rays[..., 0])
     lines = torch.stack(
@@ -77,9 +89,10 @@ def solve_path(
     held = (planted[1:] * planted[:-1]) ** 2
     weight_slip = held / (certainty.slip_mps / FPS) ** 2
     weight_step = torch.full((frames - 1,), 1 / (certainty.velocity_mps / FPS) ** 2, dtype=dtype)
-    path = guess
-    for _ in range(3):
-        apart = ((lines @ path[:, None, :, None])[..., 0] - target).norm(dim=-1, keepdim=True)
+    weight_camera = torch.full((frames - 1,), 1 / (certainty.camera_mps / FPS) ** 2, dtype=dtype)
+    path, camera = guess, torch.zeros_like(guess)
+    for _ in range(_ROUNDS_CARRIED if carried else _ROUNDS):
+        apart = ((lines @ (path - camera)[:, None, :, None])[..., 0] - target).norm(dim=-1, keepdim=True)
         rays_now = weight_rays * _huber(apart / unit[:, None, None], certainty.robust)
         slip = (path[1:] - path[:-1])[:, None] - moved
         slip_now = weight_slip * _huber(slip.norm(dim=-1) * FPS / certainty.slip_mps, certainty.robust)
@@ -88,15 +101,25 @@ def solve_path(
         blocks = blocks + weight_depth[:, None, None] * depth_axis[:, :, None] * depth_axis[:, None]
         right = right + (weight_depth * depth)[:, None] * depth_axis
         # Where nothing is seen for long, the network's guess still says something.
-        blocks, right = blocks + _ANCHOR * eye, right + _ANCHOR * guess
-        link = weight_step + slip_now.sum(1)
+        blocks, right = blocks + _ANCHOR * torch.eye(3, dtype=dtype), right + _ANCHOR * guess
+        blocks, right = seen.T @ blocks @ seen, right @ seen
+        link = (weight_step + slip_now.sum(1))[:, None].expand(-1, 3)
         pull = weight_step[:, None] * steps[:-1] / FPS + (slip_now[..., None] * moved).sum(1)
-        blocks[1:] += link[:, None, None] * eye
-        blocks[:-1] += link[:, None, None] * eye
+        if carried:
+            speed = (camera[1:] - camera[:-1]).norm(dim=-1) * FPS
+            camera_now = weight_camera * _huber(speed / certainty.camera_mps, 1.0)
+            link = torch.cat([link, camera_now[:, None].expand(-1, 3)], dim=1)
+            pull = torch.cat([pull, torch.zeros_like(pull)], dim=1)
+            blocks[0, 3:, 3:] += _FIXED * torch.eye(3, dtype=dtype)
+        blocks[1:] += torch.diag_embed(link)
+        blocks[:-1] += torch.diag_embed(link)
         right[1:] += pull
         right[:-1] -= pull
-        path = _solve_chain(blocks, link, right)
-    return path.to(first_guess.dtype)
+        solved = _solve_chain(blocks, link, right)
+        path = solved[:, :3]
+        if carried:
+            camera = solved[:, 3:]
+    return path.to(first_guess.dtype), camera.to(first_guess.dtype)
 
 
 def _huber(deviations: Tensor, bend: float) -> Tensor:
@@ -104,15 +127,16 @@ def _huber(deviations: Tensor, bend: float) -> Tensor:
 
 
 def _solve_chain(
-    blocks: Float[Tensor, "T 3 3"], link: Float[Tensor, "T-1"], right: Float[Tensor, "T 3"]
-) -> Float[Tensor, "T 3"]:
-    """A symmetric system of 3x3 blocks on the diagonal and -link times the identity beside it, by elimination."""
+    blocks: Float[Tensor, "T D D"], link: Float[Tensor, "L D"], right: Float[Tensor, "T D"]
+) -> Float[Tensor, "T D"]:
+    """A symmetric system of blocks on the diagonal and diagonal blocks of -link beside it, by elimination."""
     diagonal, sides, b = blocks.numpy().copy(), link.numpy(), right.numpy().copy()
     inverses = np.empty_like(diagonal)
     for t in range(len(b)):
         if t:
-            diagonal[t] -= sides[t - 1] ** 2 * inverses[t - 1]
-            b[t] += sides[t - 1] * (inverses[t - 1] @ b[t - 1])
+            side = sides[t - 1]
+            diagonal[t] -= side[:, None] * inverses[t - 1] * side
+            b[t] += side * (inverses[t - 1] @ b[t - 1])
         inverses[t] = np.linalg.inv(diagonal[t])
     x = np.empty_like(b)
     x[-1] = inverses[-1] @ b[-1]

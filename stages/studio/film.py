@@ -20,7 +20,7 @@ from stages.encoding import VideoWriter
 from stages.studio.framing import choose_cameras, choose_room
 from stages.studio.motions import Label, generate
 from stages.studio.outfit import Outfit
-from stages.studio.renderer import Camera, Person, Renderer
+from stages.studio.renderer import Camera, Person, Renderer, Surroundings
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,9 @@ class FilmedPerson:
     """The same in the world, metres."""
     boxes: Float[np.ndarray, "T 4"]
     """x0, y0, x1, y1 of the skin, pixels, not cut off at the picture's edge."""
+    visibility: Float[np.ndarray, "T 17"]
+    """Of each keypoint, 0 to 1: 0 outside the picture, behind furniture or behind somebody else; one's own body hides
+    nothing (see `Renderer.visibility`)."""
     labels: tuple[Label, ...]
 
 
@@ -82,33 +85,51 @@ def film(
     body = body or BodyModel.load()
     rng = np.random.default_rng([seed, 3])
     frames = max(len(person.motion) for person in people)
-    points = [_keypoints(person, body, frames) for person in people]
-    cameras = list(cameras) if cameras else choose_cameras(np.stack(points), rng, width, height, fps, may_turn=may_turn)
-    room = choose_room(np.stack(points), cameras, rng)
-    renderer = Renderer(people, cameras, room, body, width, height, seed)
-    boxes = np.zeros((len(people), frames, 4))
-    each = cameras if len(cameras) > 1 else list(cameras) * frames
-
+    points = np.stack([keypoints_of(person, body, frames) for person in people])
+    cameras = list(cameras) if cameras else choose_cameras(points, rng, width, height, fps, may_turn=may_turn)
+    room = choose_room(points, cameras, rng)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with VideoWriter(path, width, height, fps) as writer:
-        for frame in range(frames):
-            writer.write(renderer.render(frame))
-            for i, skin in enumerate(renderer.skin(frame)):
-                pixels = each[frame].project(skin)
-                boxes[i, frame] = [*pixels.min(0), *pixels.max(0)]
+        return shoot(people, cameras, room, writer, seed, body, path=Path(path))
 
+
+def shoot(
+    people: Sequence[Person],
+    cameras: Sequence[Camera],
+    surroundings: Surroundings,
+    writer: VideoWriter,
+    seed: int,
+    body: BodyModel,
+    *,
+    path: Path,
+) -> Footage:
+    """Render people before cameras (one, or one a frame) into an open video, which may go on afterwards."""
+    width, height = writer.width, writer.height
+    frames = max(len(person.motion) for person in people)
+    points = np.stack([keypoints_of(person, body, frames) for person in people])
+    renderer = Renderer(people, cameras, surroundings, body, width, height, seed)
+    boxes, seen = np.zeros((len(people), frames, 4)), np.zeros((len(people), frames, points.shape[2]))
+    each = cameras if len(cameras) > 1 else list(cameras) * frames
+    for frame in range(frames):
+        writer.write(renderer.render(frame))
+        seen[:, frame] = renderer.visibility(frame, points[:, frame])
+        for i, skin in enumerate(renderer.skin(frame)):
+            pixels = each[frame].project(skin)
+            boxes[i, frame] = [*pixels.min(0), *pixels.max(0)]
     filmed = []
     for i, person in enumerate(people):
-        placed = person.placed(body)
-        seen = np.stack([camera.project(p) for camera, p in zip(each, points[i], strict=True)])
+        motion = person.placed(body)
+        pixels = np.stack([camera.project(p) for camera, p in zip(each, points[i], strict=True)])
         filmed.append(
-            FilmedPerson(placed.rotations, placed.trans, placed.betas, seen, points[i], boxes[i], placed.labels)
+            FilmedPerson(
+                motion.rotations, motion.trans, motion.betas, pixels, points[i], boxes[i], seen[i], motion.labels
+            )
         )
     return Footage(
-        Path(path),
+        path,
         width,
         height,
-        fps,
+        writer.fps,
         tuple(filmed),
         cameras[0].K,
         np.stack([c.R for c in each]),
@@ -116,7 +137,8 @@ def film(
     )
 
 
-def _keypoints(person: Person, body: BodyModel, frames: int) -> Float[np.ndarray, "T 17 3"]:
+def keypoints_of(person: Person, body: BodyModel, frames: int) -> Float[np.ndarray, "T 17 3"]:
+    """COCO-17 in the world, metres; where the motion is over, those of its last frame."""
     motion = person.placed(body)
     joints, turns = forward_kinematics(motion.rotations, body.rest_joints(motion.betas), motion.trans)
     points = body.keypoint_rig().points(turns, joints, motion.betas).double().numpy()

@@ -6,6 +6,7 @@ Image axes are OpenCV's: x right, y down, z forwards; pixel (0, 0) covers 0 to 1
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -15,6 +16,9 @@ from schemas.body_model import BodyModel
 from schemas.rotations import yaw_matrix
 from stages.studio.motions import LabelledMotion
 from stages.studio.outfit import Colour, Outfit, paint
+
+_AROUND_M = 0.03
+"""How far beside a keypoint it is looked whether it can be seen."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,39 @@ class Person:
         )
 
 
+class View(NamedTuple):
+    """What a camera sees where nobody is."""
+
+    image: Float[np.ndarray, "H W 3"]
+    """0 to 255."""
+    rays: Float[np.ndarray, "H W 3"]
+    """As `Camera.rays`."""
+    floor: Bool[np.ndarray, "H W"]
+    """Which pixels show the floor, on which shadows fall."""
+    depth: Float[np.ndarray, "H W"] | None
+    """Along the optical axis, metres; None where nothing can stand before the people."""
+
+
+@runtime_checkable
+class Surroundings(Protocol):
+    """All that is in a film besides its people."""
+
+    @property
+    def light(self) -> tuple[float, float, float]:
+        """Towards the light, of length 1."""
+
+    @property
+    def tint(self) -> Colour:
+        """Colour and strength of the light on people; (1, 1, 1) is white and plain."""
+
+    @property
+    def noise(self) -> float:
+        """Sensor noise, standard deviation in grey levels."""
+
+    def look(self, camera: Camera, width: int, height: int) -> View:
+        """The empty picture."""
+
+
 @dataclass(frozen=True)
 class Room:
     """Floor, wall and light."""
@@ -94,6 +131,13 @@ class Room:
     """Towards the light, of length 1."""
     noise: float
     """Sensor noise, standard deviation in grey levels."""
+    tint: Colour = (1.0, 1.0, 1.0)
+
+    def look(self, camera: Camera, width: int, height: int) -> View:
+        """The empty room; its wall is behind everybody, so there is no depth to compare."""
+        rays = camera.rays(width, height).astype(np.float32)
+        image, floor = _empty_room(self, camera.eye.astype(np.float32), rays)
+        return View(image, rays, floor, None)
 
     @classmethod
     def draw(cls, rng: np.random.Generator, *, view_xz: Float[np.ndarray, "2"], clear_m: float) -> "Room":
@@ -121,7 +165,7 @@ class Renderer:
         self,
         people: Sequence[Person],
         cameras: Sequence[Camera],
-        room: Room,
+        room: Surroundings,
         body: BodyModel,
         width: int,
         height: int,
@@ -133,11 +177,13 @@ class Renderer:
         self._faces = body.faces.numpy().astype(np.int32)
         self._size = (width, height)
         self._light = np.array(room.light, dtype=np.float32)
+        self._tint = np.array(room.tint, dtype=np.float32)
         self._seed = seed
         rng = np.random.default_rng([seed, 11])
         self._grain = rng.normal(0, room.noise, (height + 64, width + 64, 1)).astype(np.float32).repeat(3, axis=2)
         self._skins: tuple[int, list[np.ndarray]] = (-1, [])
-        self._backdrop: tuple[Camera, np.ndarray, np.ndarray, np.ndarray] | None = None
+        self._view: tuple[Camera, View] | None = None
+        self._built: tuple[int, Any, list[Any]] = (-1, None, [])
 
     def skin(self, frame: int) -> list[Float[np.ndarray, "V 3"]]:
         """Vertices of everybody; a person whose motion is over stays as they are."""
@@ -152,30 +198,67 @@ class Renderer:
 
     def render(self, frame: int) -> UInt8[np.ndarray, "H W 3"]:
         """One picture, RGB."""
-        from embreex.mesh_construction import TriangleMesh
-        from embreex.rtcore_scene import EmbreeScene
-
         width, height = self._size
-        camera = self._cameras[frame if len(self._cameras) > 1 else 0]
-        backdrop, rays, floor = self._behind(camera)
-        image = backdrop.copy()
-        skins = self.skin(frame)
-        scene = EmbreeScene()
-        meshes = [TriangleMesh(scene, np.ascontiguousarray(skin), self._faces) for skin in skins]
+        camera = self._camera(frame)
+        view = self._behind(camera)
+        image = view.image.copy()
+        skins, scene = self.skin(frame), self._scene(frame)
         eye = camera.eye.astype(np.float32)
-        self._cast_shadow(scene, camera, skins, image, rays, floor, eye)
+        self._cast_shadow(scene, camera, skins, image, view, eye)
         for box in _boxes([camera.project(skin) for skin in skins], width, height):
             area = (slice(box[1], box[3]), slice(box[0], box[2]))
-            directions = np.ascontiguousarray(rays[area].reshape(-1, 3))
+            directions = np.ascontiguousarray(view.rays[area].reshape(-1, 3))
             hit = scene.run(np.broadcast_to(eye, directions.shape).copy(), directions, output=True)
-            seen = np.flatnonzero(hit["primID"] >= 0)
+            shown = hit["primID"] >= 0
+            if view.depth is not None:
+                shown &= hit["tfar"] < view.depth[area].reshape(-1)
+            seen = np.flatnonzero(shown)
             patch = image[area].reshape(-1, 3)
             patch[seen] = self._shade({k: v[seen] for k, v in hit.items()}, directions[seen])
             image[area] = patch.reshape(image[area].shape)
-        del meshes
         dx, dy = np.random.default_rng([self._seed, frame]).integers(0, 64, 2)
         image += self._grain[dy : dy + height, dx : dx + width]
         return np.clip(image, 0, 255, out=image).astype(np.uint8)
+
+    def visibility(self, frame: int, points: Float[np.ndarray, "P K 3"]) -> Float[np.ndarray, "P K"]:
+        """For K points of each person, the share of five spots (the point itself and four `_AROUND_M` beside it) that are
+        in the picture and not behind furniture or somebody else. One's own body hides nothing."""
+        width, height = self._size
+        camera = self._camera(frame)
+        view, scene = self._behind(camera), self._scene(frame)
+        beside = _AROUND_M * np.array([[0, 0], [1, 0], [-1, 0], [0, 1], [0, -1]]) @ camera.R[:2]
+        spots = points[:, :, None] + beside
+        depth = (spots @ camera.R.T + camera.t)[..., 2]
+        before = depth > 0.1
+        pixels = np.floor(camera.project(np.where(before[..., None], spots, points.mean((0, 1)))))
+        seen = before & (pixels >= 0).all(-1) & (pixels < [width, height]).all(-1)
+        if view.depth is not None:
+            columns, rows = (
+                pixels[..., axis].clip(0, side - 1).astype(int) for axis, side in ((0, width), (1, height))
+            )
+            seen &= view.depth[rows, columns] > depth
+        if len(points) > 1:
+            eye = camera.eye.astype(np.float32)
+            directions = (spots - camera.eye).reshape(-1, 3).astype(np.float32)
+            hit = scene.run(np.broadcast_to(eye, directions.shape).copy(), directions, output=True)
+            whose = np.arange(len(points))[:, None, None]
+            other = (hit["primID"] >= 0).reshape(depth.shape) & (hit["geomID"].reshape(depth.shape) != whose)
+            seen &= ~(other & (hit["tfar"].reshape(depth.shape) < 1))
+        return seen.mean(-1)
+
+    def _camera(self, frame: int) -> Camera:
+        return self._cameras[frame if len(self._cameras) > 1 else 0]
+
+    def _scene(self, frame: int) -> Any:
+        """The people as Embree's geometry."""
+        from embreex.mesh_construction import TriangleMesh
+        from embreex.rtcore_scene import EmbreeScene
+
+        if self._built[0] != frame:
+            scene = EmbreeScene()
+            meshes = [TriangleMesh(scene, np.ascontiguousarray(skin), self._faces) for skin in self.skin(frame)]
+            self._built = (frame, scene, meshes)
+        return self._built[1]
 
     def _shade(self, hit: dict[str, np.ndarray], directions: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
         corners = self._faces[hit["primID"]]
@@ -190,26 +273,22 @@ class Renderer:
         # Half-Lambert keeps form in the shade; a little light from above and from the floor.
         sun = (0.5 + 0.5 * normal @ self._light) ** 1.5
         facing = -(normal * directions).sum(1) / np.linalg.norm(directions, axis=1)
+        colour *= self._tint
         return 255 * colour * (0.22 + 0.62 * sun + 0.1 * (0.5 + 0.5 * normal[:, 1]) + 0.16 * facing)[:, None]
 
-    def _behind(
-        self, camera: Camera
-    ) -> tuple[Float[np.ndarray, "H W 3"], Float[np.ndarray, "H W 3"], Bool[np.ndarray, "H W"]]:
-        """Floor and wall, the rays, and which pixels see the floor; kept while the camera stands still."""
-        if self._backdrop is None or self._backdrop[0] is not camera:
-            rays = camera.rays(*self._size).astype(np.float32)
-            image, floor = _empty_room(self._room, camera.eye.astype(np.float32), rays)
-            self._backdrop = (camera, image, rays, floor)
-        return self._backdrop[1:]
+    def _behind(self, camera: Camera) -> View:
+        """What is seen where nobody is; kept while the camera stands still."""
+        if self._view is None or self._view[0] is not camera:
+            self._view = (camera, self._room.look(camera, *self._size))
+        return self._view[1]
 
     def _cast_shadow(
         self,
-        scene: object,
+        scene: Any,
         camera: Camera,
         skins: list[np.ndarray],
         image: Float[np.ndarray, "H W 3"],
-        rays: Float[np.ndarray, "H W 3"],
-        floor: Bool[np.ndarray, "H W"],
+        view: View,
         eye: Float[np.ndarray, "3"],
     ) -> None:
         """Darkens the floor that the people keep the light from, a second ray from each pixel that could be."""
@@ -218,12 +297,12 @@ class Renderer:
         flat = [points[(points @ camera.R[2] + camera.t[2]) > 0.3] for points in flat]
         for box in _boxes([camera.project(points) for points in flat if len(points)], width, height):
             area = (slice(box[1], box[3]), slice(box[0], box[2]))
-            here = np.flatnonzero(floor[area])
-            directions = rays[area].reshape(-1, 3)[here]
+            here = np.flatnonzero(view.floor[area])
+            directions = view.rays[area].reshape(-1, 3)[here]
             ground = eye + directions * (-eye[1] / directions[:, 1:2])
             ground[:, 1] = 1e-3
             towards = np.broadcast_to(self._light, ground.shape).copy()
-            dark = here[scene.run(np.ascontiguousarray(ground), towards, query="OCCLUDED") >= 0]  # type: ignore[attr-defined]
+            dark = here[scene.run(np.ascontiguousarray(ground), towards, query="OCCLUDED") >= 0]
             patch = image[area].reshape(-1, 3)
             patch[dark] *= 0.62
             image[area] = patch.reshape(image[area].shape)

@@ -15,14 +15,17 @@ def job(**more: object) -> IngestConfig:
 
 
 def test_the_default_chain_fits_together() -> None:
-    chain = build_chain(job().chain, job().stages, kinds=("video", "mocap"))
+    chain = build_chain(job().chain, job().stages, kinds=("video", "mocap", "studio"))
     assert [stage.name for stage in chain] == list(STAGES)
     video = [stage.name for stage in build_chain(job().chain, job().stages)]
-    assert video == [name for name in STAGES if name != "read_mocap"]
+    assert video == [name for name in STAGES if name not in ("read_mocap", "film_studio")]
     mocap = [stage.name for stage in build_chain(job().chain, job().stages, kinds=["mocap"])]
     assert mocap == ["read_mocap", "score_motion", "write_captions", "write_instructions", "encode_clip"]
-    with pytest.raises(UsageError, match="put read_mocap there"):
-        build_chain(video, job().stages, kinds=["mocap"])
+    studio = [stage.name for stage in build_chain(job().chain, job().stages, kinds=["studio"])]
+    assert studio == ["film_studio", *mocap[1:]]
+    for kind, reader in (("mocap", "read_mocap"), ("studio", "film_studio")):
+        with pytest.raises(UsageError, match=f"put {reader} there"):
+            build_chain(video, job().stages, kinds=[kind])
 
 
 @pytest.mark.parametrize(
@@ -40,7 +43,7 @@ def test_a_chain_with_a_hole_names_what_belongs_there(leave_out: str, says: str)
 
 
 def test_optional_stages_can_be_left_out_and_unknown_ones_are_named() -> None:
-    left_out = ("transcribe", "keep_human_text", "read_mocap")
+    left_out = ("transcribe", "keep_human_text", "read_mocap", "film_studio")
     check_chain([stage_class(name) for name in STAGES if name not in left_out])
     with pytest.raises(UsageError, match="'fit_smplx' is no stage"):
         build_chain(["fit_smplx"], job().stages)
@@ -70,5 +73,6 @@ def test_bad_configs_say_what_to_do(tmp_path: Path, content: str, says: str) -> 
 def test_the_digest_follows_what_decides_the_samples() -> None:
     plain = job().digest
     assert job(engine={"kind": "ray"}, shard_bytes=2_000_000, output="elsewhere").digest == plain
+    assert job(stages={"film_studio": {"folder": "elsewhere"}}).digest == plain
     assert job(stages={"cut_clips": {"max_s": 5.0}}).digest != plain
     assert job(chain=[name for name in STAGES if name != "transcribe"]).digest != plain

@@ -234,6 +234,17 @@ class RunsCode:
         return eval, ("1 + 1",)
 
 
+def test_arrays_that_would_point_anywhere_are_refused(tmp_path):
+    class Pointer:
+        def __reduce__(self):
+            return np.ndarray, ((1,), np.dtype("O"), b"\0" * 8)
+
+    path = tmp_path / "smpl.pkl"
+    path.write_bytes(pickle.dumps({"v_template": Pointer()}, protocol=2))
+    with pytest.raises(HumoError, match=r"smpl\.pkl.*not a readable SMPL pickle"):
+        BodyModel.load(path)
+
+
 def test_pickles_that_run_code_are_refused(tmp_path):
     path = tmp_path / "SMPL.pkl"
     path.write_bytes(pickle.dumps({"v_template": RunsCode()}, protocol=2))

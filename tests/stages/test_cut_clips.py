@@ -1,9 +1,11 @@
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
 
 from schemas.records import FPS, Clip, Rejection, Shot, Source, Track, Video
 from stages.base import apply
@@ -95,6 +97,30 @@ def test_a_flicker_of_visibility_cuts_nothing() -> None:
     confidence[[30, 31, 80, 120, 121]] = 0.1
     clips, _ = cut(track(times_s, confidence=confidence))
     assert [len(clip.boxes) for clip in clips] == [150]
+
+
+@pytest.mark.parametrize("fps", [12.0, 25.0, 30.0, 59.94])
+def test_the_cameras_turn_is_counted_from_each_clips_first_frame(fps: float) -> None:
+    def turns(times_s: np.ndarray) -> Rotation:
+        return Rotation.from_rotvec(np.outer(times_s, np.radians([0, 20, 0])) + np.radians([10, 0, 5]))
+
+    times_s = np.arange(0, 13, 1 / fps)
+    clips, _ = cut(replace(track(times_s), camera_turn=turns(times_s).as_rotvec().astype(np.float32)))
+    assert len(clips) == 2
+    for clip in clips:
+        whole = turns(clip.start_s + np.arange(len(clip.boxes)) / FPS)
+        found = Rotation.from_rotvec(clip.camera_turn)
+        assert not clip.camera_turn[0].any()
+        assert np.degrees((found * (whole * whole[0].inv()).inv()).magnitude()).max() < 0.05
+
+
+def test_still_and_unknown_cameras_stay_so() -> None:
+    times_s = np.arange(0, 4, 1 / 25)
+    (still,), _ = cut(replace(track(times_s), camera_turn=np.zeros((len(times_s), 3), np.float32)))
+    assert still.camera_turn.shape == (len(still.boxes), 3)
+    assert not still.camera_turn.any()
+    (unknown,), _ = cut(track(times_s))
+    assert unknown.camera_turn is None
 
 
 def test_crops_are_even_and_inside() -> None:

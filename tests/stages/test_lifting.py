@@ -1,6 +1,7 @@
 """The lifter: made-up cameras and detectors, the network's symmetries, training that goes on, the path over the ground."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,16 +12,17 @@ from schemas.body_model import BodyModel
 from schemas.config import load_config
 from schemas.errors import HumoError, UsageError
 from schemas.kinematics import forward_kinematics
-from schemas.rotations import axis_angle_to_matrix, matrix_to_6d
+from schemas.rotations import axis_angle_to_matrix, matrix_to_6d, yaw_matrix
+from stages.fitting.fit import Fit
 from stages.lifting import bank as banks
-from stages.lifting.augment import draw_windows, mirror, vary
+from stages.lifting.augment import Shares, draw_windows, mirror, vary
 from stages.lifting.cameras import draw_cameras
-from stages.lifting.evaluate import evaluate, group_of, make_cases, summary
+from stages.lifting.evaluate import evaluate, group_of, make_cases, pick, summary
 from stages.lifting.examples import Examples, Rigs, draw_examples
 from stages.lifting.features import find_boxes, make_features
-from stages.lifting.fitter import LiftFitter, export, load_weights
+from stages.lifting.fitter import LiftFitter, Sight, export, load_weights
 from stages.lifting.losses import losses, make_bodies
-from stages.lifting.metrics import measure
+from stages.lifting.metrics import DEFINITIONS, Figure, acceleration_error, measure, summarise
 from stages.lifting.network import Lifted, Lifter, NetworkConfig
 from stages.lifting.settings import Augmentation, LifterTraining, LossWeights
 from stages.lifting.train import main, train
@@ -148,7 +150,7 @@ def test_mirroring_and_variation_keep_motions_whole(bank: banks.Bank) -> None:
     windows = draw_windows(bank, 8, 60, (0.67, 1.5), generator)
     back = mirror(mirror(windows, torch.ones(8, dtype=torch.bool)), torch.ones(8, dtype=torch.bool))
     torch.testing.assert_close(back.rotations, windows.rotations, atol=1e-5, rtol=0)
-    varied = vary(windows, 1.0, 1.0, generator).rotations
+    varied = vary(windows, Shares(gestures=1.0, kicks=1.0, recombined=1.0, perturbed=1.0), generator).rotations
     eye = torch.eye(3).expand_as(varied)
     torch.testing.assert_close(varied @ varied.mT, eye, atol=1e-4, rtol=0)
     step = (varied[:, 1:] - varied[:, :-1]).flatten(-2).norm(dim=-1)
@@ -200,11 +202,30 @@ def test_path_follows_rays_and_feet() -> None:
     camera = (points + path[:, None]) @ to_camera.mT
     rays = camera[..., :2] / camera[..., 2:]
     feet = torch.tensor([0.1, -1.0, 0.0]) - path[:, None]
-    found = solve_path(
+    found, camera_place = solve_path(
         points, rays, torch.ones(frames, 17), torch.full((frames,), 0.35), path + torch.tensor([0.0, 0.0, 0.4]), to_camera,
         torch.tensor([0.5, 0.0, 0.0]).expand(frames, 3), feet, torch.ones(frames, 1), Certainty(),
     )  # fmt: skip
     assert float((found - path).norm(dim=-1).mean()) < 0.1
+    assert not camera_place.any()
+    assert float((found.diff(dim=0) - path.diff(dim=0)).norm(dim=-1).max()) < 0.005
+
+
+def test_a_carried_camera_is_told_from_a_walking_person() -> None:
+    frames = 90
+    t = torch.arange(frames) / 30
+    path = torch.stack([0.8 * t, torch.ones(frames), -5 + 0 * t], -1)
+    camera_path = torch.stack([0.5 * t, 0 * t, -0.2 * t], -1)
+    to_camera = torch.diag(torch.tensor([1.0, -1.0, -1.0])).expand(frames, 3, 3)
+    points = torch.randn(frames, 17, 3, generator=torch.Generator().manual_seed(0)) * 0.4
+    seen = (points + (path - camera_path)[:, None]) @ to_camera.mT
+    rays = seen[..., :2] / seen[..., 2:]
+    feet = torch.tensor([0.1, -1.0, 0.0]) - path[:, None]
+    found, camera = solve_path(
+        points, rays, torch.ones(frames, 17), torch.full((frames,), 0.35), path - camera_path, to_camera,
+        torch.tensor([0.8, 0.0, 0.0]).expand(frames, 3), feet, torch.ones(frames, 1), Certainty(), carried=True,
+    )  # fmt: skip
+    assert float((camera - camera_path).norm(dim=-1).max()) < 0.4
     assert float((found.diff(dim=0) - path.diff(dim=0)).norm(dim=-1).max()) < 0.005
 
 
@@ -261,16 +282,24 @@ def test_exported_weights_fit_clips(
 ) -> None:
     weights = tmp_path / "lifter.safetensors"
     export(trained / "checkpoint.pt", weights)
-    model, window, version = load_weights(weights)
-    assert window == 24
-    assert version.startswith("lifter ")
-    assert model.config == SMALL
+    loaded = load_weights(weights)
+    assert loaded.window == 24
+    assert loaded.version.startswith("lifter ")
+    assert loaded.model.config == SMALL
+    assert loaded.precision is not None
+    assert bool((torch.linalg.eigvalsh(loaded.precision) > 0).all())
     cases = make_cases(bank, rigs, noise=1.0)[:2]
     fitter = LiftFitter(body, weights=weights)
     together, alone = fitter.fit([case.clip for case in cases]), fitter.fit([cases[1].clip])[0]
-    assert torch.equal(together[1].rotations, alone.rotations)
-    assert torch.equal(together[1].trans, alone.trans)
+    assert isinstance(alone, Fit)
+    for one, other in zip(together, [together[0], alone], strict=True):
+        assert isinstance(one, Fit)
+        assert torch.equal(one.rotations, other.rotations)
+        assert torch.equal(one.trans, other.trans)
     fit = together[0]
+    assert isinstance(fit, Fit)
+    assert fit.contacts is not None
+    assert set(np.unique(fit.contacts)) <= {0, 1}
     frames = len(cases[0].clip.keypoints)
     assert fit.rotations.shape == (frames, 24, 3, 3)
     assert fit.reprojection.shape == (frames, 17)
@@ -285,19 +314,77 @@ def test_exported_weights_fit_clips(
 def test_short_and_unseen_clips_still_come_out(trained: Path, body: BodyModel) -> None:
     fitter = LiftFitter(body, weights=trained / "checkpoint.pt")
     for frames in (1, 2, 25, 50):
-        lift = fitter.lift(torch.zeros(frames, 17, 2), torch.zeros(frames, 17))
+        lift = fitter.lift([Sight(torch.zeros(frames, 17, 2), torch.zeros(frames, 17))])[0]
         assert bool(torch.isfinite(lift.trans).all())
         assert lift.sigma_m.shape == (frames, 22)
         torch.testing.assert_close(torch.linalg.det(lift.to_camera), torch.ones(frames))
 
 
-def test_the_truth_measures_zero(bank: banks.Bank, rigs: Rigs) -> None:
-    case = make_cases(bank, rigs, noise=0.0)[0]
-    joints, root, turn = case.joints.numpy(), case.root.numpy(), case.to_camera.numpy()
-    errors = measure(joints, joints, root, root, (turn, turn))
-    assert all(value < 1e-2 for name, value in errors.items() if name not in ("path_m", "root"))
-    moved = measure(joints * 1.1 + 1, joints, root, root, (turn, turn))
-    assert moved["pa_mpjpe"] < 1e-3 < 10 < moved["mpjpe"]
+@pytest.fixture(scope="module")
+def walk(bank: banks.Bank, rigs: Rigs) -> Figure:
+    """Somebody who goes somewhere."""
+    cases = make_cases(bank, rigs, noise=0.0)
+    return next(case.truth for case in cases if case.group == "walk")
+
+
+def test_the_truth_measures_zero(walk: Figure, body: BodyModel) -> None:
+    errors = measure(walk, walk, body)
+    zero = set(errors) - {"path_m", "frames", "root", *(name for name in errors if name.startswith("_"))}
+    assert {name for name in zero if errors[name] > 1e-2} == set()
+    assert errors["path_m"] > 1
+    whole = summarise([errors, errors])
+    assert whole["contact_f1"] == 1
+    assert whole["clips"] == 2
+    assert set(DEFINITIONS) - set(whole) == {"fps"}
+
+
+def test_where_the_world_is_does_not_matter_but_where_the_camera_is(walk: Figure, body: BodyModel) -> None:
+    turn = yaw_matrix(torch.tensor(0.7))
+    shift, rest = torch.tensor([3.0, 0.4, -2.0]), body.rest_joints(walk.betas)[0]
+    rotations = walk.rotations.clone()
+    rotations[:, 0] = turn @ rotations[:, 0]
+    trans = (walk.trans + rest) @ turn.T + shift - rest
+    there = {"rotations": rotations, "trans": trans, "to_camera": walk.to_camera @ turn.numpy().T}
+    moved = replace(walk, **there, eye=walk.eye @ turn.numpy().T + shift.numpy())
+    errors = measure(moved, walk, body)
+    assert max(errors[name] for name in ("mpjpe", "pve", "tilt", "w_mpjpe100", "root_m", "rte_m", "end_m")) < 0.05
+    farther = replace(moved, eye=moved.eye + np.float32([0.0, 0.5, 0.0]))
+    errors = measure(farther, walk, body)
+    assert errors["root_m"] == pytest.approx(0.5, abs=1e-3)
+    assert errors["mpjpe"] < 0.05
+
+
+def test_errors_over_the_ground(walk: Figure, body: BodyModel) -> None:
+    frames = len(walk.trans)
+    start = walk.trans[:1]
+    longer = measure(replace(walk, trans=start + 1.2 * (walk.trans - start)), walk, body)
+    assert longer["mpjpe"] < 1e-2
+    whole = summarise([longer])
+    assert 10 < whole["drift"] < 20.5
+    assert whole["rte"] < whole["drift"]
+    assert longer["wa_mpjpe100"] < longer["w_mpjpe100"]
+    # Standing feet slide with a fifth of the pelvis' speed, in frames where they are said to stand.
+    speed_mm = 1000 * float((walk.trans[1:] - walk.trans[:-1]).norm(dim=-1).mean())
+    assert whole["slide"] == pytest.approx(0.2 * speed_mm + summarise([measure(walk, walk, body)])["slide"], rel=0.35)
+    nothing = replace(walk, contacts=np.zeros((frames, 4), bool))
+    silent = summarise([measure(nothing, walk, body)])
+    assert silent["contact_f1"] == 0
+    assert np.isnan(silent["slide"])
+    assert silent["slide_true"] < 10
+
+
+def test_acceleration_error_is_that_of_second_differences() -> None:
+    time_s = np.arange(40) / 30
+    truth = np.zeros((40, 24, 3))
+    said = truth + np.array([0.5 * 3.0, 0, 0]) * time_s[:, None, None] ** 2 + 7 * time_s[:, None, None] + 2
+    assert acceleration_error(said, truth) == pytest.approx(3.0)
+    assert acceleration_error(said[:2], truth[:2]) == 0
+
+
+def test_picking_spreads_over_what_is_done() -> None:
+    paths = [Path(f"dataset-1_{group}_x_{number:03d}.bvh") for group in "abcde" for number in range(9)]
+    assert [len({path.stem.split("_")[1] for path in pick(paths, count)}) for count in (1, 3, 5, 12)] == [1, 3, 5, 5]
+    assert [len(pick(paths, count)) for count in (1, 3, 12, 100)] == [1, 3, 12, 45]
 
 
 @pytest.mark.parametrize(
@@ -313,7 +400,7 @@ def test_groups_are_named_after_actions(name: str, group: str) -> None:
 
 
 def test_the_shipped_config_is_whole_and_errors_are_sentences(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trained: Path, body: BodyModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = load_config(CONFIG, LifterTraining)
     assert set(config.model_fields_set) == set(LifterTraining.model_fields)
@@ -322,6 +409,17 @@ def test_the_shipped_config_is_whole_and_errors_are_sentences(
     (tmp_path / "bad.safetensors").write_bytes(b"no weights")
     with pytest.raises(HumoError, match="holds no lifter"):
         load_weights(tmp_path / "bad.safetensors")
+    halfway = torch.load(trained / "checkpoint.pt", weights_only=True)
+    del halfway["precision"]
+    torch.save(halfway, tmp_path / "halfway.pt")
+    with pytest.raises(HumoError, match="not ended"):
+        LiftFitter(body, weights=tmp_path / "halfway.pt")
+    with pytest.raises(HumoError, match="not ended"):
+        export(tmp_path / "halfway.pt", tmp_path / "out.safetensors")
+    halfway["average"]["norm.weight"][0] = float("nan")
+    torch.save(halfway, tmp_path / "broken.pt")
+    with pytest.raises(HumoError, match=r"broken\.pt.*not finite"):
+        load_weights(tmp_path / "broken.pt")
     assert main([]) == 2
     assert main([str(CONFIG), f"mocap=[{tmp_path / 'none'}]", f"output={tmp_path}"]) == 2
     assert "no such folder" in capsys.readouterr().err

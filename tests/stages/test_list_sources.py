@@ -72,3 +72,16 @@ def test_ids_are_stable_and_clean(tmp_path: Path) -> None:
     assert first.id == again.id
     assert first.id.startswith("my-clip-no-3-")
     assert not set(first.id) & set("./ ,")
+
+
+def test_focal_lengths_are_taken_over(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("uri,focal_35mm\na.mp4,50\nb.mp4,\n")
+    one, two = sorted(
+        list_sources([SourceConfig(path=str(tmp_path / "list.csv"), focal_35mm=24.0)]), key=lambda s: s.uri
+    )
+    assert (one.focal_35mm, two.focal_35mm) == (50.0, 24.0)
+    assert listed(tmp_path / "a.mp4")[0].focal_35mm == 0.0
+    for wrong in ("wide", "-3", "4000", "inf"):
+        (tmp_path / "list.csv").write_text(f"uri,focal_35mm\na.mp4,{wrong}\n")
+        with pytest.raises(UsageError, match=r"row 1: focal_35mm is"):
+            listed(tmp_path / "list.csv")

@@ -1,14 +1,17 @@
+import math
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from videos import noise, sound_only, turned, uneven
+from videos import noise, sound_only, tagged, turned, uneven
 
 from schemas.records import Rejection, Source, Video
 from stages.base import apply
 from stages.decoding import frames
 from stages.encoding import VideoWriter
+from stages.focal_length import focal_px
 from stages.read_videos import ReadVideos
 
 
@@ -124,3 +127,58 @@ def test_spans_and_thinning(tmp_path: Path) -> None:
     assert [round(frame.time_s * 30) for frame in frames(path, start_s=1.0, end_s=2.0, max_fps=10)] == list(
         range(30, 60, 3)
     )
+
+
+@pytest.mark.parametrize("place", ["moov", "trak"])
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        (1, b"26.50mm"),
+        (1, b"53/2"),
+        (21, (27).to_bytes(4, "big")),
+        (22, bytes([27])),
+        (23, struct.pack(">f", 26.5)),
+        (24, struct.pack(">d", 26.5)),
+    ],
+)
+def test_the_focal_length_that_a_phone_wrote_is_read(tmp_path: Path, place: str, kind: int, value: bytes) -> None:
+    path = tagged(tmp_path / "tagged.mov", noise(tmp_path / "plain.mp4"), place, kind, value)
+    found = read(path)
+    assert isinstance(found, Video)
+    millimetres = 27.0 if kind in (21, 22) else 26.5
+    assert found.focal_px == pytest.approx(millimetres * math.hypot(320, 240) / math.hypot(36, 24))
+
+
+def test_focal_lengths_as_tags_of_other_containers(tmp_path: Path) -> None:
+    import av
+
+    plain, path = noise(tmp_path / "plain.mp4"), tmp_path / "tagged.mkv"
+    with av.open(str(plain)) as source, av.open(str(path), "w") as out:
+        stream = out.add_stream_from_template(source.streams.video[0])
+        out.metadata["FocalLengthIn35mmFilm"] = "50"
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                out.mux(packet)
+    found = read(path)
+    assert isinstance(found, Video)
+    assert found.focal_px == pytest.approx(50 / 43.267 * 400, rel=1e-4)
+
+
+@pytest.mark.parametrize("value", [b"48388 mm", b"0", b"wide", b"1/0", b"", b"\xff\xff"])
+def test_nonsense_for_a_focal_length_is_not_known(tmp_path: Path, value: bytes) -> None:
+    found = read(tagged(tmp_path / "tagged.mov", noise(tmp_path / "plain.mp4"), "trak", 1, value))
+    assert isinstance(found, Video)
+    assert found.focal_px == 0.0
+
+
+def test_the_manifest_knows_better_than_the_file(tmp_path: Path) -> None:
+    path = tagged(tmp_path / "tagged.mov", noise(tmp_path / "plain.mp4"), "trak", 1, b"26mm")
+    (found,), _ = apply(ReadVideos(), [Source(id="x", uri=str(path), focal_35mm=85.0)])
+    assert found.focal_px == pytest.approx(focal_px(85.0, 320, 240))
+
+
+def test_thirty_five_millimetres_are_by_the_diagonal() -> None:
+    """On the film's own format, pixels a millimetre times millimetres; the same for a picture stood on end."""
+    assert focal_px(35.0, 3600, 2400) == pytest.approx(3500)
+    assert focal_px(35.0, 1080, 1920) == focal_px(35.0, 1920, 1080)

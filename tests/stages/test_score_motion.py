@@ -11,9 +11,10 @@ from schemas.body_model import BodyModel
 from schemas.kinematics import forward_kinematics
 from schemas.records import Camera, Clip, Footage, Motion, Provenance, Shot, Source, Track, Video
 from schemas.rotations import axis_angle_to_matrix, matrix_to_axis_angle
+from schemas.skeleton import joint
 from stages.base import apply
 from stages.fitting.cameras import guess_intrinsics, level_to_camera, project
-from stages.score_motion import SCORES, ScoreMotion
+from stages.score_motion import SCORES, ScoreMotion, limits_of
 from stages.studio.motions import generate
 
 BODY = BodyModel.load()
@@ -56,6 +57,8 @@ def test_a_clean_motion_has_all_scores_and_no_faults() -> None:
     assert found["reprojection"] == 0.0
     assert found["visibility"] == 1.0
     assert 0.8 < found["max_root_speed"] < 2.5
+    assert found["identity_switches"] == found["truncation"] == found["joint_limits"] == 0.0
+    assert found["physical"] < 0.15
 
 
 def test_faults_show_in_their_score() -> None:
@@ -70,6 +73,11 @@ def test_faults_show_in_their_score() -> None:
     assert scores(replace(clean, trans=clean.trans + drift))["foot_slide"] == pytest.approx(0.02, abs=0.004)
     noise = np.random.default_rng(0).normal(0, 0.01, clean.trans.shape).astype(np.float32)
     assert scores(replace(clean, trans=clean.trans + noise))["jitter"] > good["jitter"] + 0.01
+    hung = scores(replace(clean, trans=clean.trans + np.array([0, 0.25, 0], np.float32)))
+    assert hung["physical"] > 0.85
+    knees = clean.poses.copy()
+    knees[:20, joint("left_knee")] = (-0.8, 0, 0)
+    assert scores(replace(clean, poses=knees), max_joint_speed=1e3)["joint_limits"] == pytest.approx(20 / len(knees))
 
 
 def test_standing_is_less_dynamic_than_running() -> None:
@@ -94,6 +102,7 @@ def test_a_single_frame_scores_without_nan() -> None:
         ({"min_dynamic": 50.0}, "low_dynamic"),
         ({"max_jitter": 0.0}, "high_jitter"),
         ({"max_root_speed": 0.1}, "high_root_speed"),
+        ({"max_physical": 0.0}, "high_physical"),
     ],
 )
 def test_limits_reject_with_their_numbers(config: dict[str, Any], reason: str) -> None:
@@ -103,6 +112,13 @@ def test_limits_reject_with_their_numbers(config: dict[str, Any], reason: str) -
     assert not results
     assert rejection.reason == reason
     assert rejection.limit == next(iter(config.values()))
+
+
+def test_every_limit_is_of_a_score_and_none_but_the_necessary_bind() -> None:
+    limits = limits_of(ScoreMotion.Config())
+    assert tuple(limits) == SCORES
+    ends = sum(np.isfinite(end) for pair in limits.values() for end in pair)
+    assert ends == len(ScoreMotion.Config.model_fields) - 1  # All settings but body_model.
 
 
 def test_another_body_is_refused() -> None:
@@ -135,3 +151,4 @@ def test_reprojection_is_measured_in_box_heights() -> None:
     found = scores(replace(motion, footage=Footage(clip=clip, camera=camera)))
     assert found["reprojection"] == pytest.approx(5 / 200, rel=1e-3)
     assert found["visibility"] == pytest.approx(0.8)
+    assert found["identity_switches"] == 0.0

@@ -1,6 +1,7 @@
 """Synthetic people: physically sane, rightly labelled, repeatable, and where the picture shows them."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from schemas.errors import HumoError
 from schemas.kinematics import forward_kinematics
 from schemas.rotations import heading_rad
 from schemas.skeleton import CONTACT_POINTS, joint
+from stages.studio import textures
 from stages.studio.film import film
 from stages.studio.motions import ACTIONS, LabelledMotion, generate, mirror, sequence
 from stages.studio.outfit import Outfit
@@ -210,3 +212,15 @@ def test_contacts_have_the_named_columns(body: BodyModel) -> None:
     motion = generate("kick_left", 2.5, 0, body=body)
     lifted = [name for name, down in zip(CONTACT_POINTS, motion.contacts.float().mean(0), strict=True) if down < 1]
     assert lifted == ["left_heel", "left_toe"]
+
+
+@pytest.mark.parametrize(
+    "make", [*textures.FLOORS, *textures.YARDS, *textures.MATERIALS, textures.wall, textures.bricks, textures.skyline]
+)
+def test_pictures_have_something_to_see_and_repeat(make: Callable[..., np.ndarray]) -> None:
+    for height, width, px_per_m in ((330, 440, 110.0), (90, 700, 23.0), (40, 41, 80.0)):
+        image, again = (make(np.random.default_rng(1), height, width, px_per_m) for _ in range(2))
+        assert image.shape == (height, width, 3)
+        assert image.dtype == np.uint8
+        assert np.array_equal(image, again)
+        assert image.std((0, 1)).max() > 1.0

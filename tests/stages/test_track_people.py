@@ -1,11 +1,14 @@
 """Tracking on rendered people, whose keypoints are known, and on the development videos."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 
+from schemas.body_model import BodyModel
 from schemas.errors import HumoError
 from schemas.records import Clip, Rejection, Shot, Source, Track
 from schemas.torchvision_ops import _nms
@@ -14,6 +17,10 @@ from stages.cut_clips import CutClips
 from stages.detector import Letterbox, PoseDetector, export_openvino
 from stages.read_videos import ReadVideos
 from stages.split_shots import SplitShots
+from stages.studio.film import film
+from stages.studio.motions import generate
+from stages.studio.outfit import Outfit
+from stages.studio.renderer import Camera, Person
 from stages.track_people import TrackPeople
 
 
@@ -38,6 +45,7 @@ def test_two_rendered_people_are_two_tracks(stage: TrackPeople, films: Path) -> 
     found = tracks(stage, films / "pair.mp4")
     assert [len(track.times_s) for track in found] == [90, 90]
     assert all(track.keypoints[..., 2].mean() > 0.8 for track in found)
+    assert all(track.camera_seen == 1 and not track.camera_turn.any() for track in found)
     centres = [track.boxes[:, [0, 2]].mean() for track in found]
     assert abs(centres[0] - centres[1]) > 40
 
@@ -48,6 +56,7 @@ def test_the_same_numbers_with_any_number_of_threads(stage: TrackPeople, films: 
     other_stage.setup()
     (other,) = tracks(other_stage, films / "wave.mp4")
     np.testing.assert_array_equal(one.keypoints, other.keypoints)
+    np.testing.assert_array_equal(one.camera_turn, other.camera_turn)
 
 
 def test_openvino_and_torch_agree(stage: TrackPeople, films: Path) -> None:
@@ -60,6 +69,25 @@ def test_openvino_and_torch_agree(stage: TrackPeople, films: Path) -> None:
     apart = np.linalg.norm(one.keypoints[..., :2] - other.keypoints[..., :2], axis=-1)[sure]
     assert sure.mean() > 0.8
     assert apart.mean() / height < 0.01
+
+
+def test_the_rooms_walls_tell_how_the_camera_turned(stage: TrackPeople, tmp_path: Path) -> None:
+    body = BodyModel.load()
+    people = [Person(motion=generate("walk", 3.0, 1, body=body), outfit=Outfit.draw(1))]
+    eye = np.array([0.3, 1.5, 4.5])
+    cameras = [
+        Camera.looking(eye, np.array([1.5 * np.sin(2 * time_s), 0.9 + 0.2 * np.sin(7 * time_s), 0.5]), 500.0, 480, 360)
+        for time_s in np.arange(90) / 30
+    ]
+    made = film(people, tmp_path / "turning.mp4", width=480, height=360, body=body, cameras=cameras)
+    (shot,) = shots(made.path)
+    shot = replace(shot, video=replace(shot.video, focal_px=500.0))
+    track = max(apply(stage, [shot])[0], key=lambda track: len(track.times_s))
+    turns = Rotation.from_matrix(made.R[np.round(track.times_s * 30).astype(int)])
+    truth = turns * turns[0].inv()
+    assert np.degrees(truth.magnitude().max()) > 15
+    assert track.camera_seen == 1
+    assert np.degrees((Rotation.from_rotvec(track.camera_turn) * truth.inv()).magnitude()).max() < 0.5
 
 
 def test_missing_weights_and_devices_are_named(tmp_path: Path) -> None:
@@ -119,6 +147,10 @@ class TestDevelopmentVideos:
         player = max(found, key=lambda track: np.median(track.boxes[:, 3] - track.boxes[:, 1]))
         assert len(player.times_s) / 30 >= 9
         assert sum(clip.end_s - clip.start_s for clip in clips if clip.track is player) >= 8
+        assert player.camera_seen == 1
+        sway = np.degrees(np.ptp(player.camera_turn, axis=0))
+        assert 0.5 < sway[1] < 1.5, "it is held by hand: the stands move by some 14 pixels, as a template shows too"
+        assert max(sway[0], sway[2]) < 0.6
 
     def test_two_people(self, stage: TrackPeople, shared_videos: Path) -> None:
         found, clips, _ = self.clips(stage, shared_videos / "two_people_indoor.mp4")
@@ -126,6 +158,7 @@ class TestDevelopmentVideos:
         assert len(clips) == 2
         steps = [np.abs(np.diff(track.boxes[:, [0, 2]].mean(axis=1))).max() for track in found]
         assert max(steps) < 60, "a box that jumps has changed its owner"
+        assert all(track.camera_seen == 1 and not track.camera_turn.any() for track in found)
 
     def test_nobody(self, stage: TrackPeople, shared_videos: Path) -> None:
         _, clips, _ = self.clips(stage, shared_videos / "no_people_speech.mp4")

@@ -1,0 +1,278 @@
+"""Film made-up people: video with exact SMPL truth, from generated motions or from motion capture on bodies of any shape."""
+
+import hashlib
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+
+import fsspec
+import numpy as np
+from jaxtyping import Float
+from pydantic import Field, field_validator
+from scipy.spatial.transform import Rotation
+
+from schemas.body_model import BodyModel
+from schemas.devices import torch_threads
+from schemas.ids import digest, is_source_id
+from schemas.kinematics import forward_kinematics, start_at_origin
+from schemas.records import FPS, Camera, Clip, Footage, Motion, Provenance, Rejection, Shot, Source, Track, Video
+from schemas.rotations import matrix_to_axis_angle
+from schemas.skeleton import NUM_JOINTS, joint
+from schemas.storage import Storage
+from stages.base import Stage, StageConfig
+from stages.encoding import VideoWriter
+from stages.fitting.cameras import camera_in_motion
+from stages.fitting.contacts import find_contacts
+from stages.mocap import read_take
+from stages.mocap.retarget import cut, retarget
+from stages.mocap.skeletons import candidate_maps, find_map
+from stages.mocap.take import MocapError
+from stages.studio.film import Footage as Filmed
+from stages.studio.motions import ACTIONS, MIN_SECONDS, LabelledMotion, sequence
+from stages.studio.scenes import Movement, make_scene, shoot_scene
+
+VERSION = "studio 1"
+GENERATED = "studio:"
+"""How the address of a source begins that has no file: `studio:ACTION#SEED`, the action `*` for any."""
+
+
+class FilmStudio(Stage[Source, Motion]):
+    """Make a film of each source and yield who is in it, exactly as they moved.
+
+    A source names an action of the generator with a seed, or a file of motion capture; the latter's pieces become the shots
+    of one film. The world of the source, to which `Motion.to_source` leads, is that of the shot's scene, whose ground is
+    y = 0. Keypoints are exact, also where they cannot be seen; their confidence is the share of the spot that can.
+    """
+
+    class Config(StageConfig):
+        """What is filmed and how."""
+
+        folder: str = Field("data/films", exclude=True)
+        """Where the films are written, SOURCE.mp4; any fsspec path that all workers reach. It decides nothing else."""
+        seed: int = 0
+        """Of bodies, clothes, places, cameras, companions."""
+        width: int = Field(640, ge=64, multiple_of=2)
+        """Pixels."""
+        height: int = Field(480, ge=64, multiple_of=2)
+        """Pixels."""
+        seconds: float = Field(5.0, ge=MIN_SECONDS)
+        """Length of a film of generated motion, seconds; an action takes about four of them."""
+        min_s: float = Field(2.0, ge=MIN_SECONDS)
+        """Shortest motion of a file, seconds."""
+        max_s: float = 10.0
+        """Longest shot, seconds; a longer take is cut into equal pieces."""
+        takes: int = Field(1, ge=1)
+        """How often each motion is filmed, each time on another body, elsewhere and by another camera."""
+        moving: float = Field(0.4, ge=0, le=1)
+        """Share of the shots whose camera moves."""
+        occluded: float = Field(0.3, ge=0, le=1)
+        """Share of the shots with furniture in the way."""
+        company: float = Field(0.25, ge=0, le=1)
+        """Share of the shots in which a second person does something generated."""
+        min_visible: float = Field(0.5, ge=0, le=1)
+        """Least mean visibility of a person's keypoints."""
+        joint_map: str = "auto"
+        """Which skeleton the files have; see `read_mocap`."""
+        body_model: str = ""
+        """Path of a licensed SMPL file (.npz or .pkl); empty for the shipped body."""
+
+        @field_validator("folder")
+        @classmethod
+        def _absolute(cls, value: str) -> str:
+            # Workers run in folders of their own.
+            return value if "://" in value else str(Path(value).expanduser().absolute())
+
+    config: Config
+
+    def setup(self) -> None:
+        """Read the body. Raises UsageError for a joint map that is not known."""
+        candidate_maps(self.config.joint_map)
+        self._body = BodyModel.load(self.config.body_model or None)
+        self._contact_rig = self._body.contact_rig()
+
+    def run(self, record: Source) -> Iterable[Motion | Rejection]:
+        """A motion for each person of each shot, or why there is none."""
+        if record.kind != "studio":
+            return [self.reject(record, "not_studio", f"a source of kind {record.kind!r}: list it with kind: studio")]
+        if not is_source_id(record.id):
+            detail = f"id {record.id!r}: use at most 128 of letters, digits, - and _, or leave the column out"
+            return [self.reject(record, "bad_id", detail)]
+        try:
+            with torch_threads(1):
+                parts = self._generated(record) if record.uri.startswith(GENERATED) else self._recorded(record)
+                if isinstance(parts, Rejection):
+                    return [parts]
+                return self._film(record, parts)
+        except FileNotFoundError:
+            return [self.reject(record, "missing", f"{record.uri} is not there")]
+        except MocapError as error:
+            return [self.reject(record, error.reason, str(error)[:2000])]
+        except OSError as error:
+            return [self.reject(record, "unreadable", f"{record.uri}: {error}")]
+
+    def _generated(self, record: Source) -> "list[_Part] | Rejection":
+        action, _, seed = record.uri.removeprefix(GENERATED).partition("#")
+        if action not in (*ACTIONS, "*") or not seed.isdigit():
+            detail = f"{record.uri}: write studio:ACTION#SEED with an action of *, {', '.join(ACTIONS)}"
+            return self.reject(record, "no_such_action", detail)
+        motion = self._perform(action, self.config.seconds, self._seed(action, seed))
+        certain = np.ones((len(motion), NUM_JOINTS), np.float32)
+        return [_Part(f"{action}#{seed}", motion, certain, {self.name: VERSION})]
+
+    def _recorded(self, record: Source) -> "list[_Part] | Rejection":
+        with fsspec.open(record.uri, "rb") as file:
+            content = file.read()
+        take = read_take(record.uri, content=content)
+        motion = retarget(take, find_map(take, self.config.joint_map, file=record.uri), self._body)
+        frames = len(motion.trans)
+        if frames / FPS < self.config.min_s:
+            return self.reject(record, "too_short", "seconds", measured=frames / FPS, limit=self.config.min_s)
+        pieces = max(1, int(np.ceil(frames / FPS / self.config.max_s - 1e-9)))
+        edges = [round(piece * frames / pieces) for piece in range(pieces + 1)]
+        sha256, models = hashlib.sha256(content).hexdigest(), {self.name: f"{VERSION}, {take.format}"}
+        cuts = [cut(motion, first, last, self._body) for first, last in pairwise(edges)]
+        return [
+            _Part(f"{sha256}/{first}", one, one.joint_confidence, models)
+            for first, one in zip(edges, cuts, strict=False)
+        ]
+
+    def _perform(self, action: str, seconds: float, seed: int) -> LabelledMotion:
+        """One action, or, of any, as many one after another as there is time for."""
+        rng = np.random.default_rng([seed, 31])
+        count = max(1, round(seconds / 4)) if action == "*" else 1
+        names = [str(rng.choice(ACTIONS)) if action == "*" else action for _ in range(count)]
+        return sequence([(name, seconds / count) for name in names], seed, body=self._body)
+
+    def _film(self, record: Source, parts: "list[_Part]") -> list[Motion | Rejection]:
+        """One film with a shot for each take of each part."""
+        buffer = io.BytesIO()
+        shots: list[tuple[int, _Part, Filmed]] = []
+        with VideoWriter(buffer, self.config.width, self.config.height, FPS) as writer:
+            for part in parts:
+                for number in range(self.config.takes):
+                    start = writer.frames
+                    shots.append((start, part, self._shoot(part, number, writer)))
+            frames = writer.frames
+        content = buffer.getvalue()
+        storage = Storage(self.config.folder)
+        name = f"{record.id}.mp4"
+        storage.write_bytes(name, content)
+        words = sorted({label.text for _, part, _ in shots for label in getattr(part.motion, "labels", ())})
+        described = replace(record, description=record.description or "; ".join(f"a person {text}" for text in words))
+        video = Video(
+            source=replace(described, uri=storage.path(name) if storage.is_local else f"{self.config.folder}/{name}"),
+            sha256=hashlib.sha256(content).hexdigest(),
+            width=self.config.width,
+            height=self.config.height,
+            fps=FPS,
+            duration_s=frames / FPS,
+            has_audio=False,
+            focal_px=float(shots[0][2].K[0, 0]) if len(shots) == 1 else 0.0,
+        )
+        found: list[Motion | Rejection] = []
+        for index, (start, part, filmed) in enumerate(shots):
+            shot = Shot(video=video, index=index, start_s=start / FPS, end_s=(start + len(filmed)) / FPS)
+            for number in range(len(filmed.people)):
+                certain = part.joint_confidence if number == 0 else np.ones_like(part.joint_confidence)
+                clip = _clip(shot, number, filmed, part.models)
+                found.append(self._judge(described, clip, filmed, certain))
+        return found
+
+    def _shoot(self, part: "_Part", number: int, writer: VideoWriter) -> Filmed:
+        seed = self._seed(part.name, number, "scene")
+        rng = np.random.default_rng([seed, 32])
+        moving, occluded, company, crossing = rng.random(4) < [
+            self.config.moving, self.config.occluded, self.config.company, 0.5,
+        ]  # fmt: skip
+        motions: list[Movement] = [part.motion]
+        if company:
+            # A little longer than needed: the scene ends with the shorter one.
+            motions.append(self._perform("*", max(MIN_SECONDS, len(part.motion.trans) / FPS) + 0.2, seed))
+        scene = make_scene(
+            motions,
+            seed,
+            body=self._body,
+            camera="moving" if moving else "static",
+            occluders=int(rng.integers(1, 3)) if occluded else 0,
+            crossing=bool(crossing and company),
+            width=writer.width,
+            height=writer.height,
+        )
+        return shoot_scene(scene, writer, Path(), body=self._body)
+
+    def _seed(self, *parts: object) -> int:
+        return int(digest("studio", self.config.seed, *parts, digits=12), 16)
+
+    def _judge(
+        self, source: Source, clip: Clip, filmed: Filmed, certain: Float[np.ndarray, "T 24"]
+    ) -> Motion | Rejection:
+        person = filmed.people[clip.track.person]
+        visible = float(person.visibility.mean())
+        if visible < self.config.min_visible:
+            detail = "mean visibility of the keypoints"
+            return self.reject(clip, "person_hidden", detail, measured=visible, limit=self.config.min_visible)
+        rest = self._body.rest_joints(person.betas)
+        rotations, trans, back = start_at_origin(person.rotations, person.trans, rest[joint("pelvis")])
+        joints, turns = forward_kinematics(rotations, rest, trans)
+        feet = self._contact_rig.points(turns, joints, person.betas).numpy()
+        video = clip.track.shot.video
+        return Motion(
+            provenance=Provenance(
+                source=source,
+                sha256=video.sha256,
+                person=clip.track.person,
+                start_s=clip.start_s,
+                end_s=clip.end_s,
+                source_fps=FPS,
+            ),
+            footage=Footage(clip=clip, camera=_camera(filmed, back.double().numpy())),
+            poses=matrix_to_axis_angle(rotations).numpy().astype(np.float32),
+            trans=trans.numpy().astype(np.float32),
+            betas=person.betas.numpy().astype(np.float32),
+            contacts=find_contacts(feet, 0.0),
+            joint_confidence=certain,
+            to_source=back.numpy(),
+            body_model=self._body.id,
+            models=clip.track.models,
+        )
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A motion that is to be filmed; `name` tells it from all others."""
+
+    name: str
+    motion: Movement
+    joint_confidence: Float[np.ndarray, "T 24"]
+    models: dict[str, str]
+
+
+def _clip(shot: Shot, number: int, filmed: Filmed, models: dict[str, str]) -> Clip:
+    """A person through a whole shot, as a perfect tracker would have seen them and the camera."""
+    video, person = shot.video, filmed.people[number]
+    edge = np.array([video.width, video.height, video.width, video.height])
+    boxes = person.boxes.clip(0, edge).astype(np.float32)
+    keypoints = np.concatenate([person.keypoints, person.visibility[..., None]], -1).astype(np.float32)
+    turn = Rotation.from_matrix(filmed.R @ filmed.R[0].T).as_rotvec().astype(np.float32)
+    if (filmed.R[0] == filmed.R).all():
+        turn = np.zeros_like(turn)
+    track = Track(
+        shot=shot,
+        person=number,
+        times_s=shot.start_s + np.arange(len(boxes)) / FPS,
+        boxes=boxes,
+        keypoints=keypoints,
+        models=models,
+        camera_turn=turn,
+        camera_seen=1.0,
+    )
+    return Clip(track=track, start_s=shot.start_s, end_s=shot.end_s, boxes=boxes, keypoints=keypoints, camera_turn=turn)
+
+
+def _camera(filmed: Filmed, to_source: Float[np.ndarray, "4 4"]) -> Camera:
+    """The scene's camera in a motion's own world."""
+    eye, K = -np.einsum("tij,ti->tj", filmed.R, filmed.t), filmed.K
+    intrinsics = np.array([K[0, 0], K[1, 1], K[0, 2], K[1, 2]], np.float32)
+    return camera_in_motion(Camera(rotation=filmed.R, position=eye, intrinsics=intrinsics), to_source)

@@ -1,0 +1,69 @@
+"""Files of results read without running anything that they hold: numbers, text, containers and arrays, nothing else.
+
+`.npy` files of objects are a pickle after a short header (numpy.lib.format).
+"""
+
+import io
+from typing import Any
+
+import numpy as np
+import torch
+
+from schemas.errors import HumoError
+from schemas.plain_pickles import ForbiddenError, PlainUnpickler, as_arrays
+
+SUFFIXES = (".pkl", ".pickle", ".pt", ".pth", ".npy", ".npz")
+_COMPRESSED = {b"\x78": "zlib", b"\x1f\x8b": "gzip", b"BZ": "bz2", b"\xfd7z": "xz", b"\x04\x22\x4d\x18": "lz4"}
+
+
+class ResultError(HumoError):
+    """A result that cannot be taken over; `reason` is the word that a rejection carries."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+def read_plain(name: str, content: bytes) -> Any:
+    """What a file holds, tensors as arrays; `name` is for messages and its ending says how to read it.
+
+    Raises ResultError.
+    """
+    ending = "." + name.rsplit(".", 1)[-1].lower()
+    packing = next((word for start, word in _COMPRESSED.items() if content.startswith(start)), None)
+    if ending in (".pkl", ".pickle") and packing:
+        raise ResultError(
+            "unreadable_result", f"{name}: a pickle compressed with {packing}; save it again without compression"
+        )
+    try:
+        if ending in (".pkl", ".pickle"):
+            return as_arrays(PlainUnpickler(io.BytesIO(content)).load())
+        if ending in (".pt", ".pth"):
+            return as_arrays(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True))
+        if ending == ".npy":
+            return as_arrays(_read_npy(io.BytesIO(content)))
+        if ending == ".npz":
+            with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+                return {key: archive[key] for key in archive.files}
+    except ForbiddenError as error:
+        raise ResultError(
+            "unreadable_result",
+            f"{name}: it names {error}, which no result needs and which could run code; save plain arrays instead",
+        ) from None
+    except Exception as error:
+        # Broken files raise nearly anything, from EOFError to MemoryError.
+        told = str(error).partition("\n")[0][:200]
+        raise ResultError(
+            "unreadable_result",
+            f"{name}: no readable {ending} of plain arrays ({type(error).__name__}: {told}); copy it again or save it anew",
+        ) from None
+    raise ResultError("unknown_layout", f"{name}: ends in {ending!r}; results end in {', '.join(SUFFIXES)}")
+
+
+def _read_npy(file: io.BytesIO) -> Any:
+    version = np.lib.format.read_magic(file)
+    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    if read_header(file)[2].hasobject:
+        return PlainUnpickler(file).load()
+    file.seek(0)
+    return np.load(file, allow_pickle=False)

@@ -1,0 +1,1 @@
+"""What the scores of a motion are computed from: tracking evidence, anatomy and physics."""
