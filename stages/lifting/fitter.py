@@ -211,7 +211,7 @@ class LiftFitter:
             count = len(track.times_s)
             starts = sorted({0, max(0, (count - self.window) // 2), max(0, count - self.window)})
             sights = [_sight_of(track, slice(start, start + self.window)) for start in starts]
-            lifted, boxes = self._look(sights)
+            lifted, boxes = self._look(sights, mirror=False)
             betas = torch.stack([one.betas[0, 0] for one in lifted]).mean(0)
             if self.refinement is not None:
                 betas = self._refined(sights, lifted, boxes, [betas] * len(sights), shapes=True)[0].betas.mean(0)
@@ -221,7 +221,7 @@ class LiftFitter:
     @torch.inference_mode()
     def lift(self, sights: Sequence[Sight], shapes: Sequence[Float[Tensor, "10"]] | None = None) -> list[Lift]:
         """Bodies from keypoints as rays. `shapes` are betas to be kept; without them each clip gets what it looks like."""
-        lifted, boxes = self._look(sights)
+        lifted, boxes = self._look(sights, mirror=self.mirror)
         betas = [one.betas[0, 0] for one in lifted] if shapes is None else [shape.to(self.device) for shape in shapes]
         if self.refinement is None:
             pose, noise = self._first_pose(lifted, boxes, betas), torch.zeros(len(sights))
@@ -242,12 +242,12 @@ class LiftFitter:
             out.append(self._in_world(sight, box.size[0].cpu(), one, theirs))
         return out
 
-    def _look(self, sights: Sequence[Sight]) -> tuple[list[Lifted], list[Boxes]]:
-        """What the network says of each clip, averaged with what it says of its mirror image."""
+    def _look(self, sights: Sequence[Sight], *, mirror: bool) -> tuple[list[Lifted], list[Boxes]]:
+        """What the network says of each clip, averaged, if wanted, with what it says of its mirror image."""
         seen = [sight.observation(self.device) for sight in sights]
         boxes = [find_boxes(one) for one in seen]
         lifted = self._run([make_features(one, box) for one, box in zip(seen, boxes, strict=True)])
-        if self.mirror:
+        if mirror:
             flipped = [one.mirrored() for one in seen]
             others = self._run([make_features(one, find_boxes(one)) for one in flipped])
             lifted = [one.averaged(other.mirrored()) for one, other in zip(lifted, others, strict=True)]

@@ -29,6 +29,8 @@ class Augmentation(Config):
     """Deviation of the log of the focal length that is assumed from the one that was used."""
     noise: float = Field(default=1.0, ge=0)
     """Factor on what the keypoint noise model does (`stages.lifting.noise`); 0 shows the truth."""
+    sure_errors: float = Field(default=0.0, ge=0, le=1)
+    """How far limbs err without the confidence telling, from a detector on plain backgrounds (0) to one on films (1)."""
 
 
 class LossWeights(Config):
@@ -77,6 +79,8 @@ class LifterTraining(Config):
     """Folders with motion capture to train on; only what may be shipped, if the weights are to be."""
     held_out: float = Field(default=0.05, ge=0, lt=1)
     """Share of those files that is kept for validation."""
+    start: str = ""
+    """Checkpoint whose averaged weights a training begins with; empty: from random ones."""
     cache: str = "runs/lifter_bank"
     """Folder in which motion capture is kept once it is read."""
     studio_share: float = Field(default=0.25, ge=0, le=1)

@@ -44,6 +44,8 @@ def train(config: LifterTraining) -> dict[str, float]:
     training, held_out = (bank.to(device) for bank in make_banks(config))
     print(f"{len(training.names)} motions, {len(training.pelvis)} frames; held out {len(held_out.names)}", flush=True)
     model = Lifter(config.network).to(device)
+    if config.start:
+        _begin_with(Path(config.start), config, model)
     average = copy.deepcopy(model).requires_grad_(False)
     optimisers = _optimisers(model, config)
     path, first = output / "checkpoint.pt", 0
@@ -201,6 +203,15 @@ def _write(state: dict[str, Any], path: Path) -> None:
     aside = path.with_suffix(".part")
     torch.save(state, aside)
     aside.replace(path)
+
+
+def _begin_with(path: Path, config: LifterTraining, model: Lifter) -> None:
+    if not path.is_file():
+        raise UsageError(f"start: {path}: there is no such checkpoint; name one, or leave it out")
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    if state["network"] != config.network.model_dump():
+        raise UsageError(f"start: {path}: is of another network ({state['network']}); set the same")
+    model.load_state_dict(state["average"])
 
 
 def _restore(path: Path, config: LifterTraining, model: Lifter, average: Lifter, optimisers: list[Any]) -> int:

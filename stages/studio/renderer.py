@@ -271,7 +271,7 @@ class Renderer:
         normal = hit["Ng"] / np.linalg.norm(hit["Ng"], axis=1, keepdims=True)
         normal *= -np.sign((normal * directions).sum(1, keepdims=True))
         # Half-Lambert keeps form in the shade; a little light from above and from the floor.
-        sun = (0.5 + 0.5 * normal @ self._light) ** 1.5
+        sun = (0.5 + 0.5 * normal @ self._light).clip(0) ** 1.5
         facing = -(normal * directions).sum(1) / np.linalg.norm(directions, axis=1)
         colour *= self._tint
         return 255 * colour * (0.22 + 0.62 * sun + 0.1 * (0.5 + 0.5 * normal[:, 1]) + 0.16 * facing)[:, None]

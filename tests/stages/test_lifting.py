@@ -169,6 +169,19 @@ def test_noise_is_told_by_confidence(bank: banks.Bank, rigs: Rigs) -> None:
     torch.testing.assert_close(quiet.seen.rays, quiet.truth.rays)
 
 
+def test_sure_errors_move_limbs_and_confidence_hardly_tells(bank: banks.Bank, rigs: Rigs) -> None:
+    off, certain = [], []
+    for sure in (0.0, 1.0):
+        generator = torch.Generator().manual_seed(5)
+        seen = draw_examples(bank, 64, 60, rigs, Augmentation(sure_errors=sure, moving_cameras=0.0), generator)
+        apart = (seen.seen.rays - seen.truth.rays).norm(dim=-1) / seen.boxes.size[..., None]
+        wrong = (apart[..., 9:11] > 0.04) & (seen.seen.confidence[..., 9:11] > 0.1)
+        off.append(float(wrong.float().mean()))
+        certain.append(float(seen.seen.confidence[..., 9:11][wrong].mean()))
+    assert off[1] > 1.5 * off[0]
+    assert certain[1] > certain[0] + 0.05
+
+
 def test_a_level_pelvis_moves_nothing_else(body: BodyModel, bank: banks.Bank) -> None:
     tipped = bank.rotations.clone()
     tilt = axis_angle_to_matrix(torch.tensor([0.12, 0.0, 0.0]))
@@ -262,6 +275,14 @@ def test_training_logs_and_goes_on_where_it_stopped(trained: Path, tmp_path: Pat
     resumed = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     for name, value in resumed["average"].items():
         torch.testing.assert_close(value, state["average"][name], atol=1e-6, rtol=1e-5)
+    begun = _config(tmp_path / "begun", steps=1).model_copy(
+        update={"start": str(tmp_path / "checkpoint.pt"), "learning_rate": 1e-9}
+    )
+    train(begun)
+    for name, value in torch.load(tmp_path / "begun/checkpoint.pt", weights_only=True)["model"].items():
+        torch.testing.assert_close(value, resumed["average"][name], atol=1e-6, rtol=1e-5)
+    with pytest.raises(UsageError, match="no such checkpoint"):
+        train(begun.model_copy(update={"start": str(tmp_path / "nowhere.pt")}))
     with pytest.raises(UsageError, match="another network"):
         train(config.model_copy(update={"network": NetworkConfig(width=16, layers=1, heads=2, feed_forward=16)}))
 
