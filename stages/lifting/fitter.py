@@ -278,7 +278,9 @@ class LiftFitter:
             torch.cat([getattr(sight, name) for sight in sights]).to(self.device) for name in ("rays", "confidence")
         )
         size = torch.cat([box.size[0] for box in boxes])
-        settings = self.refinement if shapes else replace(self.refinement, shape=0.0, build=0.0)
+        # A shape is found in fewer steps than a pose.
+        changes = {"iterations": 2} if shapes else {"shape": 0.0, "build": 0.0}
+        settings = replace(self.refinement, **changes)
         pose = self._first_pose(lifted, boxes, betas)
         return refine(pose, rays, confidence, size, self.precision, self.rigs, settings)
 
