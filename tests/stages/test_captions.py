@@ -29,10 +29,11 @@ from schemas.skeleton import PARTS, joint, swap_sides
 from stages.base import apply
 from stages.captions import phrases
 from stages.captions.phrases import gerund
+from stages.captions.rules import describe
 from stages.captions.signals import hysteresis, oscillations, smooth_path, spans_of, sweeps, turning_points
 from stages.captions.thresholds import Thresholds
 from stages.studio.motions import ACTIONS, LabelledMotion, generate, mirror, sequence
-from stages.write_captions import WriteCaptions, describe
+from stages.write_captions import WriteCaptions
 
 BODY = BodyModel.load()
 EXPECTED = {

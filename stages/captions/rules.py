@@ -1,0 +1,76 @@
+"""Captions by rules alone: kinematics to events, events to sentences."""
+
+from dataclasses import replace
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+
+from schemas.records import FPS, Captions, Event
+from schemas.skeleton import PARTS
+from stages.captions.body_events import body_events
+from stages.captions.kinematics import SIDES, Kinematics, kinematics
+from stages.captions.limb_events import arm_events, event, leg_events, torso_events
+from stages.captions.phrases import phrase
+from stages.captions.sentences import body_sentences, part_sentences
+from stages.captions.signals import Span
+from stages.captions.thresholds import Thresholds
+
+RULES = "rules 1"
+"""Who writes: raise the number whenever the same motion would be described differently."""
+
+
+def describe(
+    rotations: Float[Tensor, "T 24 3 3"],
+    trans: Float[Tensor, "T 3"],
+    rest_joints: Float[Tensor, "24 3"],
+    joint_confidence: Float[np.ndarray, "T 24"],
+    limits: Thresholds,
+    *,
+    seed: str,
+) -> Captions:
+    """Captions of a motion at 30 fps. The seed picks among wordings; the mirrored motion with the same seed gets the same
+    text with left and right exchanged."""
+    k = kinematics(
+        rotations,
+        trans,
+        rest_joints,
+        joint_confidence,
+        smoothing_s=limits.smoothing_s,
+        travel_smoothing_s=limits.travel_smoothing_s,
+        min_confidence=limits.min_confidence,
+    )
+    events = find_events(k, limits)
+    return Captions(
+        body=body_sentences(events, seed),
+        parts={part: part_sentences(part, events, k.seen[part], seed) for part in PARTS},
+        events=events,
+        writers={"body": RULES, "parts": RULES, "events": RULES, "transcript": "none"},
+    )
+
+
+def find_events(k: Kinematics, limits: Thresholds) -> tuple[Event, ...]:
+    """All events in order of time; at least one for the body and one for every part."""
+    body = body_events(k, limits)
+    jumps, lying = _frames(body, ("jump",)), _frames(body, ("lie", "crawl"))
+    found = {f"{side}_arm": arm_events(k, side, limits).events for side in SIDES}
+    found |= {f"{side}_leg": leg_events(k, side, jumps, limits).events for side in SIDES}
+    found["torso"] = torso_events(k, lying, limits).events
+    events = list(body)
+    for part in PARTS:
+        events += found[part] if k.seen[part] and found[part] else [_rest(k, part)]
+    worded = [replace(e, text=phrase(e) if e.part == "body" or k.seen[e.part] else "is out of view") for e in events]
+    return tuple(sorted(worded, key=lambda e: (e.start_s, e.end_s, e.part, e.kind)))
+
+
+def _rest(k: Kinematics, part: str) -> Event:
+    """A part that does nothing, over the whole motion; its amount is how far its last joint strays in body axes."""
+    joint = PARTS[part][-1] if k.seen[part] else PARTS[part][1]
+    path = k.at(joint)
+    side = part.split("_")[0] if "_" in part else "none"
+    strayed = float(np.linalg.norm(path - path.mean(0), axis=-1).max()) if k.seen[part] else 0.0
+    return event(part, "rest", (0, len(k)), strayed, joint=joint, side=side)
+
+
+def _frames(events: list[Event], kinds: tuple[str, ...]) -> list[Span]:
+    return [(round(e.start_s * FPS), round(e.end_s * FPS)) for e in events if e.kind in kinds]
