@@ -9,6 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+_OPPOSITE = 1e-4
+"""Directions are opposite that add up to less."""
+
 
 def axis_angle_to_matrix(axis_angle: Float[Tensor, "*B 3"]) -> Float[Tensor, "*B 3 3"]:
     """Rotation vectors (radians) to matrices."""
@@ -45,6 +48,20 @@ def heading_rad(root: Float[Tensor, "*B 3 3"]) -> Float[Tensor, "*B"]:
     """
     left = root[..., :, 0]
     return torch.atan2(-left[..., 2], left[..., 0])
+
+
+def shortest_turn(start: Float[Tensor, "*B 3"], end: Float[Tensor, "*B 3"]) -> Float[Tensor, "*B 3 3"]:
+    """The rotation by the smallest angle that takes the direction of `start` to that of `end`.
+
+    Opposite directions have many: one of them. A vector of no length leaves everything as it is.
+    """
+    start, end = torch.nn.functional.normalize(start, dim=-1), torch.nn.functional.normalize(end, dim=-1)
+    # A quaternion of twice the angle is (sine times axis, cosine); halfway between it and no turn lies the one wanted.
+    both = torch.cat([torch.linalg.cross(start, end), 1 + (start * end).sum(-1, keepdim=True)], dim=-1)
+    smallest = torch.nn.functional.one_hot(start.abs().argmin(-1), 3).to(start)
+    across = torch.nn.functional.pad(torch.linalg.cross(start, smallest), (0, 1))
+    opposite = both.norm(dim=-1, keepdim=True) < _OPPOSITE
+    return roma.unitquat_to_rotmat(torch.nn.functional.normalize(torch.where(opposite, across, both), dim=-1))
 
 
 def slerp_resample(

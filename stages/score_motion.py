@@ -9,6 +9,7 @@
 | float | m | mean height of the lowest contact point over the ground in frames with a contact; 0 where there is none |
 | reprojection | box heights | median distance of projected from seen keypoints; 0 for motion capture |
 | visibility | 0 to 1 | mean confidence of the keypoints; 1 for motion capture |
+| camera_seen | 0 to 1 | share of the shot's frames whose background told how the camera turns; 1 for motion capture |
 | max_root_speed | m/s | largest speed of the pelvis |
 | max_joint_speed | rad/s | largest angular speed of a joint against its parent |
 | identity_switches | times | how often the track seems to go over to somebody else; 0 for motion capture |
@@ -35,14 +36,15 @@ from schemas.records import FPS, Footage, Motion, Rejection, ScoredMotion
 from schemas.rotations import axis_angle_to_matrix, matrix_to_axis_angle
 from schemas.skeleton import joint
 from stages.base import Stage, StageConfig
-from stages.fitting.cameras import project
+from stages.fitting.cameras import reprojection
+from stages.fitting.start import cleaned
 from stages.scoring.anatomy import share_beyond_limits
 from stages.scoring.physics import implausible_share
 from stages.scoring.tracking import SEEN, identity_switches, truncation
 
 SCORES = (
-    "dynamic", "jitter", "foot_slide", "penetration", "float", "reprojection", "visibility", "max_root_speed",
-    "max_joint_speed", "identity_switches", "truncation", "joint_limits", "physical",
+    "dynamic", "jitter", "foot_slide", "penetration", "float", "reprojection", "visibility", "camera_seen",
+    "max_root_speed", "max_joint_speed", "identity_switches", "truncation", "joint_limits", "physical",
 )  # fmt: skip
 """Every sample has exactly these."""
 
@@ -65,6 +67,8 @@ class ScoreMotion(Stage[Motion, ScoredMotion]):
         """Largest `reprojection`, box heights."""
         min_visibility: float = 0.3
         """Smallest `visibility`, 0 to 1."""
+        min_camera_seen: float = 0.0
+        """Smallest `camera_seen`, 0 to 1; 0.7 drops people before a bare wall, where a turning camera is taken to stand still."""
         max_root_speed: float = 15.0
         """Largest `max_root_speed`, m/s."""
         max_joint_speed: float = 60.0
@@ -120,19 +124,21 @@ class ScoreMotion(Stage[Motion, ScoredMotion]):
         slides = np.linalg.norm(np.diff(feet[..., [0, 2]], axis=0), axis=-1)[planted]
         jitter = np.linalg.norm(np.diff(places, n=2, axis=0), axis=-1)
         root_speed = np.linalg.norm(np.diff(places[:, joint("pelvis")], axis=0), axis=-1) * FPS
-        reprojection, visibility, switches, cut_off = 0.0, 1.0, 0, 0.0
+        off, visibility, camera_seen, switches, cut_off = 0.0, 1.0, 1.0, 0, 0.0
         if motion.footage is not None:
-            switches, cut_off = identity_switches(motion.footage.clip), truncation(motion.footage.clip)
+            clip = motion.footage.clip
+            switches, cut_off, camera_seen = identity_switches(clip), truncation(clip), clip.track.camera_seen
             points = keypoint_rig.points(turns, joints, betas).numpy()
-            reprojection, visibility = _against_image(points, motion.footage)
+            off, visibility = _against_image(points, motion.footage)
         scores = {
             "dynamic": 0.7 * _mean(speed) + 0.3 * _mean(reach.max(0)),
             "jitter": _mean(jitter),
             "foot_slide": _mean(slides),
             "penetration": _mean(np.maximum(-lowest, 0.0)),
             "float": _mean(np.maximum(lowest, 0.0)[touching]),
-            "reprojection": reprojection,
+            "reprojection": off,
             "visibility": visibility,
+            "camera_seen": camera_seen,
             "max_root_speed": float(root_speed.max(initial=0.0)),
             "max_joint_speed": float(speed.max(initial=0.0)),
             "identity_switches": switches,
@@ -154,12 +160,11 @@ def limits_of(config: "ScoreMotion.Config") -> dict[str, tuple[float, float]]:
 
 def _against_image(points: Float[np.ndarray, "T 17 3"], footage: Footage) -> tuple[float, float]:
     """Median reprojection in box heights and mean confidence; infinite where nothing was seen."""
-    keypoints, boxes = footage.clip.keypoints, footage.clip.boxes
-    seen = keypoints[..., 2] >= SEEN
-    heights = np.maximum(boxes[:, 3] - boxes[:, 1], 1.0)
-    apart = np.linalg.norm(project(points, footage.camera) - keypoints[..., :2], axis=-1) / heights[:, None]
+    confidence = cleaned(footage.clip.keypoints)[..., 2]
+    seen = confidence >= SEEN
+    apart = reprojection(points, footage.camera, footage.clip)
     error = float(np.median(apart[seen])) if seen.any() else np.inf
-    return error, float(np.clip(keypoints[..., 2], 0, 1).mean())
+    return error, float(confidence.mean())
 
 
 def _angles(before: torch.Tensor, after: torch.Tensor) -> Float[np.ndarray, "N 24"]:

@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from schemas.records import Camera, Video
+from schemas.records import Camera, Clip, Video
+from stages.fitting.start import cleaned
 
 MIN_DEPTH_M = 0.05
 """Points nearer than this, or behind the camera, are projected as if they stood here."""
@@ -44,6 +45,17 @@ def project(points: Float[np.ndarray, "T K 3"], camera: Camera) -> Float[np.ndar
     seen = np.einsum("tij,tkj->tki", camera.rotation, points - camera.position[:, None])
     focal, centre = camera.intrinsics[:2], camera.intrinsics[2:]
     return seen[..., :2] / np.maximum(seen[..., 2:], MIN_DEPTH_M) * focal + centre
+
+
+def heights_px(boxes: Float[np.ndarray, "T 4"]) -> Float[np.ndarray, "T"]:
+    """Of boxes, at least a pixel."""
+    return np.maximum(boxes[:, 3] - boxes[:, 1], 1.0).astype(np.float64)
+
+
+def reprojection(points: Float[np.ndarray, "T 17 3"], camera: Camera, clip: Clip) -> Float[np.ndarray, "T 17"]:
+    """Distance of keypoints in the world, as the camera sees them, from those of a clip, in heights of its boxes."""
+    apart = project(points, camera) - cleaned(clip.keypoints)[..., :2]
+    return np.linalg.norm(apart, axis=-1) / heights_px(clip.boxes)[:, None]
 
 
 def camera_in_motion(camera: Camera, to_source: Float[np.ndarray, "4 4"]) -> Camera:

@@ -2,7 +2,9 @@
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
+from scipy.ndimage import minimum_filter1d
 
+from schemas.curves import runs, smooth
 from schemas.records import FPS
 
 START_SPEED_MPS, STOP_SPEED_MPS = 0.25, 0.45
@@ -11,6 +13,10 @@ START_HEIGHT_M, STOP_HEIGHT_M = 0.05, 0.09
 capture allows (1 cm a frame, 2 cm), since heights from one camera are less certain."""
 MIN_FRAMES = 3
 """Shorter contacts and shorter gaps between contacts are noise."""
+_RUN_MPS, _RUN_SHARE = 1.5, 0.3
+"""Of somebody who moves faster than the first, a foot stands that is slower than this share of the body."""
+_BODY_FRAMES, _REACH_FRAMES = 8.0, 15
+"""Over how long the body's speed and height are taken, and within how many frames, on both sides, a runner touches ground."""
 
 
 def point_speed(points: Float[np.ndarray, "T 4 3"]) -> Float[np.ndarray, "T 4"]:
@@ -41,24 +47,41 @@ def find_contacts(points: Float[np.ndarray, "T 4 3"], ground_m: float) -> UInt8[
     speed, height = point_speed(points), points[..., 1] - ground_m
     begins = (speed < START_SPEED_MPS) & (height < START_HEIGHT_M)
     stays = (speed < STOP_SPEED_MPS) & (height < STOP_HEIGHT_M)
-    contacts = np.zeros(speed.shape, np.uint8)
-    for column in range(4):
-        held = False
-        for frame in range(len(points)):
-            held = bool(stays[frame, column]) and (held or bool(begins[frame, column]))
-            contacts[frame, column] = held
-        contacts[:, column] = _without_short_runs(contacts[:, column].astype(bool))
-    return contacts
+    return held(begins, stays).astype(np.uint8)
 
 
-def _without_short_runs(on: Bool[np.ndarray, "T"]) -> Bool[np.ndarray, "T"]:
-    """Gaps shorter than `MIN_FRAMES` closed, then contacts shorter than that dropped."""
-    on = on.copy()
-    for value in (False, True):
-        edges = np.flatnonzero(np.diff(on)) + 1
-        starts, ends = np.r_[0, edges], np.r_[edges, len(on)]
-        for start, end in zip(starts, ends, strict=True):
-            inside = start > 0 and end < len(on)
-            if on[start] == value and end - start < MIN_FRAMES and inside:
-                on[start:end] = not value
+def find_steps(points: Float[np.ndarray, "T 4 3"], pelvis: Float[np.ndarray, "T 3"]) -> Bool[np.ndarray, "T 4"]:
+    """Where feet of somebody who runs stand, on a path that may yet be wrong.
+
+    A foot that pushes off rolls, and an error of the path is an error of the foot: `find_contacts` misses most of a run's
+    steps. Against the body, though, a foot that stands is slow, and low where it is near the lowest of the feet around, as
+    heights below the pelvis, so that a path which climbs by mistake hides no step. Empty where nobody runs.
+    """
+    if len(points) < 2:
+        return np.zeros(points.shape[:2], bool)
+    body = smooth(pelvis.astype(np.float64), _BODY_FRAMES, ends="continued")
+    body_speed = np.linalg.norm(np.gradient(body[:, [0, 2]], axis=0), axis=-1, keepdims=True) * FPS
+    below = points[..., 1] - body[:, 1:2]
+    ground = minimum_filter1d(below.min(1), 2 * _REACH_FRAMES + 1, mode="nearest")
+    height = below - smooth(ground, _REACH_FRAMES / 3)[:, None]
+    slow = (point_speed(points) < _RUN_SHARE * body_speed) & (body_speed > _RUN_MPS)
+    return held(slow & (height < START_HEIGHT_M), slow & (height < STOP_HEIGHT_M))
+
+
+def held(begins: Bool[np.ndarray, "T C"], stays: Bool[np.ndarray, "T C"]) -> Bool[np.ndarray, "T C"]:
+    """With hysteresis: where a point stays, from the first frame on in which it also begins.
+
+    Gaps shorter than `MIN_FRAMES` are closed, then contacts shorter than that dropped, except at the ends of the clip.
+    """
+    on = np.zeros(stays.shape, bool)
+    for column in range(stays.shape[1]):
+        for first, end in runs(stays[:, column]):
+            starts = np.flatnonzero(begins[first:end, column])
+            if len(starts):
+                on[first + starts[0] : end, column] = True
+        for value in (False, True):
+            for first, end in runs(on[:, column] == value):
+                inside = first > 0 and end < len(on)
+                if inside and end - first < MIN_FRAMES:
+                    on[first:end, column] = not value
     return on

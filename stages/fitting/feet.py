@@ -10,13 +10,12 @@ from torch import Tensor
 from schemas.body_model import BodyModel, PointRig
 from schemas.curves import runs, smooth
 from schemas.kinematics import forward_kinematics
-from schemas.rotations import axis_angle_to_matrix
+from schemas.rotations import shortest_turn
 from schemas.skeleton import joint
-from stages.fitting.contacts import ground_height
+from stages.fitting.contacts import MIN_FRAMES, ground_height, held
 
 START_CHANCE, STOP_CHANCE = 0.6, 0.4
 """A point takes hold of the ground above the first and lets go below the second."""
-_MIN_FRAMES = 3
 _SLOPE = 0.05
 """Deviation of the ground's slope before anything is seen: three degrees of a wrong idea of the vertical."""
 _HEIGHT_M, _CORRELATED = 0.03, 10.0
@@ -38,18 +37,8 @@ class Planted:
 
 
 def find_planted(chance: Float[np.ndarray, "T 4"]) -> Bool[np.ndarray, "T 4"]:
-    """Contacts from chances, with hysteresis; gaps and contacts of less than three frames are noise."""
-    planted = np.zeros(chance.shape, bool)
-    for column in range(chance.shape[1]):
-        stays, begins = chance[:, column] > STOP_CHANCE, chance[:, column] > START_CHANCE
-        for first, end in runs(stays):
-            planted[first:end, column] = bool(begins[first:end].any())
-        for value in (False, True):
-            for first, end in runs(planted[:, column] == value):
-                inside = first > 0 and end < len(planted)
-                if inside and end - first < _MIN_FRAMES:
-                    planted[first:end, column] = not value
-    return planted
+    """Contacts from chances, with hysteresis (`stages.fitting.contacts.held`)."""
+    return held(chance > START_CHANCE, chance > STOP_CHANCE)
 
 
 def level_turn(points: Float[np.ndarray, "T 4 3"], planted: Bool[np.ndarray, "T 4"]) -> Float[Tensor, "3 3"]:
@@ -76,12 +65,8 @@ def level_turn(points: Float[np.ndarray, "T 4 3"], planted: Bool[np.ndarray, "T 
         middle = chosen.mean(0)
     if float(np.median(off)) > _HEIGHT_M:
         return torch.eye(3)
-    normal = np.array([-slope[0], 1.0, -slope[1]])
-    normal /= np.linalg.norm(normal)
-    axis = np.cross(normal, [0.0, 1.0, 0.0])
-    sine = float(np.linalg.norm(axis))
-    vector = axis / max(sine, 1e-9) * np.arcsin(min(1.0, sine))
-    return axis_angle_to_matrix(torch.from_numpy(vector).float())
+    normal = torch.tensor([-slope[0], 1.0, -slope[1]], dtype=torch.float32)
+    return shortest_turn(normal, torch.tensor([0.0, 1.0, 0.0]))
 
 
 def plant_feet(
@@ -100,16 +85,16 @@ def plant_feet(
     joints, turns = forward_kinematics(rotations, rest, trans)
     points = contact_rig.points(turns, joints, betas).numpy().astype(np.float64)
     heights = points[..., 1][planted]
-    ground = float(np.median(heights)) if len(heights) >= _MIN_FRAMES else ground_height(points)
+    ground = float(np.median(heights)) if len(heights) >= MIN_FRAMES else ground_height(points)
     wanted, stands = _corrections(points, planted)
     if not stands.any():
         return Planted(rotations, trans, ground)
     root = _root_correction(wanted, stands)
     legs = wanted - root[:, None]
     for side in (0, 1):
-        legs[:, side] = smooth(_bridged(legs[:, side], stands[:, side]), _LEG_SMOOTH)
+        legs[:, side] = smooth(bridged(legs[:, side], stands[:, side]), _LEG_SMOOTH)
     moved = trans + torch.from_numpy(root).to(trans)
-    return Planted(_bend_legs(rotations, joints, turns, legs), moved, ground)
+    return Planted(bend_legs(rotations, joints, turns, legs), moved, ground)
 
 
 def _corrections(
@@ -132,10 +117,10 @@ def _corrections(
 def _root_correction(wanted: Float[np.ndarray, "T 2 3"], stands: Bool[np.ndarray, "T 2"]) -> Float[np.ndarray, "T 3"]:
     weight = stands[..., None].astype(np.float64)
     both = (wanted * weight).sum(1) / np.maximum(weight.sum(1), 1)
-    return smooth(_bridged(both, np.asarray(stands.any(1))), _ROOT_SMOOTH)
+    return smooth(bridged(both, np.asarray(stands.any(1))), _ROOT_SMOOTH)
 
 
-def _bridged(values: Float[np.ndarray, "T 3"], known: Bool[np.ndarray, "T"]) -> Float[np.ndarray, "T 3"]:
+def bridged(values: Float[np.ndarray, "T 3"], known: Bool[np.ndarray, "T"]) -> Float[np.ndarray, "T 3"]:
     """Straight lines over what is not known, held at the ends."""
     frames = np.arange(len(values))
     if not known.any():
@@ -143,7 +128,7 @@ def _bridged(values: Float[np.ndarray, "T 3"], known: Bool[np.ndarray, "T"]) -> 
     return np.stack([np.interp(frames, frames[known], values[known, axis]) for axis in range(3)], axis=-1)
 
 
-def _bend_legs(
+def bend_legs(
     rotations: Float[Tensor, "T 24 3 3"],
     joints: Float[Tensor, "T 24 3"],
     turns: Float[Tensor, "T 24 3 3"],
@@ -167,8 +152,8 @@ def _bend_legs(
         pole = torch.nn.functional.normalize(pole, dim=-1)
         bent = top + thigh[:, None] * (cosine[:, None] * along + (1 - cosine**2).clamp(min=0).sqrt()[:, None] * pole)
         foot = top + reach[:, None] * along
-        hip_turn = _shortest(middle - top, bent - top) @ turns[:, hip]
-        knee_turn = _shortest(_carried(hip_turn, turns[:, hip], end - middle), foot - bent)
+        hip_turn = shortest_turn(middle - top, bent - top) @ turns[:, hip]
+        knee_turn = shortest_turn(_carried(hip_turn, turns[:, hip], end - middle), foot - bent)
         knee_turn = knee_turn @ hip_turn @ turns[:, hip].mT @ turns[:, knee]
         pelvis = turns[:, 0]
         rotations[:, hip] = pelvis.mT @ hip_turn
@@ -179,11 +164,3 @@ def _bend_legs(
 
 def _carried(turned: Tensor, before: Tensor, vector: Float[Tensor, "T 3"]) -> Float[Tensor, "T 3"]:
     return (turned @ before.mT @ vector[..., None])[..., 0]
-
-
-def _shortest(a: Float[Tensor, "T 3"], b: Float[Tensor, "T 3"]) -> Float[Tensor, "T 3 3"]:
-    """The smallest rotation that takes the direction of a to that of b."""
-    a, b = torch.nn.functional.normalize(a, dim=-1), torch.nn.functional.normalize(b, dim=-1)
-    axis = torch.linalg.cross(a, b)
-    sine, cosine = axis.norm(dim=-1, keepdim=True), (a * b).sum(-1, keepdim=True)
-    return axis_angle_to_matrix(axis / sine.clamp(min=1e-9) * torch.atan2(sine, cosine))

@@ -19,7 +19,7 @@ from schemas.records import Camera, Clip
 from schemas.rotations import axis_angle_to_matrix, yaw_matrix
 from schemas.skeleton import joint
 from stages.fitting import facing, priors
-from stages.fitting.cameras import MIN_DEPTH_M, guess_intrinsics, level_to_camera, project
+from stages.fitting.cameras import MIN_DEPTH_M, guess_intrinsics, level_to_camera, reprojection
 from stages.fitting.fit import Fit
 from stages.fitting.start import (
     ANKLES,
@@ -263,15 +263,12 @@ class OptimiseFitter:
             position=np.zeros((frames, 3), np.float32),
             intrinsics=intrinsics,
         )
-        pixels = project(posed.points[0, :, :17].numpy(), camera)
-        heights = np.maximum(clip.boxes[:, 3] - clip.boxes[:, 1], 1.0)
-        apart = np.linalg.norm(pixels - cleaned(clip.keypoints)[..., :2], axis=-1) / heights[:, None]
         return Fit(
             rotations=posed.rotations[0],
             trans=posed.joints[0, :, joint("pelvis")] - rest[joint("pelvis")],
             betas=unknowns.betas[0],
             camera=camera,
-            reprojection=apart,
+            reprojection=reprojection(posed.points[0, :, :17].numpy(), camera, clip),
         )
 
 

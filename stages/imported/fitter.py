@@ -17,7 +17,7 @@ from schemas.kinematics import forward_kinematics
 from schemas.records import FPS, Camera, Clip, Track, Video
 from schemas.rotations import slerp_resample
 from schemas.skeleton import joint
-from stages.fitting.cameras import guess_intrinsics, intrinsics_of, project
+from stages.fitting.cameras import guess_intrinsics, heights_px, intrinsics_of, reprojection
 from stages.fitting.fit import Fit, NoFit
 from stages.fitting.start import cleaned
 from stages.imported.files import find_result, names_of, read_result
@@ -155,12 +155,13 @@ class ImportFitter:
         if not opened.native:
             betas = torch.zeros(NUM_SHAPES)
             rotations, pelvis, grown = to_other_body(rotations, pelvis, opened.result.body, self.body)
-        keypoints, boxes = cleaned(clip.keypoints), clip.boxes
-        heights = np.maximum(boxes[:, 3] - boxes[:, 1], 1.0).astype(np.float64)
         if subject.to_camera is None or subject.camera_place is None:
             points = self._keypoints(rotations, pelvis, betas).double().numpy()
+            keypoints = cleaned(clip.keypoints)
             seen = keypoints[..., 2] >= SEEN
-            camera = find_camera(points, keypoints[..., :2], seen, heights, intrinsics.astype(np.float64))
+            camera = find_camera(
+                points, keypoints[..., :2], seen, heights_px(clip.boxes), intrinsics.astype(np.float64)
+            )
             if camera is None:
                 return None
             to_camera, camera_place = (
@@ -179,14 +180,13 @@ class ImportFitter:
             intrinsics=intrinsics.astype(np.float32),
         )
         points = self._keypoints(rotations, pelvis, betas).numpy()
-        apart = np.linalg.norm(project(points, camera) - keypoints[..., :2], axis=-1) / heights[:, None]
         result = opened.result
         return Fit(
             rotations=rotations,
             trans=pelvis - self.body.rest_joints(betas)[joint("pelvis")],
             betas=betas,
             camera=camera,
-            reprojection=apart,
+            reprojection=reprojection(points, camera, clip),
             source=f"{result.layout} {result.digest}{'' if opened.native else ' retargeted'}",
         )
 

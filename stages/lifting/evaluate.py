@@ -1,14 +1,9 @@
-"""Measure the lifter: `python -m stages.lifting.evaluate CHECKPOINT --mocap FOLDER [--clips 60] [--optimise 4] [--json]`.
-
-Motions are filmed by made-up cameras that stand still, their keypoints shown once as they are and once through the noise
-model. What the figures mean is in `stages.lifting.metrics.DEFINITIONS`; `humo bench recovery` measures more.
+"""What fitters are measured on: motions filmed by made-up cameras that stand still, as keypoints, clean or through the noise
+model. What the figures mean is in `stages.lifting.metrics.DEFINITIONS`; `humo bench recovery` prints them.
 """
 
-import argparse
-import json
 import math
 import re
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -20,45 +15,24 @@ import torch
 
 from schemas.body_model import BodyModel
 from schemas.devices import torch_threads
-from schemas.errors import HumoError, UsageError
+from schemas.errors import HumoError
 from schemas.kinematics import forward_kinematics
 from schemas.records import Clip, Shot, Source, Track, Video
 from schemas.skeleton import joint
 from stages.fitting.contacts import find_contacts, ground_height
 from stages.fitting.fit import Fit, Fitter
-from stages.lifting import bank as banks
 from stages.lifting.augment import Windows
 from stages.lifting.bank import Bank
 from stages.lifting.draw import normal
 from stages.lifting.examples import Examples, Rigs, film
-from stages.lifting.fitter import LiftFitter
 from stages.lifting.metrics import Figure, measure, summarise
 from stages.lifting.noise import NoiseAmounts
-from stages.lifting.refine import RefineSettings
 
 SEED = 20_000
 MAX_FRAMES = 300
 WIDTH, HEIGHT = 1280, 720
 ALL = "all"
 """The group that holds every case."""
-SHOWN = (
-    "pa_mpjpe",
-    "mpjpe",
-    "pve",
-    "wrists",
-    "accel",
-    "tilt",
-    "w_mpjpe100",
-    "wa_mpjpe100",
-    "root_m",
-    "rte",
-    "drift",
-    "slide",
-    "slide_true",
-    "contact_f1",
-    "fps",
-    "clips",
-)
 _PELVIS = joint("pelvis")
 
 
@@ -191,66 +165,3 @@ def pick(paths: Sequence[Path], count: int) -> list[Path]:
 def spread(count: int, take: int) -> list[int]:
     """Of `count` places `take`, evenly."""
     return [(2 * number + 1) * count // (2 * take) for number in range(take)]
-
-
-def table(summaries: Mapping[str, Mapping[str, float]]) -> str:
-    """A line a group."""
-    head = f"{'':22}" + "".join(f"{name:>12}" for name in SHOWN)
-    rows = [f"{name:22}" + "".join(f"{row[name]:12.2f}" for name in SHOWN) for name, row in summaries.items()]
-    return "\n".join([head, *rows])
-
-
-def main(arguments: Sequence[str]) -> int:
-    """The command; returns its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m stages.lifting.evaluate", description=__doc__.partition("\n")[0])
-    parser.add_argument("checkpoint", help="checkpoint.pt of a training, exported .safetensors, or `shipped`")
-    parser.add_argument("--mocap", required=True, help="folder of motions that were not trained on")
-    parser.add_argument("--clips", type=int, default=100, help="how many of them, spread over what is done")
-    parser.add_argument("--optimise", type=int, default=0, help="compare with optimisation alone on so many")
-    parser.add_argument("--no-refinement", action="store_true", help="as the network has it; for trainings that go on")
-    parser.add_argument("--no-mirror", action="store_true", help="look once instead of also at the mirror image")
-    parser.add_argument("--json", action="store_true", help="numbers as JSON")
-    options = parser.parse_args(arguments)
-    try:
-        report = _report(options)
-    except HumoError as error:
-        print(error, file=sys.stderr)
-        return 2 if isinstance(error, UsageError) else 1
-    if options.json:
-        print(json.dumps(report))
-        return 0
-    for name, part in report.items():
-        print(name)
-        print(table(part))
-    return 0
-
-
-def _report(options: argparse.Namespace) -> dict[str, dict[str, dict[str, float]]]:
-    body = BodyModel.load()
-    rigs = Rigs.of(body)
-    weights = None if options.checkpoint == "shipped" else options.checkpoint
-    refinement = None if options.no_refinement else RefineSettings()
-    fitter = LiftFitter(body, weights=weights, mirror=not options.no_mirror, refinement=refinement)
-    folder = Path(options.mocap)
-    files = banks.find_mocap(folder) if folder.is_dir() else []
-    if not files:
-        raise UsageError(f"--mocap {folder}: holds no motion capture; name a folder with some")
-    bank = banks.read_files(pick(files, options.clips), body)
-    report: dict[str, dict[str, dict[str, float]]] = {}
-    clean, noisy = (make_cases(bank, rigs, noise=noise) for noise in (0.0, 1.0))
-    rows = evaluate(fitter, clean, body)
-    report["clean"] = summary(clean, rows)
-    report["noisy"] = summary(noisy, evaluate(fitter, noisy, body))
-    if options.optimise:
-        from stages.fitting.optimise import OptimiseFitter
-
-        places = spread(len(clean), min(options.optimise, len(clean)))
-        some = [clean[place] for place in places]
-        alone = OptimiseFitter(body, coarse_steps=150, fine_steps=100)
-        report["optimisation alone"] = summary(some, evaluate(alone, some, body))
-        report["the lifter on the same"] = summary(some, [rows[place] for place in places])
-    return report
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -14,9 +14,10 @@ from schemas.skeleton import joint
 from stages.lifting.augment import Shares, Windows, draw_windows, mirror, vary
 from stages.lifting.bank import Bank
 from stages.lifting.cameras import draw_cameras
+from stages.lifting.detector_errors import DetectorErrors, load_detector_errors
 from stages.lifting.draw import chance, normal
 from stages.lifting.features import Boxes, Observation, find_boxes
-from stages.lifting.noise import NoiseAmounts, degrade, draw_strength, face_towards, place_offsets
+from stages.lifting.noise import NoiseAmounts, Said, degrade, draw_strength, face_towards, place_offsets
 from stages.lifting.settings import Augmentation
 
 _PELVIS, _HEAD = joint("pelvis"), joint("head")
@@ -76,8 +77,12 @@ def draw_examples(
     names = ("gestures", "kicks", "recombined", "perturbed")
     windows = vary(windows, Shares(**{name: getattr(augmentation, name) for name in names}), generator)
     betas = normal((count, 10), generator).clamp(-2.5, 2.5) * augmentation.shape_spread
-    amounts = NoiseAmounts(strength=augmentation.noise, sure=augmentation.sure_errors)
-    return film(windows, betas, rigs, augmentation.moving_cameras, amounts, augmentation.focal_error, generator)
+    amounts = NoiseAmounts(strength=augmentation.noise)
+    detector = load_detector_errors().to(generator.device) if augmentation.detector else None
+    return film(
+        windows, betas, rigs, augmentation.moving_cameras, amounts, augmentation.focal_error, generator, detector,
+        augmentation.detector,
+    )  # fmt: skip
 
 
 def film(
@@ -88,8 +93,13 @@ def film(
     amounts: NoiseAmounts,
     focal_error: float,
     generator: torch.Generator,
+    detector: DetectorErrors | None = None,
+    detector_share: float = 0.0,
 ) -> Examples:
-    """Windows on bodies, seen by cameras and a detector. Longer legs make longer ways, so that feet stay where they stand."""
+    """Windows on bodies, seen by cameras and a detector. Longer legs make longer ways, so that feet stay where they stand.
+
+    In a share of the degraded windows errors are those learned from a detector.
+    """
     body = rigs.body
     rest = body.rest_joints(betas)
     size = _leg(rest) / _leg(body.joint_template[None])
@@ -114,7 +124,8 @@ def film(
     def to_rays(points: Tensor) -> Tensor:
         return points[..., :2] / points[..., 2:].clamp(min=0.1) * wrong[..., None]
 
-    rays, shown = to_rays(cameras.see(world)), to_rays(cameras.see(in_world(keypoints + elsewhere)))
+    points = cameras.see(world)
+    rays, shown = to_rays(points), to_rays(cameras.see(in_world(keypoints + elsewhere)))
     in_camera = cameras.see(pelvis[:, :, None])[:, :, 0]
     # With a focal length taken too long everything is farther away, and as large in the picture.
     in_camera = torch.cat([in_camera[..., :2], in_camera[..., 2:] / wrong], dim=-1)
@@ -125,7 +136,12 @@ def film(
     half_view = cameras.half_size / assumed[:, None]
     towards = -in_camera / in_camera.norm(dim=-1, keepdim=True).clamp(min=0.1)
     facing = face_towards(cameras.rotation @ root @ turns[:, :, _HEAD], towards)
-    noisy, confidence = degrade(shown, boxes.size, half_view, facing, strength, amounts, generator)
+    said = None
+    if detector is not None:
+        errors, sure = detector.draw(points, boxes.size / (2 * half_view.amax(-1, keepdim=True)), generator)
+        chosen = chance(detector_share, (len(betas),), generator)
+        said = Said(rays + errors * boxes.size[..., None, None], sure, chosen)
+    noisy, confidence = degrade(shown, boxes.size, half_view, facing, strength, amounts, generator, said)
     seen = Observation(noisy, confidence * windows.valid[..., None], turn, windows.valid)
     step = torch.cat([pelvis[:, 1:] - pelvis[:, :-1], (pelvis[:, -1:] - pelvis[:, -2:-1])], dim=1) * FPS
     heading = yaw_matrix(heading_rad(root))

@@ -1,4 +1,4 @@
-"""Clips to bodies by the lifter: windows through the network, one camera a clip, then the path over the ground."""
+"""Clips to bodies by the lifter: windows through the network, refined together, then placed in the world."""
 
 import hashlib
 import json
@@ -16,67 +16,27 @@ from schemas.body_model import BodyModel
 from schemas.errors import HumoError
 from schemas.kinematics import forward_kinematics
 from schemas.records import Camera, Clip, Track, Video
-from schemas.rotations import axis_angle_to_matrix, heading_rad, matrix_from_6d, yaw_matrix
+from schemas.rotations import axis_angle_to_matrix
 from schemas.skeleton import joint
-from stages.fitting.cameras import intrinsics_of, project
-from stages.fitting.contacts import find_contacts, ground_height
-from stages.fitting.feet import find_planted, level_turn, plant_feet
+from stages.fitting.cameras import intrinsics_of, reprojection
+from stages.fitting.feet import find_planted
 from stages.fitting.fit import Fit
 from stages.fitting.start import cleaned
 from stages.lifting.examples import Rigs
-from stages.lifting.features import Boxes, Observation, find_boxes, make_features
+from stages.lifting.features import Boxes, find_boxes, make_features
 from stages.lifting.losses import make_bodies, pelvis_in_camera
 from stages.lifting.network import Lifted, Lifter, NetworkConfig
 from stages.lifting.refine import NUM_TURNS, Pose, RefineSettings, refine, without_jitter
-from stages.lifting.trajectory import Certainty, solve_path
+from stages.lifting.trajectory import Certainty
+from stages.lifting.world import Lift, Sight, into_world
 
 SHIPPED_WEIGHTS = Path(__file__).parent / "data" / "lifter.safetensors"
 _PELVIS = joint("pelvis")
 _PRECISION = "errors.precision"
 _FRAMES_TOGETHER = 20_000
 """Frames of one call on a GPU."""
-_STILL_CHANCE = 0.9
-"""That a point stands which is slow and low on the path as it was found at first."""
 _TRACKS_KEPT = 256
 """Shapes of tracks that are remembered."""
-
-
-@dataclass(frozen=True)
-class Sight:
-    """A person over T frames of a camera that is calibrated."""
-
-    rays: Float[Tensor, "T 17 2"]
-    """Of the keypoints (see `stages.lifting.features`)."""
-    confidence: Float[Tensor, "T 17"]
-    turn: Float[Tensor, "T 3 3"] | None = None
-    """The camera's rotation from the frame before to each; None while it stands still."""
-
-    def observation(self, device: torch.device) -> Observation:
-        """As the network's features are made from."""
-        frames = len(self.rays)
-        turn = torch.eye(3).expand(frames, 3, 3) if self.turn is None else self.turn
-        valid = torch.ones(1, frames, dtype=torch.bool)
-        return Observation(*(value.to(device) for value in (self.rays[None], self.confidence[None], turn[None], valid)))
-
-
-@dataclass(frozen=True)
-class Lift:
-    """A body over T frames in the level world of the camera's first frame, whose origin is the camera's centre then."""
-
-    rotations: Float[Tensor, "T 24 3 3"]
-    """Local; the root's is its orientation in the level world."""
-    trans: Float[Tensor, "T 3"]
-    betas: Float[Tensor, "10"]
-    to_camera: Float[Tensor, "T 3 3"]
-    """Level world to camera axes; the same in all frames while the camera stands still."""
-    camera: Float[Tensor, "T 3"]
-    """The camera's place in the level world; the origin in all frames while it stands still."""
-    contacts: Float[Tensor, "T 4"]
-    """Chance that left heel, left toe, right heel, right toe stand on the ground."""
-    sigma_m: Float[Tensor, "T 22"]
-    """Expected error of each joint but the hands relative to the pelvis, metres."""
-    ground_m: float
-    """Height of the ground."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +48,8 @@ class Weights:
     """Frames that it looks at together."""
     precision: Float[Tensor, "48 48"] | None
     """Inverse covariance of its errors (`stages.lifting.refine`); a training writes it at its end."""
+    body_model: str
+    """Id of the body whose rotations and shapes it speaks of."""
     version: str
 
 
@@ -103,7 +65,7 @@ def load_weights(path: str | Path | None = None) -> Weights:
         if path.suffix == ".pt":
             state = torch.load(path, map_location="cpu", weights_only=True)
             shape, window, weights = state["network"], state["window"], state["average"]
-            precision = state.get("precision")
+            precision, body_id = state.get("precision"), str(state["body_model"])
         else:
             from safetensors import safe_open
 
@@ -111,6 +73,7 @@ def load_weights(path: str | Path | None = None) -> Weights:
                 about = json.loads(file.metadata()["about"])
                 weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
             shape, window, precision = about["network"], about["window"], weights.pop(_PRECISION)
+            body_id = str(about["body_model"])
         model = Lifter(NetworkConfig.model_validate(shape))
         model.load_state_dict(weights)
         numbers = [*weights.values(), *([] if precision is None else [precision])]
@@ -122,7 +85,9 @@ def load_weights(path: str | Path | None = None) -> Weights:
         raise HumoError(
             f"{path}: holds no lifter ({type(error).__name__}: {error}); train it again, or leave it out for the shipped one"
         ) from error
-    return Weights(model.eval(), int(window), precision, f"lifter {hashlib.sha256(path.read_bytes()).hexdigest()[:12]}")
+    return Weights(
+        model.eval(), int(window), precision, body_id, f"lifter {hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
+    )
 
 
 def export(checkpoint: str | Path, path: str | Path = SHIPPED_WEIGHTS) -> None:
@@ -135,7 +100,8 @@ def export(checkpoint: str | Path, path: str | Path = SHIPPED_WEIGHTS) -> None:
         raise HumoError(f"{checkpoint}: its training has not ended; run the command again, it goes on where it stopped")
     config = {**state["config"], "mocap": [Path(folder).name for folder in state["config"]["mocap"]]}
     about: dict[str, Any] = {
-        "network": state["network"], "window": state["window"], "steps": state["step"], "training": config
+        "network": state["network"], "window": state["window"], "steps": state["step"], "training": config,
+        "body_model": state["body_model"],
     }  # fmt: skip
     weights = {name: value.half().contiguous() for name, value in state["average"].items()}
     Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -163,6 +129,11 @@ class LiftFitter:
         """`mirror`: also look at the mirror image and average, which takes twice as long and errs less. `refinement`: None
         leaves the body as the network has it and feet where they slide."""
         loaded = load_weights(weights)
+        if loaded.body_model != body.id:
+            raise HumoError(
+                f"{weights or SHIPPED_WEIGHTS}: this lifter speaks of the body {loaded.body_model}, not of {body.id}; use the "
+                f"fitter optimise or imported with that body, or train a lifter on it"
+            )
         if refinement is not None and loaded.precision is None:
             raise HumoError(
                 f"{weights}: a training that has not ended; run its command again to end it, or use it without refinement"
@@ -193,10 +164,9 @@ class LiftFitter:
         camera = Camera(rotation=lift.to_camera.numpy(), position=lift.camera.numpy(), intrinsics=intrinsics)
         joints, turns = forward_kinematics(lift.rotations, self.body.rest_joints(lift.betas), lift.trans)
         points = self.on_cpu.keypoints.points(turns, joints, lift.betas).numpy()
-        heights = np.maximum(clip.boxes[:, 3] - clip.boxes[:, 1], 1.0)
-        apart = np.linalg.norm(project(points, camera) - cleaned(clip.keypoints)[..., :2], axis=-1) / heights[:, None]
         return Fit(
-            rotations=lift.rotations, trans=lift.trans, betas=lift.betas, camera=camera, reprojection=apart,
+            rotations=lift.rotations, trans=lift.trans, betas=lift.betas, camera=camera,
+            reprojection=reprojection(points, camera, clip),
             contacts=find_planted(lift.contacts.numpy()).astype(np.uint8), ground_m=lift.ground_m,
             sigma_m=lift.sigma_m.numpy(),
         )  # fmt: skip
@@ -239,7 +209,17 @@ class LiftFitter:
             )
             if self.refinement is not None:
                 theirs = without_jitter(theirs, float(noise[place]), self.refinement)
-            out.append(self._in_world(sight, box.size[0].cpu(), one, theirs))
+            out.append(
+                into_world(
+                    sight,
+                    box.size[0].cpu(),
+                    one,
+                    theirs,
+                    self.on_cpu,
+                    self.certainty,
+                    planted=self.refinement is not None,
+                )
+            )
         return out
 
     def _look(self, sights: Sequence[Sight], *, mirror: bool) -> tuple[list[Lifted], list[Boxes]]:
@@ -283,52 +263,6 @@ class LiftFitter:
         settings = replace(self.refinement, **changes)
         pose = self._first_pose(lifted, boxes, betas)
         return refine(pose, rays, confidence, size, self.precision, self.rigs, settings)
-
-    def _in_world(self, sight: Sight, size: Tensor, lifted: Lifted, pose: Pose) -> Lift:
-        """Gravity, the path over the ground, feet that stand."""
-        betas, turn = pose.betas[0], sight.turn
-        root_level = matrix_from_6d(lifted.root_level[0]).cpu()
-        root_camera = matrix_from_6d(lifted.root_camera[0]).cpu()
-        to_camera = _camera_attitude(root_camera, root_level, turn)
-        contacts = lifted.contacts[0].sigmoid().cpu()
-        rest = self.body.rest_joints(betas)
-        velocity = lifted.velocity[0].cpu()
-        carried = turn is not None
-
-        def walk(to_camera: Tensor, contacts: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-            rotations = pose.rotations.clone()
-            rotations[:, _PELVIS] = to_camera.mT @ pose.rotations[:, _PELVIS]
-            joints, turns = forward_kinematics(rotations, rest, -rest[_PELVIS].expand(len(rotations), 3))
-            keypoints, feet = (
-                rig.points(turns, joints, betas) for rig in (self.on_cpu.keypoints, self.on_cpu.contacts)
-            )
-            guess = (to_camera.mT @ pose.pelvis[..., None])[..., 0]
-            if len(guess) < 2:
-                return rotations, guess, torch.zeros_like(guess), feet + guess[:, None]
-            steps = (yaw_matrix(heading_rad(rotations[:, _PELVIS])) @ velocity[..., None])[..., 0]
-            pelvis, camera = solve_path(
-                keypoints, sight.rays, sight.confidence, size, guess, to_camera, steps, feet, contacts, self.certainty,
-                carried=carried,
-            )  # fmt: skip
-            return rotations, pelvis, camera, feet + pelvis[:, None]
-
-        rotations, pelvis, camera, feet = walk(to_camera, contacts)
-        if self.refinement is not None:
-            # Where feet were slow and low the network may have been in doubt; then its word is not all there is.
-            ground = ground_height(feet.numpy())
-            still = torch.from_numpy(find_contacts(feet.numpy(), ground)).to(contacts)
-            contacts = torch.maximum(contacts, _STILL_CHANCE * still)
-            # The ground on which feet stood tells the vertical better than any one frame.
-            to_camera = to_camera @ level_turn(feet.numpy(), find_planted(contacts.numpy())).mT
-            rotations, pelvis, camera, feet = walk(to_camera, contacts)
-        trans = pelvis - rest[_PELVIS]
-        ground = ground_height(feet.numpy())
-        if self.refinement is not None:
-            planted = find_planted(contacts.numpy())
-            settled = plant_feet(rotations, trans, betas, planted, self.body, self.on_cpu.contacts)
-            rotations, trans, ground = settled.rotations, settled.trans, settled.ground_m
-        sigma = lifted.log_sigma[0].exp().cpu()
-        return Lift(rotations, trans, betas, to_camera, camera, contacts, sigma, ground)
 
     def _run(self, features: Sequence[Float[Tensor, "1 _ 63"]]) -> list[Lifted]:
         """The network over windows that overlap by half, blended where they do; one shape for all of a clip's."""
@@ -390,12 +324,11 @@ def _rays(seen: Float[np.ndarray, "T 17 3"], video: Video, camera_turn: Float[np
     intrinsics = intrinsics_of(video)
     keypoints = cleaned(seen)
     rays = torch.from_numpy((keypoints[..., :2] - intrinsics[2:]) / intrinsics[:2]).float()
-    turn = None
+    since = None
     if camera_turn is not None and bool(np.any(camera_turn != camera_turn[:1])):
-        since = axis_angle_to_matrix(torch.from_numpy(camera_turn).float())
-        turn = torch.eye(3).repeat(len(rays), 1, 1)
-        turn[1:] = since[1:] @ since[:-1].mT
-    return Sight(rays, torch.from_numpy(keypoints[..., 2]).float(), turn)
+        turned = axis_angle_to_matrix(torch.from_numpy(camera_turn).float())
+        since = turned @ turned[0].mT
+    return Sight(rays, torch.from_numpy(keypoints[..., 2]).float(), since)
 
 
 def _groups(clips: Sequence[Clip], frames: int) -> Iterator[list[Clip]]:
@@ -410,25 +343,6 @@ def _groups(clips: Sequence[Clip], frames: int) -> Iterator[list[Clip]]:
         count += len(clip.keypoints)
     if group:
         yield group
-
-
-def _camera_attitude(
-    root_camera: Float[Tensor, "T 3 3"], root_level: Float[Tensor, "T 3 3"], turn: Float[Tensor, "T 3 3"] | None
-) -> Float[Tensor, "T 3 3"]:
-    """Level world of the first frame to camera axes: each frame's two orientations of the pelvis say it; a camera that
-    stands still has their median, one that turns the median after taking its turns back."""
-    since = torch.eye(3).repeat(len(root_camera), 1, 1)
-    if turn is not None:
-        for frame in range(1, len(turn)):
-            since[frame] = turn[frame] @ since[frame - 1]
-    # Gravity as the camera sees it in each frame, brought back to the first.
-    up = (since.mT @ root_camera @ root_level[:, 1, :, None])[..., 0]
-    up = nn.functional.normalize(up.median(0).values, dim=0)
-    forward = torch.tensor([0.0, 0.0, 1.0])
-    back = nn.functional.normalize(up * (up @ forward) - forward, dim=0)
-    right = torch.linalg.cross(up, back)
-    first = torch.stack([right, up, back], dim=-1)
-    return since @ first
 
 
 def main(arguments: list[str]) -> int:

@@ -21,6 +21,8 @@ from stages.lifting.settings import LossWeights
 
 NUM_MEASURED = 22
 """Joints without the hands, which are not recovered."""
+_LEAST_ERROR_M = 0.002
+"""Errors are taken to be no smaller when they are to be expected: the pelvis' own, which is none, has no end otherwise."""
 _FAR = [joint(f"{side}_{name}") for side in ("left", "right") for name in ("elbow", "wrist", "ankle")]
 _HALF_SECOND, _SECOND = round(FPS / 2), round(FPS)
 
@@ -129,8 +131,9 @@ def losses(lifted: Lifted, examples: Examples, rigs: Rigs, weights: LossWeights)
     planted = torch.minimum(truth.contacts[:, 1:], truth.contacts[:, :-1])
     terms["slide"] = mean((slip.square().sum(-1).add(1e-4).sqrt() * planted).mean(-1), both)
     terms["betas"] = (lifted.betas[:, 0] - truth.betas).square().mean()
-    scaled = camera_error.detach() / lifted.log_sigma.clamp(-6, 1).exp()
-    terms["sigma"] = mean((scaled.square() / 2 + 3 * (lifted.log_sigma - math.log(0.1))).clamp(max=50).mean(-1))
+    # Laplace's likelihood, of which the expected error is the maximum; unlike Gauss's it bears outliers.
+    over = camera_error.detach().clamp(min=_LEAST_ERROR_M) * (-lifted.log_sigma).exp()
+    terms["sigma"] = mean((over + lifted.log_sigma - math.log(0.1)).mean(-1))
     return {name: getattr(weights, name) * value for name, value in terms.items()}
 
 

@@ -1,9 +1,10 @@
 """What a keypoint detector does to the truth: other places on the body, wandering, jitter, hidden faces, hard stretches,
 exchanged limbs, drop-outs, the picture's edge.
 
-Amounts follow what YOLO11n-pose does on the studio's films: what it calls a hip or a shoulder lies some 2 cm off in the
-body, errors wander slowly (1% of the box's side) and hardly jitter (0.4%), and eyes and ears lose their confidence when the
-head turns away, while shoulders and hips keep theirs.
+Amounts follow what YOLO11n-pose does on plain films of the studio: what it calls a hip or a shoulder lies some 2 cm off in
+the body, errors wander slowly (1% of the box's side) and hardly jitter (0.4%), and eyes and ears lose their confidence when
+the head turns away, while shoulders and hips keep theirs. In furnished scenes it errs more, and as the pose has it: those
+errors are drawn from what was learned of them (`stages.lifting.detector_errors`).
 """
 
 from dataclasses import dataclass
@@ -20,11 +21,6 @@ _SPREAD = {
     "knee": 0.011, "ankle": 0.013,
 }  # fmt: skip
 """How far a keypoint that is seen well wanders, in box sides."""
-_SPREAD_SURE = {
-    "nose": 0.007, "eye": 0.006, "ear": 0.007, "shoulder": 0.011, "elbow": 0.020, "wrist": 0.030, "hip": 0.010,
-    "knee": 0.015, "ankle": 0.024,
-}  # fmt: skip
-"""The same on films of furnished scenes, where hands and feet are lost against what is behind them."""
 _OFFSET_M = {
     "nose": 0.008, "eye": 0.008, "ear": 0.014, "shoulder": 0.020, "elbow": 0.014, "wrist": 0.014, "hip": 0.025,
     "knee": 0.016, "ankle": 0.018,
@@ -64,10 +60,17 @@ class NoiseAmounts:
     """Pairs of limbs whose sides are exchanged for a moment."""
     drop: float = 0.06
     """Limbs that are missing for a while."""
-    sure: float = 0.0
-    """From 0 to 1: limbs err as on films of furnished scenes (`_SPREAD_SURE`), for longer, and confidence hardly tells."""
     legs_missing: float = 0.05
     """Windows without knees and ankles."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a detector says by learned errors, and for which windows it is taken."""
+
+    rays: Float[Tensor, "N T 17 2"]
+    confidence: Float[Tensor, "N T 17"]
+    windows: Bool[Tensor, "N"]
 
 
 def draw_strength(count: int, amounts: NoiseAmounts, generator: torch.Generator) -> Float[Tensor, "N"]:
@@ -97,9 +100,8 @@ def face_towards(head: Float[Tensor, "N T 3 3"], eye_direction: Float[Tensor, "N
     return torch.where((outward == 0).all(-1), 1.0, facing)
 
 
-def _rows(sure: float) -> tuple[Tensor, Tensor, Tensor]:
-    bare = [name.split("_")[-1] for name in COCO_KEYPOINTS]
-    spread = torch.tensor([(1 - sure) * _SPREAD[name] + sure * _SPREAD_SURE[name] for name in bare])
+def _rows() -> tuple[Tensor, Tensor, Tensor]:
+    spread = torch.tensor([_SPREAD[name.split("_")[-1]] for name in COCO_KEYPOINTS])
     limbs = torch.zeros(len(_LIMBS), 17)
     for row, names in zip(limbs, _LIMBS, strict=True):
         row[[keypoint(name) for name in names]] = 1
@@ -119,11 +121,12 @@ def degrade(
     strength: Float[Tensor, "N"],
     amounts: NoiseAmounts,
     generator: torch.Generator,
+    learned: Said | None = None,
 ) -> tuple[Float[Tensor, "N T 17 2"], Float[Tensor, "N T 17"]]:
     """Rays and confidence as a detector would give them, from true rays, box sizes, half the picture in rays, what
-    `face_towards` says and `draw_strength`."""
+    `face_towards` says and `draw_strength`; in some windows, where they are given, from learned errors."""
     n, frames = size.shape
-    spread, limbs, swaps = (rows.to(rays.device) for rows in _rows(amounts.sure))
+    spread, limbs, swaps = (rows.to(rays.device) for rows in _rows())
     dirty = strength > 0
 
     def on_limbs(share: float, lengths: tuple[int, int]) -> Bool[Tensor, "N T 17"]:
@@ -135,7 +138,7 @@ def degrade(
     # Heavy tails: now and then a frame is off by three times as much.
     jitter = normal((n, frames, 17, 2), generator) * (1 + 2 * chance(0.04, (n, frames, 17, 1), generator))
     error = 0.5 * constant + 0.9 * slow + 0.4 * jitter
-    hard = on_limbs(amounts.hard * (1 + 0.7 * amounts.sure), (3, 40 + round(40 * amounts.sure)))
+    hard = on_limbs(amounts.hard, (3, 40))
     wander = smooth_curves((n, 17, 2), frames, 8, generator).permute(0, 3, 1, 2)
     # Other sources of keypoints (projections, say) are sure of every one: some of the clean windows are like that.
     tells = dirty | chance(0.5, (n,), generator)
@@ -147,15 +150,15 @@ def degrade(
     seen = rays + error * size[..., None, None]
 
     off = error.norm(dim=-1)
-    certainty = (
-        0.99
-        - uniform(0.2, 2.5, (n, 1, 17), generator) * (1 - 0.6 * amounts.sure) * off
-        - 0.015 * normal((n, frames, 17), generator).abs()
-    )
-    certainty = certainty - hard * uniform(0.05, 0.65, (n, 1, 17), generator) * (1 - 0.7 * amounts.sure)
+    certainty = 0.99 - uniform(0.2, 2.5, (n, 1, 17), generator) * off - 0.015 * normal((n, frames, 17), generator).abs()
+    certainty = certainty - hard * uniform(0.05, 0.65, (n, 1, 17), generator)
     # An eye on the far side is guessed rightly but without conviction; this tells where people face.
     certainty = certainty * (1 - hidden * uniform(0.5, 1.0, (n, 1, 17), generator))
     certainty = certainty.clamp(0.01, 1)
+    if learned is not None:
+        here = learned.windows & dirty
+        seen = torch.where(here[:, None, None, None], learned.rays, seen)
+        certainty = torch.where(here[:, None, None], learned.confidence, certainty)
 
     order = torch.arange(17, device=rays.device).expand(n, frames, 17)
     exchanged = spans(amounts.swap, (n, len(_PAIRS)), frames, (1, 14), generator) & dirty[:, None, None]

@@ -29,8 +29,8 @@ class Augmentation(Config):
     """Deviation of the log of the focal length that is assumed from the one that was used."""
     noise: float = Field(default=1.0, ge=0)
     """Factor on what the keypoint noise model does (`stages.lifting.noise`); 0 shows the truth."""
-    sure_errors: float = Field(default=0.0, ge=0, le=1)
-    """How far limbs err without the confidence telling, from a detector on plain backgrounds (0) to one on films (1)."""
+    detector: float = Field(default=0.0, ge=0, le=1)
+    """Share of the degraded windows whose keypoints err as was learned of a detector (`stages.lifting.detector_errors`)."""
 
 
 class LossWeights(Config):
@@ -67,7 +67,7 @@ class LossWeights(Config):
     betas: float = 0.05
     """Squared distance."""
     sigma: float = 0.02
-    """Gaussian likelihood of the joint errors; the errors themselves get no gradient from it."""
+    """Likelihood of the joint errors; the errors themselves get no gradient from it."""
 
 
 class LifterTraining(Config):

@@ -45,7 +45,7 @@ def train(config: LifterTraining) -> dict[str, float]:
     print(f"{len(training.names)} motions, {len(training.pelvis)} frames; held out {len(held_out.names)}", flush=True)
     model = Lifter(config.network).to(device)
     if config.start:
-        _begin_with(Path(config.start), config, model)
+        model.load_state_dict(_checkpoint(Path(config.start), config, "start")["average"])
     average = copy.deepcopy(model).requires_grad_(False)
     optimisers = _optimisers(model, config)
     path, first = output / "checkpoint.pt", 0
@@ -89,7 +89,7 @@ def train(config: LifterTraining) -> dict[str, float]:
             _log(output, {"step": step + 1, "seconds": time.monotonic() - began, **validation})
             _plot(output)
         if last or time.monotonic() - saved > config.save_every_s:
-            _save(path, config, step + 1, model, average, optimisers)
+            _save(path, config, step + 1, rigs.body.id, model, average, optimisers)
             saved = time.monotonic()
     state = torch.load(path, map_location="cpu", weights_only=True)
     _write({**state, "precision": find_precision(average, training, rigs, config).cpu()}, path)
@@ -192,8 +192,10 @@ def _learning_rate(step: int, config: LifterTraining) -> float:
     return config.learning_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * along)))
 
 
-def _save(path: Path, config: LifterTraining, step: int, model: Lifter, average: Lifter, optimisers: list[Any]) -> None:
-    state = {"step": step, "network": config.network.model_dump(), "window": config.window}
+def _save(
+    path: Path, config: LifterTraining, step: int, body_id: str, model: Lifter, average: Lifter, optimisers: list[Any]
+) -> None:
+    state = {"step": step, "network": config.network.model_dump(), "window": config.window, "body_model": body_id}
     weights: dict[str, Any] = {"model": model.state_dict(), "average": average.state_dict()}
     states = [one.state_dict() for one in optimisers]
     _write({**state, **weights, "optimisers": states, "config": config.model_dump()}, path)
@@ -205,19 +207,20 @@ def _write(state: dict[str, Any], path: Path) -> None:
     aside.replace(path)
 
 
-def _begin_with(path: Path, config: LifterTraining, model: Lifter) -> None:
+def _checkpoint(path: Path, config: LifterTraining, key: str) -> dict[str, Any]:
+    """What a training left, for the same network and body; `key` is what names it in the config."""
     if not path.is_file():
-        raise UsageError(f"start: {path}: there is no such checkpoint; name one, or leave it out")
-    state = torch.load(path, map_location="cpu", weights_only=True)
+        raise UsageError(f"{key}: {path}: there is no such checkpoint; name one, or leave it out")
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     if state["network"] != config.network.model_dump():
-        raise UsageError(f"start: {path}: is of another network ({state['network']}); set the same")
-    model.load_state_dict(state["average"])
+        raise UsageError(
+            f"{key}: {path}: is of another network ({state['network']}); set the same one, or another {key}"
+        )
+    return state
 
 
 def _restore(path: Path, config: LifterTraining, model: Lifter, average: Lifter, optimisers: list[Any]) -> int:
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    if state["network"] != config.network.model_dump():
-        raise UsageError(f"{path}: is of another network ({state['network']}); choose another output, or resume=false")
+    state = _checkpoint(path, config, "output")
     model.load_state_dict(state["model"])
     average.load_state_dict(state["average"])
     for optimiser, saved in zip(optimisers, state["optimisers"], strict=True):
@@ -243,7 +246,9 @@ def _plot(output: Path) -> None:
     left, right = figure.subplots(1, 2)
     trained = [row for row in rows if "loss" in row]
     left.plot([row["step"] for row in trained], [row["loss"] for row in trained], color="0.3")
-    left.set(title="training loss", xlabel="step", yscale="log")
+    # Parts are log likelihoods: the sum may go below zero, and its first steps would hide all others.
+    losses = [row["loss"] for row in trained[1:]]
+    left.set(title="training loss", xlabel="step", ylim=(min(losses, default=0), np.percentile(losses or [1], 98)))
     measured = [row for row in rows if "clean_mpjpe" in row]
     steps = [row["step"] for row in measured]
     for name, label in (("clean_mpjpe", "clean"), ("noisy_mpjpe", "noisy"), ("clean_body", "clean, pelvis axes")):

@@ -20,6 +20,8 @@ _ANCHOR = 0.01
 """Weight of the first guess itself: 10 m of deviation."""
 _FIXED = 1e6
 """Weight of the camera's first place: a millimetre."""
+_SEEN = 0.3
+"""From this confidence on a keypoint tells how noisy they are."""
 _ROUNDS, _ROUNDS_CARRIED = 3, 6
 """Of reweighting."""
 
@@ -28,8 +30,9 @@ _ROUNDS, _ROUNDS_CARRIED = 3, 6
 class Certainty:
     """How good each kind of sighting is taken to be."""
 
-    keypoint: float = 0.012
-    """Distance of a keypoint from its ray, share of the box."""
+    keypoint: tuple[float, float] = (0.005, 0.03)
+    """Distance of a keypoint from its ray, share of the box: at least and at most. Between them it is the median distance of
+    those that are seen from where the body was guessed: clean keypoints count more against the velocity than noisy ones."""
     shared: float = 6.0
     """Keypoints of a frame err together, and frames like their neighbours: so many of them count as one."""
     depth: float = 0.05
@@ -81,7 +84,11 @@ def solve_path(
     target = -(lines @ points[..., None])[..., 0]
     depth_axis = to_camera[:, 2]
     depth = (depth_axis * guess).sum(-1).clamp(min=0.3)
-    unit = certainty.keypoint * size * depth
+    off = ((lines @ guess[:, None, :, None])[..., 0] - target).norm(dim=-1) / (size * depth)[:, None]
+    seen_off = off[confidence > _SEEN]
+    least, most = certainty.keypoint
+    noise = float(seen_off.median().clamp(least, most)) if len(seen_off) else most
+    unit = noise * size * depth
     weight_rays = (confidence**2 / certainty.shared)[..., None] / unit[:, None, None] ** 2
     weight_depth = 1 / (certainty.depth * depth) ** 2 / certainty.shared
 

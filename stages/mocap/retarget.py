@@ -18,7 +18,7 @@ from torch import Tensor
 from schemas.body_model import NUM_SHAPES, BodyModel
 from schemas.kinematics import forward_kinematics, start_at_origin
 from schemas.records import FPS
-from schemas.rotations import axis_angle_to_matrix, matrix_to_axis_angle, slerp_resample
+from schemas.rotations import axis_angle_to_matrix, matrix_to_axis_angle, shortest_turn, slerp_resample
 from schemas.skeleton import NUM_JOINTS, SMPL_JOINTS, SMPL_PARENTS, joint
 from stages.fitting.contacts import find_contacts, ground_height
 from stages.mocap.mend import mend
@@ -184,7 +184,8 @@ class _Source:
             if name in _LIMBS:
                 bone = rest[joint(_LIMBS[name])] - rest[joint(name)]
                 start, end = (self.index(self.joint_map.place_of(end)) for end in (name, _LIMBS[name]))
-                lean[name] = _shortest_turn(bone, self.places[end] - self.places[start])
+                way = self.places[end] - self.places[start]
+                lean[name] = shortest_turn(torch.from_numpy(bone), torch.from_numpy(way)).numpy()
             elif name.endswith(("_ankle", "_foot")) and self.joint_map.feet == "flat":
                 lean[name] = np.eye(3)
             elif name.endswith(("_ankle", "_foot", "_wrist", "_hand")):
@@ -194,14 +195,6 @@ class _Source:
         for name, degrees in self.joint_map.pitch_deg.items():
             lean[name] = lean[name] @ about_axis(np.radians(-degrees), "x")
         return lean
-
-
-def _shortest_turn(start: Float[np.ndarray, "3"], end: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3 3"]:
-    """The rotation by the smallest angle that takes one direction to another, not opposite, one."""
-    start, end = start / np.linalg.norm(start), end / np.linalg.norm(end)
-    axis, cos = np.cross(start, end), float(start @ end)
-    cross = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
-    return np.eye(3) + cross + cross @ cross / (1 + cos)
 
 
 def _between(start: Any, end: Any, share: float) -> Float[np.ndarray, "T 3 3"]:

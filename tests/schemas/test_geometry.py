@@ -42,6 +42,27 @@ def test_heading_ignores_bending_forward(yaw: float, bend: float) -> None:
     assert rotations.heading_rad(root).item() == pytest.approx(yaw, abs=1e-5)
 
 
+def test_the_shortest_turn_leads_from_one_direction_to_the_other() -> None:
+    generator = torch.Generator().manual_seed(4)
+    start, end = torch.randn(2, 5, 6, 3, generator=generator, dtype=torch.float64)
+    turn = rotations.shortest_turn(start, 3 * end)
+    led = torch.nn.functional.normalize((turn @ start[..., None])[..., 0], dim=-1)
+    torch.testing.assert_close(led, torch.nn.functional.normalize(end, dim=-1))
+    angle = torch.nn.functional.cosine_similarity(start, end, dim=-1).arccos()
+    torch.testing.assert_close(rotations.matrix_to_axis_angle(turn).norm(dim=-1), angle)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_shortest_turn_between_equal_and_opposite_directions(dtype: torch.dtype) -> None:
+    axes = torch.eye(3, dtype=dtype)
+    torch.testing.assert_close(rotations.shortest_turn(axes, 2 * axes), axes.expand(3, 3, 3))
+    turn = rotations.shortest_turn(axes, -axes)
+    torch.testing.assert_close((turn @ axes[..., None])[..., 0], -axes)
+    torch.testing.assert_close(turn @ turn.mT, axes.expand(3, 3, 3))
+    nothing = torch.zeros(3, dtype=dtype)
+    torch.testing.assert_close(rotations.shortest_turn(nothing, axes[0]), axes)
+
+
 def test_positive_yaw_turns_to_the_persons_left() -> None:
     forward = rotations.yaw_matrix(torch.tensor(0.5)) @ torch.tensor([0.0, 0.0, 1.0])
     left = BodyModel.load().rest_joints(torch.zeros(10))[joint("left_shoulder"), 0]

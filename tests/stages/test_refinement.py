@@ -8,6 +8,7 @@ from torch import Tensor
 from schemas.body_model import BodyModel
 from schemas.kinematics import forward_kinematics
 from schemas.rotations import axis_angle_to_matrix
+from stages.fitting.contacts import find_contacts, find_steps
 from stages.fitting.feet import find_planted, level_turn, plant_feet
 from stages.lifting.examples import Rigs
 from stages.lifting.refine import (
@@ -140,8 +141,34 @@ def test_contacts_hold_on_until_they_let_go() -> None:
     chance[8, 0] = 0.9
     chance[20:22, 1] = 0.9
     planted = find_planted(chance)
-    assert planted[:, 0].nonzero()[0].tolist() == list(range(5, 15))
+    assert planted[:, 0].nonzero()[0].tolist() == list(range(8, 15))
     assert not planted[:, 1:].any()
+
+
+def _moved_about(rigs: Rigs, action: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Contact points, pelvis and contacts of someone who does that."""
+    motion = generate(action, 4.0, 2, body=rigs.body, betas=torch.zeros(10))
+    joints, turns = forward_kinematics(motion.rotations, rigs.body.rest_joints(torch.zeros(10)), motion.trans)
+    points = rigs.contacts.points(turns, joints, torch.zeros(10)).numpy()
+    return points, joints[:, 0].numpy(), find_contacts(points, 0.0).astype(bool)
+
+
+def test_steps_of_a_run_are_found_on_a_path_that_is_too_slow_and_climbs(rigs: Rigs) -> None:
+    points, pelvis, stands = _moved_about(rigs, "run")
+    wrong = np.array([-0.15, 0.0, -0.15]) * (pelvis - pelvis[:1])
+    wrong[:, 1] = 0.12 * np.linalg.norm(pelvis - pelvis[:1], axis=-1)
+    moved = points + wrong[:, None]
+    lost = find_contacts(moved, float(moved[..., 1].min())).astype(bool)
+    found = find_steps(moved, pelvis + wrong)
+    assert (lost & stands).sum() < 0.3 * stands.sum()
+    assert (found & stands).sum() > 0.7 * stands.sum()
+    assert (found & stands).sum() > 0.6 * found.sum()
+
+
+@pytest.mark.parametrize("action", ["stand", "squat", "jump", "kick_left"])
+def test_nobody_runs_on_the_spot(rigs: Rigs, action: str) -> None:
+    points, pelvis, _ = _moved_about(rigs, action)
+    assert not find_steps(points, pelvis).any()
 
 
 def _walk(rigs: Rigs) -> tuple[Tensor, Tensor, np.ndarray, np.ndarray]:

@@ -55,7 +55,7 @@ def test_a_clean_motion_has_all_scores_and_no_faults() -> None:
     assert found["penetration"] < 0.005
     assert found["float"] < 0.01
     assert found["reprojection"] == 0.0
-    assert found["visibility"] == 1.0
+    assert found["visibility"] == found["camera_seen"] == 1.0
     assert 0.8 < found["max_root_speed"] < 2.5
     assert found["identity_switches"] == found["truncation"] == found["joint_limits"] == 0.0
     assert found["physical"] < 0.15
@@ -146,9 +146,11 @@ def test_reprojection_is_measured_in_box_heights() -> None:
         source=motion.provenance.source, sha256="", width=640, height=480, fps=30.0, duration_s=2.0, has_audio=False
     )
     shot = Shot(video=video, index=0, start_s=0.0, end_s=2.0)
-    track = Track(shot=shot, person=0, times_s=np.arange(frames) / 30, boxes=boxes, keypoints=shifted, models={})
+    track = Track(shot=shot, person=0, times_s=np.arange(frames) / 30, boxes=boxes, keypoints=shifted, models={},
+                  camera_seen=0.6)  # fmt: skip
     clip = Clip(track=track, start_s=0.0, end_s=2.0, boxes=boxes, keypoints=shifted)
     found = scores(replace(motion, footage=Footage(clip=clip, camera=camera)))
     assert found["reprojection"] == pytest.approx(5 / 200, rel=1e-3)
     assert found["visibility"] == pytest.approx(0.8)
     assert found["identity_switches"] == 0.0
+    assert found["camera_seen"] == 0.6
