@@ -1,6 +1,6 @@
 """What a training run is told. `model.train_tokenizer` and `model.train_llm` take one of these each."""
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -43,14 +43,24 @@ class Run(Config):
     """Path of the body model's file that the dataset was made with; empty means the shipped one."""
     optimisation: Optimisation = Optimisation()
     """Steps, batch, learning rate."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     """Of weights, order and noise."""
     device: str = "auto"
     """`auto` takes a GPU where there is one; else a torch device such as `cpu` or `cuda:1`."""
-    workers: int = Field(default=2, ge=0)
-    """Processes a rank that read shards; 0 reads in the trainer itself."""
-    shuffle_buffer: int = Field(default=1000, ge=0)
-    """Samples a reader holds to shuffle."""
+    workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
+    """Processes a rank that read shards, not more in all than there are shards; 0 reads in the trainer itself, `auto` takes
+    as many as cores and shards allow, eight at most."""
+    shuffle_window: int = Field(default=20_000, ge=0)
+    """Neighbouring samples that are mixed with one another, after the shards; the shards that hold them should fit the
+    cache."""
+    bucket_batches: int = Field(default=0, ge=0)
+    """Batches' worth of samples among which those of like length share a batch; 0 leaves them as they come."""
+    cache: str = ""
+    """Folder for shards that are fetched from afar; empty means humo's own."""
+    cache_gib: float = Field(default=50.0, gt=0)
+    """Size of that folder, GiB; what was used last stays."""
+    check_hashes: bool = False
+    """Whether each local shard is compared with its sha256 when it is first read."""
     mirror: bool = True
     """Whether half of the samples are mirrored, their texts with them."""
     log_every: int = Field(default=50, gt=0)

@@ -86,7 +86,7 @@ def evaluate_tokenizer(
     used = torch.zeros(shape.levels, shape.codebook_size)
     sums = {"mpjpe": 0.0, "fk": 0.0, "world": 0.0, "drift": 0.0}
     motions = frames = windows = world_frames = 0
-    stream = MotionDataset(dataset, split=split, subsets=subsets, shuffle_buffer=0, epochs=1)
+    stream = MotionDataset(dataset, split=split, subsets=subsets)
     for sample in itertools.islice(stream, limit):
         if len(sample.motion.poses) <= shape.downsample:
             continue
@@ -144,7 +144,7 @@ def evaluate_llm(
     counts = {"motion": 0, "text": 0}
     motions = 0
     prompts: dict[str, tuple[str, str]] = {}
-    stream = MotionDataset(dataset, split=split, shuffle_buffer=0, epochs=1)
+    stream = MotionDataset(dataset, split=split)
     for sample in itertools.islice(stream, limit):
         rows = motion_features([sample.motion], maker.body).to(device)
         if rows.shape[1] < shape.downsample:

@@ -21,6 +21,8 @@ from schemas.errors import HumoError
 from schemas.records import FPS, Given, Instruction
 from schemas.skeleton import PARTS
 
+_READ, _WRITTEN = ("none", "text", "motion"), ("text", "motion")
+"""Kinds of what an instance may give and ask for."""
 _FLAGS = tuple(one.name for one in fields(Batch) if one.name.startswith("is_"))
 
 
@@ -53,6 +55,12 @@ def caption_instruction(sample: MotionSample, choice: int) -> Instruction:
     )
 
 
+def trainable(instruction: Instruction) -> bool:
+    """Whether the model can follow an instance: not yet those about single parts, nor from a picture or a single pose."""
+    whole = not instruction.parts or set(instruction.parts) == set(PARTS)
+    return whole and instruction.inputs.kind in _READ and instruction.target.kind in _WRITTEN
+
+
 def build(
     instruction: Instruction,
     codes: Int[Tensor, "S P K"],
@@ -65,9 +73,10 @@ def build(
     """The sequence of an instruction on a motion's codes.
 
     Steps that are asked for are never among those that are handed over (in-between: the middle is hidden). None where a
-    span is shorter than a step, and for instructions about single parts, which the model cannot follow yet.
+    span is shorter than a step, for instances that are not `trainable`, and for a long motion of more than `max_steps`, of
+    whose text only the beginning would be true.
     """
-    if instruction.parts and set(instruction.parts) != set(PARTS):
+    if not trainable(instruction):
         return None
 
     def text(words: str) -> list[int]:
@@ -84,6 +93,8 @@ def build(
     asked = (0, 0)
     if instruction.target.kind == "motion":
         asked = steps(instruction.target)
+        if instruction.task.startswith("i2lm") and asked[1] - asked[0] > max_steps:
+            return None
         made = codes[asked[0] : asked[1]][:max_steps]
     if instruction.inputs.kind == "motion":
         shown = torch.zeros(len(codes), dtype=torch.bool)

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from model import checkpoints, features
 from model.config import LanguageModelTraining
-from model.data import MotionDataset, MotionSample, check_body_model, mirror_text, motion_features
-from model.examples import Example, build, caption_instruction, collate
+from model.data import MotionSample, check_body_model, mirror_text, motion_features
+from model.examples import Example, build, caption_instruction, collate, trainable
 from model.language_model import LanguageModelConfig, MotionLanguageModel
 from model.tokenizer import MotionTokenizer
 from model.train_tokenizer import load_tokenizer
-from model.training import Processes, Result, fit, load_body, open_loader
+from model.training import Processes, Result, fit, load_body, open_dataset, open_loader
 from model.vocabulary import TextVocabulary
 from schemas.body_model import BodyModel
 from schemas.errors import HumoError
@@ -90,7 +90,7 @@ def texts_of(sample: MotionSample) -> Iterator[str]:
 
 
 def _learn_text(config: LanguageModelTraining) -> TextVocabulary:
-    stream = MotionDataset(config.dataset, subsets=config.subsets, seed=config.seed, shuffle_buffer=0, epochs=1)
+    stream = open_dataset(config)
     texts = [text for sample in itertools.islice(stream, config.text_samples) for text in texts_of(sample) if text]
     if config.mirror:
         texts += [mirror_text(text) for text in texts]
@@ -115,7 +115,7 @@ class _LanguageTask:
         if not examples:
             raise HumoError(
                 f"{self.config.dataset}: no sample of a batch has an example of the tasks {self.config.tasks or 'known'}; "
-                "name other tasks or raise caption_share"
+                "that fits architecture.context; name other tasks, raise it or caption_share"
             )
         batch = collate(
             examples,
@@ -146,14 +146,17 @@ class _LanguageTask:
             max_steps=self.config.max_steps,
             mirrored=mirrored,
         )
-        if example is None or example.made is None:
+        # A long motion's steps may take more words than there is room for.
+        if example is None or len(example) > self.module.config.context:
+            return None
+        if example.made is None:
             return example
         if rng.random() < self.config.drop_text:
             return replace(example, prompt=[])
         return replace(example, prompt=[token for token in example.prompt if rng.random() >= self.config.drop_words])
 
     def _fits(self, instruction: Instruction) -> bool:
-        return not self.config.tasks or instruction.task in self.config.tasks
+        return trainable(instruction) and (not self.config.tasks or instruction.task in self.config.tasks)
 
     def _encode(self, sample: MotionSample, mirrored: bool) -> Int[Tensor, "S P K"]:
         key = (sample.key, mirrored)

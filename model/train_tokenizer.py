@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from model import checkpoints, features
 from model.config import TokenizerTraining
-from model.data import MotionDataset, MotionSample, check_body_model, cut, motion_features
+from model.data import MotionSample, check_body_model, cut, motion_features
 from model.tokenizer import MotionTokenizer, TokenizerConfig
-from model.training import Processes, Result, fit, load_body, open_loader
+from model.training import Processes, Result, fit, load_body, open_dataset, open_loader
 from schemas.body_model import BodyModel
 from schemas.errors import HumoError
 
@@ -49,7 +49,7 @@ def feature_statistics(config: TokenizerTraining, body: BodyModel) -> tuple[Floa
     """Mean of every column, and a deviation for every slice: within a slice units and importance are the same, and a
     column that hardly moves must not count more for it. One streaming pass; mirrored motions counted in where training
     mirrors."""
-    stream = MotionDataset(config.dataset, subsets=config.subsets, seed=config.seed, shuffle_buffer=0, epochs=1)
+    stream = open_dataset(config)
     count, total, squares = 0, torch.zeros(263, dtype=torch.float64), torch.zeros(263, dtype=torch.float64)
     for sample in itertools.islice(stream, config.statistics_samples):
         if len(sample.motion.poses) < 2:

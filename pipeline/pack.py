@@ -7,7 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline import __version__
 from schemas.dataset import (
@@ -23,6 +25,7 @@ from schemas.dataset import (
 )
 from schemas.errors import HumoError
 from schemas.ids import digest, unit_interval
+from schemas.sample import sources_of
 from schemas.shards import END_OF_ARCHIVE, read_samples, write_tar
 from schemas.storage import Storage
 
@@ -34,10 +37,14 @@ CATALOGUE = pa.schema(
         ("end_s", pa.float64()), ("frames", pa.int64()), ("seconds", pa.float64()), ("source_fps", pa.float64()),
         ("width", pa.int64()), ("height", pa.int64()), ("body_model", pa.string()), ("config_digest", pa.string()),
         ("caption", pa.string()), ("kinds", pa.list_(pa.string())), ("parts", pa.list_(pa.string())),
-        ("instructions", pa.int64()), ("bytes", pa.int64()),
+        ("sources", pa.list_(pa.string())), ("segments", pa.list_(pa.string())),
+        ("instructions", pa.int64()), ("bytes", pa.int64()), ("describer", pa.string()),
+        ("describer_outcome", pa.string()), ("describer_tokens", pa.int64()), ("describer_usd", pa.float64()),
+        ("sentences_added", pa.int64()), ("sentences_rejected", pa.int64()), ("visual_embedding", pa.list_(pa.float32())),
     ]
 )  # fmt: skip
-"""Columns of the catalogue; one `score_NAME` a score follows."""
+"""Columns of the catalogue; one `score_NAME` a score follows. `sources` are all that a sample was made of, `segments` the
+keys of the samples that a joined one was made of."""
 
 
 def split_of(sha256: str, shares: Mapping[str, float]) -> str:
@@ -66,6 +73,7 @@ def pack(dataset: str, *, splits: Mapping[str, float], shard_bytes: int) -> Data
     shards: list[ShardEntry] = []
     tables: list[str] = []
     body_models: set[str] = set()
+    described: Counter[str] = Counter()
     for (subset, split), members in sorted(groups.items()):
         for number, some in enumerate(_fill(members, shard_bytes)):
             path = f"shards/{subset}/{split}-{number:06d}.tar"
@@ -75,8 +83,9 @@ def pack(dataset: str, *, splits: Mapping[str, float], shard_bytes: int) -> Data
             shards.append(entry)
             tables.append(table)
             body_models.update(catalogue.column("body_model").to_pylist())
+            described.update(_tallied(catalogue))
     description = replace(
-        _describe(ledger, rows, shards),
+        _describe(ledger, rows, shards, described),
         version=version_of(storage, splits, shard_bytes),
         body_models=sorted(body_models),
         splits=dict(splits),
@@ -172,13 +181,49 @@ def _catalogue_row(row: dict[str, Any], stretch: bytes, subset: str, split: str,
         "caption": text["body"][0],
         "kinds": sorted({event["kind"] for event in text["rules"]}),
         "parts": sorted({event["part"] for event in text["rules"] if event["kind"] != "rest"}),
+        "sources": sources_of(meta),
+        "segments": [one["key"] for one in meta.get("segments", [])],
         "instructions": len(instances),
         "bytes": len(stretch),
+        **_described(text),
+        "visual_embedding": _embedding(members),
         **{f"score_{name}": value for name, value in meta["scores"].items()},
     }
 
 
-def _describe(ledger: pa.Table, rows: list[dict[str, Any]], shards: list[ShardEntry]) -> DatasetDescription:
+def _described(text: dict[str, Any]) -> dict[str, Any]:
+    """How the describer fared, and what became of its sentences."""
+    effort = text["describer"]
+    verdicts = Counter(check["verdict"] for check in text["checks"])
+    return {
+        "describer": effort["describer"],
+        "describer_outcome": effort["outcome"],
+        "describer_tokens": effort["prompt_tokens"] + effort["completion_tokens"],
+        "describer_usd": effort["cost_usd"],
+        "sentences_added": verdicts["supported"] + verdicts["unknown"],
+        "sentences_rejected": verdicts["rejected"],
+    }
+
+
+def _tallied(catalogue: pa.Table) -> Counter[str]:
+    """What the describers of a shard's samples did, summed; `failed` counts samples."""
+    tally: Counter[str] = Counter()
+    for name in ("describer_tokens", "describer_usd", "sentences_added", "sentences_rejected"):
+        tally[name] = pc.sum(catalogue.column(name)).as_py() or 0
+    return tally + Counter(f"describer_{outcome}" for outcome in catalogue.column("describer_outcome").to_pylist())
+
+
+def _embedding(members: dict[str, bytes]) -> list[float]:
+    """Of the pictures; empty for motion capture and where nobody looked."""
+    if "keypoints.npz" not in members:
+        return []
+    with np.load(io.BytesIO(members["keypoints.npz"]), allow_pickle=False) as arrays:
+        return arrays["visual_embedding"].tolist()
+
+
+def _describe(
+    ledger: pa.Table, rows: list[dict[str, Any]], shards: list[ShardEntry], described: Counter[str]
+) -> DatasetDescription:
     outcomes = Counter(ledger.column("outcome").to_pylist())
     samples: Counter[str] = Counter()
     for shard in shards:
@@ -194,6 +239,15 @@ def _describe(ledger: pa.Table, rows: list[dict[str, Any]], shards: list[ShardEn
             "live": len(rows),
             "samples": dict(sorted(samples.items())),
             "hours": round(sum(shard.hours for shard in shards), 6),
+            "describers": {
+                "answered": described["describer_answered"],
+                "skipped": described["describer_skipped"],
+                "failed": described["describer_failed"],
+                "sentences_added": described["sentences_added"],
+                "sentences_rejected": described["sentences_rejected"],
+                "tokens": described["describer_tokens"],
+                "usd": round(float(described["describer_usd"]), 6),
+            },
         },
         shards=shards,
     )

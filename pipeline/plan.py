@@ -48,6 +48,7 @@ def make_plan(config: IngestConfig) -> dict[str, Any]:
             "probed": len(probed),
             "probed_and_rejected": problems,
         },
+        "remarks": {stage.name: stage.remark() for stage in chain if stage.remark()},
         "estimate": {
             "video_hours": round(hours, 4),
             "cpu_core_hours": round(hours / _REALTIME_PER_CORE, 4),
@@ -84,5 +85,6 @@ def plan_text(plan: dict[str, Any]) -> str:
     lines.append(
         f"{sources['probed']} videos probed" + (f", of which rejected at once: {rejected}" if rejected else "")
     )
+    lines += [f"{name}: {remark}" for name, remark in plan["remarks"].items()]
     lines.append(f"about {estimate['video_hours']:g} hours of video, {estimate['cpu_core_hours']:g} CPU core hours")
     return "\n".join(lines)

@@ -89,5 +89,11 @@ def ingest_text(report: IngestReport, output: str) -> str:
         f"{output}: {counts['live']} samples, {counts['hours'] * 3600:.0f} s of motion in {len(report.description.shards)} "
         f"shards, from {counts['sources_with_samples']} of {counts['sources']} sources"
     )
+    told = counts["describers"]
+    if told["sentences_added"] or told["sentences_rejected"] or told["failed"]:
+        lines.append(
+            f"describer: {told['sentences_added']} sentences added, {told['sentences_rejected']} rejected; no answer for "
+            f"{told['failed']} of {counts['live']} samples; {told['tokens']} tokens, {told['usd']:.4f} USD"
+        )
     lines.append(f"look inside: humo report {output}   check it: humo verify {output}")
     return "\n".join(lines)

@@ -10,7 +10,7 @@ import av
 
 from schemas.dataset import ShardEntry, read_description, read_ledger, read_table, read_tombstones
 from schemas.errors import HumoError
-from schemas.sample import sample_problems
+from schemas.sample import contents_of, sample_problems
 from schemas.shards import read_samples
 from schemas.storage import Storage
 
@@ -37,7 +37,8 @@ def verify(dataset: str) -> Verdict:
             if key in found:
                 verdict.problems.append(f"{shard.path}: sample {key} is also in {found[key]}")
             found[key] = shard.path
-            split_by_source[meta.get("sha256", "")].add(shard.split)
+            for sha256 in contents_of(meta) if meta else ():
+                split_by_source[sha256].add(shard.split)
     verdict.samples = len(found)
     for sha256, splits in split_by_source.items():
         if len(splits) > 1:

@@ -10,7 +10,7 @@ tombstones.parquet   what was removed
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -21,11 +21,13 @@ from schemas.errors import HumoError
 from schemas.shards import read_samples
 from schemas.storage import Storage
 
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2
+"""Raise it whenever samples or tables are laid out in another way."""
 SPLITS = ("train", "val", "test")
 DESCRIPTION = "dataset.json"
 TOMBSTONES = "tombstones.parquet"
 
+_TOMBSTONE = pa.schema([("key", pa.string()), ("source_id", pa.string())])
 LEDGER = pa.schema(
     [
         ("source_id", pa.string()), ("uri", pa.string()), ("sha256", pa.string()), ("licence", pa.string()),
@@ -66,7 +68,7 @@ class DatasetDescription:
     """Shares that the sources were split by."""
     shard_bytes: int = 0
     counts: dict[str, Any] = field(default_factory=dict)
-    """sources, accepted, rejected, samples by subset and split, hours."""
+    """sources, accepted, rejected, samples by subset and split, hours, and what describers did and took."""
     shards: list[ShardEntry] = field(default_factory=list)
 
 
@@ -82,7 +84,7 @@ def read_description(storage: Storage) -> DatasetDescription:
         raise HumoError(f"{storage.uri}/{DESCRIPTION}: not JSON ({error}); run humo pack {storage.uri}") from None
     if content.get("layout") != LAYOUT_VERSION:
         raise HumoError(
-            f"{storage.uri}: layout is {content.get('layout')}, this humo reads {LAYOUT_VERSION}; pack it again"
+            f"{storage.uri}: layout is {content.get('layout')}, this humo reads {LAYOUT_VERSION}; ingest its sources anew"
         )
     return DatasetDescription(**{**content, "shards": [ShardEntry(**shard) for shard in content["shards"]]})
 
@@ -111,6 +113,27 @@ def read_ledger(storage: Storage) -> pa.Table:
     return pa.concat_tables(tables or [LEDGER.empty_table()]).sort_by(
         [("source_id", "ascending"), ("outcome", "ascending"), ("record_id", "ascending"), ("commit", "ascending")]
     )
+
+
+def bury(storage: Storage, causes: Mapping[str, str]) -> set[str]:
+    """Add keys to the removed ones, each with the source that it had to go for; packing then leaves them out. Returns the
+    keys that are new."""
+    known = dict.fromkeys(read_tombstones(storage), "") | read_causes(storage)
+    new = {key: cause for key, cause in causes.items() if key not in known}
+    if new:
+        rows = [{"key": key, "source_id": cause} for key, cause in sorted((known | new).items())]
+        write_table(storage, TOMBSTONES, pa.Table.from_pylist(rows, schema=_TOMBSTONE))
+    return set(new)
+
+
+def read_causes(storage: Storage) -> dict[str, str]:
+    """Key of a removed sample -> the source that it had to go for, as far as that is known."""
+    if not storage.exists(TOMBSTONES):
+        return {}
+    table = read_table(storage, TOMBSTONES)
+    if "source_id" not in table.column_names:
+        return {}
+    return dict(zip(table.column("key").to_pylist(), table.column("source_id").to_pylist(), strict=True))
 
 
 def read_tombstones(storage: Storage) -> set[str]:

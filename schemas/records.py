@@ -13,7 +13,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from schemas.ids import sample_key
+from schemas.ids import digest, sample_key
 
 FPS = 30.0
 """Frames a second of everything that is stored."""
@@ -70,6 +70,14 @@ class Transcript:
 
     language: str = ""
     words: tuple[Word, ...] = ()
+    language_from: str = ""
+    """Who says which language it is: `heard` by the recogniser, `told` by the settings, or `assumed`, where the recogniser
+    knows only one and writes down all speech in it."""
+
+    @property
+    def confidence(self) -> float:
+        """Mean probability of the words, rounded to thousandths; 0 where there are none."""
+        return round(sum(word.probability for word in self.words) / len(self.words), 3) if self.words else 0.0
 
     def between(self, start_s: float, end_s: float) -> "Transcript":
         """Words that begin inside the span, their times counted from its start."""
@@ -78,7 +86,7 @@ class Transcript:
             for word in self.words
             if start_s <= word.start_s < end_s
         )
-        return Transcript(language=self.language if words else "", words=words)
+        return replace(self, words=words) if words else Transcript()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +169,10 @@ class Clip:
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """Where a motion comes from, enough to find it again and to remove it."""
+    """Where a motion comes from, enough to find it again and to remove it.
+
+    A joined motion stands under a source of its own, but under the content of its first segment's: that decides its split.
+    """
 
     source: Source
     sha256: str
@@ -214,9 +225,13 @@ class Motion:
     """Takes points of this world to the world of the source."""
     body_model: str
     models: dict[str, str]
+    segments: "tuple[Segment, ...]" = ()
+    """What it was joined from, in order; empty for a motion as it was recorded."""
 
     @property
     def id(self) -> str:
+        if self.segments:
+            return digest("joined", *((s.key, round(s.from_s * 1000), round(s.end_s * 1000)) for s in self.segments))
         return self.provenance.key
 
     @property
@@ -256,6 +271,33 @@ class Event:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Statement:
+    """A sentence with who wrote it and what the motion's events say to it."""
+
+    text: str
+    level: str
+    """`body` or one of the five parts."""
+    writer: str
+    verdict: str
+    """`derived`: written from the events; `supported`: every movement that it names is among them; `unknown`: it says what
+    they cannot tell; `rejected`: they contradict it, or it could not be kept for another reason."""
+    evidence: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effort:
+    """How a describer fared with one motion, and what its answer took."""
+
+    describer: str = "rules"
+    outcome: str = "answered"
+    """`answered`, `skipped` (it was not asked) or `failed`."""
+    why: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost_usd: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Captions:
     """Descriptions of a motion from the whole body down to single events."""
 
@@ -264,6 +306,45 @@ class Captions:
     events: tuple[Event, ...]
     writers: dict[str, str]
     """Level (body, parts, events, transcript) -> who wrote it, with version."""
+    added: tuple[Statement, ...] = ()
+    """What another describer than the rules wrote: the kept sentences, which stand in `body` and `parts` too, and the
+    rejected ones."""
+    effort: Effort = field(default_factory=Effort)
+
+    @property
+    def statements(self) -> tuple[Statement, ...]:
+        """Every sentence of body and parts with its writer, then the rejected ones; never empty."""
+        theirs = {(one.level, one.text) for one in self.added if one.verdict != "rejected"}
+        levels = [("body", self.body), *self.parts.items()]
+        ours = tuple(
+            Statement(text=line, level=name, writer=self.writers.get("events", ""), verdict="derived")
+            for name, lines in levels
+            for line in lines
+            if (name, line) not in theirs
+        )
+        return ours + self.added
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    """A stretch of a joined motion, and the sample that it was taken from."""
+
+    key: str
+    """Of the sample."""
+    provenance: Provenance
+    """Of the sample."""
+    start_s: float
+    end_s: float
+    """Where the stretch lies in the joined motion; the next one begins where it ends."""
+    from_s: float
+    """Where it begins in the sample's own motion."""
+    captions: Captions
+    """Of the sample; its events count from `start_s - from_s`."""
+
+    @property
+    def text(self) -> str:
+        """The shortest description."""
+        return self.captions.body[0]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -273,20 +354,27 @@ class CaptionedMotion:
     scored: ScoredMotion
     captions: Captions
     transcript: Transcript
+    visual_embedding: Float[np.ndarray, "D"] = field(default_factory=lambda: np.zeros(0, np.float32))
+    """Of the person's pictures, length 1; no numbers where nobody looked. See `stages/score_pictures.py`."""
 
     @property
     def id(self) -> str:
         return self.scored.id
 
 
+GIVEN_KINDS = ("none", "text", "motion", "image", "pose")
+"""Nothing; a text; the motion from start_s to end_s; the clip's picture at start_s; the motion's pose at start_s."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Given:
-    """What an instruction hands over or asks for. `kind` is none, text or motion; a motion is given by its span."""
+    """What an instruction hands over or asks for, by its kind (see GIVEN_KINDS); seconds count from the start of the motion."""
 
     kind: str
     text: str = ""
     start_s: float = 0.0
     end_s: float = 0.0
+    """As `start_s` where it is a moment: an image or a pose."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@ Every sample of a subset has the same members, every JSON the same keys with the
 be empty, no integer where a fraction may stand. Loaders that infer a schema from the first samples rely on it.
 """
 
+import functools
 import io
 import json
 import zipfile
@@ -15,14 +16,17 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from schemas.errors import HumoError
-from schemas.records import FPS, InstructedMotion, Sample, Transcript
+from schemas.records import FPS, GIVEN_KINDS, InstructedMotion, Instruction, Sample, Segment, Transcript
 from schemas.skeleton import PARTS
 
-SUBSETS = ("video", "mocap")
+SUBSETS = ("video", "mocap", "long")
 MEMBERS: dict[str, tuple[str, ...]] = {
     "video": ("clip.mp4", "instructions.json", "keypoints.npz", "meta.json", "motion.npz", "text.json"),
     "mocap": ("instructions.json", "meta.json", "motion.npz", "text.json"),
+    "long": ("instructions.json", "meta.json", "motion.npz", "text.json"),
 }
+ANY = -2
+"""A length of an array that is its own: 0 where there is nothing to say."""
 MOTION_ARRAYS: dict[str, tuple[str, tuple[int, ...]]] = {
     "poses": ("float32", (-1, 24, 3)),
     "trans": ("float32", (-1, 3)),
@@ -37,6 +41,7 @@ KEYPOINT_ARRAYS: dict[str, tuple[str, tuple[int, ...]]] = {
     "camera_rotation": ("float32", (-1, 3, 3)),
     "camera_position": ("float32", (-1, 3)),
     "intrinsics": ("float32", (4,)),
+    "visual_embedding": ("float32", (ANY,)),
 }
 _META_TYPES: dict[str, type] = {
     "key": str, "subset": str, "source_id": str, "uri": str, "sha256": str, "title": str, "description": str,
@@ -44,6 +49,11 @@ _META_TYPES: dict[str, type] = {
     "source_fps": float, "width": int, "height": int, "crop": list, "body_model": str, "scores": dict, "models": dict,
     "to_source": list, "config_digest": str,
 }  # fmt: skip
+_SEGMENT_TYPES: dict[str, type] = {
+    "key": str, "source_id": str, "uri": str, "sha256": str, "licence": str, "consent": str, "person": int,
+    "start_s": float, "end_s": float, "source_start_s": float, "source_end_s": float, "text": str,
+}  # fmt: skip
+"""Only samples of the subset `long` have `segments` in meta.json: a list of these."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -65,9 +75,30 @@ def encode_npz(arrays: dict[str, np.ndarray]) -> bytes:
 
 
 def decode_npz(content: bytes) -> dict[str, np.ndarray]:
-    """All arrays of an npz; never unpickles."""
-    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in arrays.files}
+    """All arrays of an npz, never unpickled; twice as fast as `np.load` on the small arrays of a sample.
+
+    Raises ValueError or zipfile.BadZipFile for what is not an npz of plain arrays.
+    """
+    with zipfile.ZipFile(io.BytesIO(content)) as file:
+        return {name.removesuffix(".npy"): _decode_npy(file.read(name)) for name in file.namelist()}
+
+
+def _decode_npy(content: bytes) -> np.ndarray:
+    start = 10 + int.from_bytes(content[8:10], "little")
+    shape, by_columns, kind = _npy_header(content[:start])
+    if kind.hasobject:
+        raise ValueError("an array of Python objects, which would have to be unpickled")
+    flat = np.frombuffer(bytearray(memoryview(content)[start:]), kind)  # its own memory: the array can be written to
+    return flat.reshape(shape, order="F" if by_columns else "C")
+
+
+@functools.lru_cache(maxsize=4096)
+def _npy_header(head: bytes) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, order and type; parsed once, for parsing takes longer than the rest of a small array."""
+    file = io.BytesIO(head)
+    if np.lib.format.read_magic(file) != (1, 0):
+        raise ValueError("not an array as np.savez writes it")
+    return np.lib.format.read_array_header_1_0(file)
 
 
 def encode_json(value: Any) -> bytes:
@@ -85,7 +116,7 @@ def encode_sample_record(
     """All members of one sample; `clip_mp4` is the person's crop and `crop` (x0, y0, x1, y1) its place in the source's
     pixels; motion capture has neither."""
     motion = record.captioned.scored.motion
-    subset = "mocap" if motion.footage is None else "video"
+    subset = "long" if motion.segments else "mocap" if motion.footage is None else "video"
     members = {
         "motion.npz": encode_npz({name: _as(getattr(motion, name), kind) for name, (kind, _) in MOTION_ARRAYS.items()}),
         "text.json": encode_json(_text(record)),
@@ -102,6 +133,7 @@ def encode_sample_record(
             "camera_rotation": footage.camera.rotation,
             "camera_position": footage.camera.position,
             "intrinsics": footage.camera.intrinsics,
+            "visual_embedding": record.captioned.visual_embedding,
         }
         members["keypoints.npz"] = encode_npz({name: _as(array, "float32") for name, array in arrays.items()})
         members["clip.mp4"] = clip_mp4
@@ -132,6 +164,7 @@ def sample_problems(key: str, members: dict[str, bytes], subset: str) -> list[st
         for name, kind in _META_TYPES.items():
             if not isinstance(meta.get(name), kind):
                 problems.append(f"meta.json: {name} is {meta.get(name)!r}, not a {kind.__name__}")
+        problems += _segment_problems(meta) if subset == "long" else []
         if meta.get("key") != key:
             problems.append(f"meta.json: key is {meta.get('key')}")
         if not problems and meta["frames"] != len(motion["poses"]):
@@ -139,12 +172,40 @@ def sample_problems(key: str, members: dict[str, bytes], subset: str) -> list[st
         text = json.loads(members["text.json"])
         if not text["body"] or set(text["parts"]) != set(PARTS) or not text["rules"]:
             problems.append("text.json: a level of description is missing")
+        if not text["checks"] or not isinstance(text["describer"]["cost_usd"], float):
+            problems.append("text.json: who wrote which sentence, or what it took, is missing")
         for instance in json.loads(members["instructions.json"])["instances"]:
-            if not 0 <= instance["start_s"] <= instance["end_s"] <= meta["frames"] / FPS + 1e-6:
-                problems.append(f"instructions.json: span {instance['start_s']}-{instance['end_s']} s leaves the clip")
+            kinds = (instance["inputs"]["kind"], instance["target"]["kind"])
+            if not set(kinds) <= set(GIVEN_KINDS) or ("image" in kinds and "clip.mp4" not in members):
+                problems.append(f"instructions.json: {instance['task']} gives {kinds[0]} and asks for {kinds[1]}")
+            for span in (instance, instance["inputs"], instance["target"]):
+                if not 0 <= span["start_s"] <= span["end_s"] <= meta["frames"] / FPS + 1e-6:
+                    problems.append(f"instructions.json: span {span['start_s']}-{span['end_s']} s leaves the clip")
     except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         problems.append(f"does not decode: {type(error).__name__}: {error}")
     return problems
+
+
+def sources_of(meta: dict[str, Any]) -> list[str]:
+    """Ids of all sources that a sample is made of, from its meta.json."""
+    return sorted({one["source_id"] for one in meta.get("segments", [meta])})
+
+
+def contents_of(meta: dict[str, Any]) -> list[str]:
+    """Hashes of all content that a sample is made of, from its meta.json."""
+    return sorted({one["sha256"] for one in meta.get("segments", [meta])})
+
+
+def _segment_problems(meta: dict[str, Any]) -> list[str]:
+    segments = meta.get("segments")
+    if not isinstance(segments, list) or not segments:
+        return ["meta.json: a joined motion has segments, this one names none"]
+    return [
+        f"meta.json: {name} of a segment is {one.get(name)!r}, not a {kind.__name__}"
+        for one in segments
+        for name, kind in _SEGMENT_TYPES.items()
+        if not isinstance(one.get(name), kind)
+    ]
 
 
 def array_problems(arrays: dict[str, np.ndarray], expected: dict[str, tuple[str, tuple[int, ...]]]) -> list[str]:
@@ -155,7 +216,9 @@ def array_problems(arrays: dict[str, np.ndarray], expected: dict[str, tuple[str,
             problems.append(f"{name} is missing")
             continue
         array = arrays[name]
-        same = array.ndim == len(shape) and all(want in (-1, got) for want, got in zip(shape, array.shape, strict=True))
+        same = array.ndim == len(shape) and all(
+            want in (-1, ANY, got) for want, got in zip(shape, array.shape, strict=True)
+        )
         if array.dtype != kind or not same:
             problems.append(f"{name} is {array.dtype} {array.shape}, expected {kind} {shape}")
         elif not np.isfinite(array).all():
@@ -181,12 +244,16 @@ def _text(record: InstructedMotion) -> dict[str, Any]:
             "language": record.captioned.transcript.language,
             "text": " ".join(word.text.strip() for word in record.captioned.transcript.words),
             "webvtt": webvtt(record.captioned.transcript),
+            "language_from": record.captioned.transcript.language_from,
+            "confidence": record.captioned.transcript.confidence,
         },
         "writers": captions.writers,
+        "checks": [asdict(statement) for statement in captions.statements],
+        "describer": asdict(captions.effort),
     }
 
 
-def _instance(one: Any) -> dict[str, Any]:
+def _instance(one: Instruction) -> dict[str, Any]:
     value = asdict(one)
     value["parts"] = list(one.parts)
     return value
@@ -198,8 +265,9 @@ def _meta(record: InstructedMotion, subset: str, config_digest: str, crop: tuple
     provenance = motion.provenance
     source = provenance.source
     footage = motion.footage
-    return {
-        "key": provenance.key,
+    joined = {"segments": [_segment(one) for one in motion.segments]} if motion.segments else {}
+    return joined | {
+        "key": motion.id,
         "subset": subset,
         "source_id": source.id,
         "uri": source.uri,
@@ -222,6 +290,24 @@ def _meta(record: InstructedMotion, subset: str, config_digest: str, crop: tuple
         "models": motion.models,
         "to_source": [float(value) for value in motion.to_source.reshape(-1)],
         "config_digest": config_digest,
+    }
+
+
+def _segment(one: Segment) -> dict[str, Any]:
+    source, begins_s = one.provenance.source, one.provenance.start_s + one.from_s
+    return {
+        "key": one.key,
+        "source_id": source.id,
+        "uri": source.uri,
+        "sha256": one.provenance.sha256,
+        "licence": source.licence,
+        "consent": source.consent,
+        "person": one.provenance.person,
+        "start_s": float(one.start_s),
+        "end_s": float(one.end_s),
+        "source_start_s": float(begins_s),
+        "source_end_s": float(begins_s + one.end_s - one.start_s),
+        "text": one.text,
     }
 
 

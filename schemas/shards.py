@@ -91,3 +91,10 @@ def read_samples(file: ByteSource, name: str = "shard") -> Iterator[tuple[str, d
         raise HumoError(f"{name}: not a readable tar ({error}); fetch it again or run humo pack") from None
     if members:
         yield key, members
+
+
+def decode_sample_bytes(stretch: bytes, name: str = "shard") -> tuple[str, dict[str, bytes]]:
+    """(key, members) of one sample's stretch of a tar; raises HumoError for one that is cut short or empty."""
+    for sample in read_samples(io.BytesIO(stretch + END_OF_ARCHIVE), name):
+        return sample
+    raise HumoError(f"{name}: no sample where one should be; fetch it again or run humo pack")

@@ -43,6 +43,10 @@ class Stage(ABC, Generic[In, Out]):
     def setup(self) -> None:
         """Load what is heavy. Raises HumoError where something that the settings ask for is missing."""
 
+    def remark(self) -> str:
+        """What a dry run should tell about its settings, in a sentence; empty: nothing."""
+        return ""
+
     @abstractmethod
     def run(self, record: In) -> Iterable[Out | Rejection]:
         """Everything that comes of one record."""

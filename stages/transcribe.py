@@ -2,12 +2,16 @@
 
 Speech recognisers invent words where nobody speaks, so three gates follow one another: a voice detector, limits on what
 the recogniser says about its own segments, and a limit on single words.
+
+An English-only recogniser writes down any language as English, fluently and wrong, and cannot tell that it does. So a
+transcript says where its language comes from, and `assumed` means that nobody knows; every word keeps its probability.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -42,6 +46,8 @@ class Recogniser(Protocol):
     """A speech recogniser with its weights loaded."""
 
     name: str
+    language_from: str
+    """As in `schemas.records.Transcript`."""
 
     def hear(self, audio: Float[np.ndarray, "N"]) -> Heard: ...
 
@@ -54,9 +60,10 @@ class Transcribe(Stage[Video, Video]):
         """Which recogniser listens; `none` listens to nothing."""
         model: str = ""
         """Weights: a folder in CTranslate2 layout (faster-whisper) or a .pt file (openai-whisper); empty: the shipped
-        tiny.en for faster-whisper. A model's name, such as `small`, is fetched from its hub."""
+        tiny.en for faster-whisper. A model's name, such as `small`, is looked for where its package keeps what was fetched
+        before."""
         language: str = ""
-        """Language code such as `en`; empty: found out by the model, where it knows several."""
+        """Language code such as `en`; empty: found out by the model, where it knows several, and assumed otherwise."""
         device: Literal["cpu", "cuda"] = "cpu"
         """Where the recogniser runs: whole numbers of 8 bits on the CPU, half precision on CUDA."""
         threads: int = 1
@@ -65,10 +72,14 @@ class Transcribe(Stage[Video, Video]):
         """Hypotheses kept at once while decoding."""
         max_no_speech_probability: float = 0.6
         """Segments that the recogniser thinks are no speech with more than this probability are dropped."""
-        min_log_probability: float = -0.8
-        """Segments below this mean log probability of a token are dropped."""
+        min_log_probability: float = -1.2
+        """Segments below this mean log probability of a token are dropped. Whisper itself doubts those below -1, but noisy or
+        distant speech that is right in half of its words lies there too."""
         max_compression_ratio: float = 2.4
         """Segments whose text zips by more than this repeat themselves and are dropped."""
+        max_repeats: int = 2
+        """Neighbouring segments with the same words, at most; more are the sign of a recogniser that is stuck, as in speech of
+        a language that it does not know, and all of them are dropped."""
         min_language_probability: float = 0.5
         """Sound whose language the model is less sure of is left without words; English-only models cannot tell."""
         min_word_probability: float = 0.1
@@ -84,6 +95,12 @@ class Transcribe(Stage[Video, Video]):
         """Load the weights. Raises HumoError where the package or the weights are missing."""
         if self.config.backend != "none" and self._recogniser is None:
             self._recogniser = _load(self.config)
+
+    def remark(self) -> str:
+        """What the shipped weights cannot do."""
+        if self.config.backend != "faster-whisper" or self.config.model:
+            return ""
+        return "the shipped weights know English only: other speech gives wrong English words or none; name a multilingual model"
 
     def run(self, record: Video) -> Iterator[Video]:
         """The video with its words; with a note in `models` where the sound could not be read."""
@@ -112,7 +129,8 @@ class Transcribe(Stage[Video, Video]):
                 words.append(replace(word, start_s=round(begin, 3), end_s=round(end, 3)))
         if not words:
             return Transcript()
-        return Transcript(language=max(sorted(set(languages)), key=languages.count), words=tuple(words))
+        language = max(sorted(set(languages)), key=languages.count)
+        return Transcript(language=language, words=tuple(words), language_from=recogniser.language_from)
 
 
 def stretches(uri: str, longest_s: float) -> Iterator[tuple[float, Float[np.ndarray, "N"]]]:
@@ -200,6 +218,16 @@ def _check_language(config: Any, multilingual: bool, model: str) -> None:
         )
 
 
+def _language_from(config: Any, multilingual: bool) -> str:
+    return "told" if config.language else "heard" if multilingual else "assumed"
+
+
+def _unstuck(segments: list[Any], most: int, text: Callable[[Any], str]) -> list[Any]:
+    """Without runs of more than `most` segments that say the same."""
+    runs = [list(run) for _, run in groupby(segments, lambda one: text(one).strip(" .,!?").lower())]
+    return [segment for run in runs if len(run) <= most for segment in run]
+
+
 class _FasterWhisper:
     """CTranslate2's Whisper, with the Silero voice detector that comes with faster-whisper."""
 
@@ -217,6 +245,7 @@ class _FasterWhisper:
         )
         _check_language(config, self._model.model.is_multilingual, label)
         self.name = f"faster-whisper {version('faster-whisper')} {label}"
+        self.language_from = _language_from(config, self._model.model.is_multilingual)
 
     def hear(self, audio: Float[np.ndarray, "N"]) -> Heard:
         config = self._config
@@ -232,7 +261,7 @@ class _FasterWhisper:
         if info.language_probability < config.min_language_probability:
             return Heard(language="", words=())
         words = []
-        for segment in segments:
+        for segment in _unstuck(list(segments), config.max_repeats, lambda segment: segment.text):
             if _believable(config, segment.no_speech_prob, segment.avg_logprob, segment.compression_ratio):
                 words += [
                     Word(text=w.word, start_s=float(w.start), end_s=float(w.end), probability=float(w.probability))
@@ -263,6 +292,7 @@ class _OpenAIWhisper:
             ) from error
         _check_language(config, self._model.is_multilingual, config.model)
         self.name = f"openai-whisper {version('openai-whisper')} {path.stem}"
+        self.language_from = _language_from(config, self._model.is_multilingual)
 
     def hear(self, audio: Float[np.ndarray, "N"]) -> Heard:
         config = self._config
@@ -281,7 +311,7 @@ class _OpenAIWhisper:
                 verbose=None,
             )
         words = []
-        for segment in result["segments"]:
+        for segment in _unstuck(result["segments"], config.max_repeats, lambda segment: segment["text"]):
             if not _believable(config, segment["no_speech_prob"], segment["avg_logprob"], segment["compression_ratio"]):
                 continue
             for w in segment.get("words", ()):

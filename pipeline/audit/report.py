@@ -24,9 +24,10 @@ _PLOT_WIDTH, _PLOT_HEIGHT = 240.0, 76.0
 _SECONDS_SHOWN = 6.0
 _UNITS = {
     "seconds": "seconds", "jitter": "m/frame²", "foot_slide": "m/frame", "penetration": "m", "float": "m",
-    "reprojection": "box heights", "visibility": "0 to 1", "max_root_speed": "m/s", "max_joint_speed": "rad/s",
-    "identity_switches": "times", "truncation": "share of frames", "joint_limits": "share of frames",
-    "physical": "body weights",
+    "reprojection": "box heights", "visibility": "0 to 1", "camera_seen": "share of frames",
+    "max_root_speed": "m/s", "max_joint_speed": "rad/s", "identity_switches": "times", "truncation": "share of frames",
+    "joint_limits": "share of frames", "physical": "body weights",
+    "clip_similarity": "cosine",
 }  # fmt: skip
 """Of the length and the scores; `stages/score_motion.py` says what each means."""
 
@@ -87,6 +88,11 @@ def _context(storage: Storage, description: DatasetDescription, questions: Quest
         "more_kinds": max(0, len(kinds) - MAX_ROWS),
         "parts": parts,
         "language": _language(statistics),
+        "describers": ask(
+            f"SELECT describer AS name, count(*) AS samples, count(*) FILTER (describer_outcome = 'failed') AS failed,"
+            f" sum(sentences_added)::BIGINT AS added, sum(sentences_rejected)::BIGINT AS rejected,"
+            f" sum(describer_tokens)::BIGINT AS tokens, sum(describer_usd) AS usd FROM {live} GROUP BY name ORDER BY name"
+        ),
         "samples": [sample["shown"] for sample in gallery],
         "stand_in": next((pages.stand_in(body["name"]) for body in bodies if pages.stand_in(body["name"])), ""),
         "models": models,
@@ -154,6 +160,8 @@ def _plots(questions: Questions, live: str, total: int) -> list[dict[str, Any]]:
         if not found["n"]:
             continue
         low, p05, p50, p95, high = (float(value) for value in found["q"])
+        if column == "score_clip_similarity" and low == high == 0:
+            continue  # Nobody looked.
         if high <= low:  # All the same: one bar in the middle.
             low, high = low - 0.5 * (abs(low) or 1.0), high + 0.5 * (abs(high) or 1.0)
         bins = min(_BINS, 5 + 2 * int(math.sqrt(found["n"])))

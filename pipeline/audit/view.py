@@ -110,6 +110,8 @@ def _context(row: dict[str, Any], members: dict[str, bytes]) -> dict[str, Any]:
         "lanes": [(part, some) for part, some in lanes if some],
         "transcript": text["transcript"]["text"],
         "writers": sorted(text["writers"].items()),
+        "checks": [check for check in text["checks"] if check["verdict"] != "derived"],
+        "describer": text["describer"],
         "instances": instances,
         "scores": sorted(meta["scores"].items()),
         "models": sorted(meta["models"].items()),

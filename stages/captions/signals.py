@@ -43,17 +43,19 @@ def turning_points(values: Float[np.ndarray, "T"], least: float) -> list[int]:
     if not len(values):
         return []
     points, low, high, direction = [0], 0, 0, 0
-    for i in range(1, len(values)):
-        if values[i] > values[high]:
-            high = i
-        if values[i] < values[low]:
-            low = i
-        if direction >= 0 and values[high] - values[i] >= least:
+    curve = values.tolist()  # a loop over plain numbers is ten times as fast
+    bottom = top = curve[0]
+    for i, value in enumerate(curve):
+        if value > top:
+            high, top = i, value
+        if value < bottom:
+            low, bottom = i, value
+        if direction >= 0 and top - value >= least:
             points += [high] if high != points[-1] else []
-            direction, low, high = -1, i, i
-        elif direction <= 0 and values[i] - values[low] >= least:
+            direction, low, high, bottom, top = -1, i, i, value, value
+        elif direction <= 0 and value - bottom >= least:
             points += [low] if low != points[-1] else []
-            direction, low, high = 1, i, i
+            direction, low, high, bottom, top = 1, i, i, value, value
     last = high if direction > 0 else low if direction < 0 else len(values) - 1
     for point in (last, len(values) - 1):
         if point > points[-1]:

@@ -131,5 +131,11 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="session")
+def uneven_dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Seven clips in seven train shards, which two ranks cannot share equally."""
+    return write_dataset(tmp_path_factory.mktemp("uneven"), clips=7, shards=7, seconds=2.0)
+
+
+@pytest.fixture(scope="session")
 def dataset_sample(dataset: str) -> MotionSample:
     return next(iter(MotionDataset(dataset)))

@@ -1,82 +1,230 @@
 """Loading shards: order, shares, stops and tombstones."""
 
 import itertools
+import json
 import shutil
+import tracemalloc
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 import webdataset
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from model.data import MotionDataset, MotionLoader, check_body_model, cut, mirror_text, motion_features
+from model.data import MotionDataset, MotionLoader, MotionSample, check_body_model, cut, mirror_text, motion_features
 from schemas.body_model import BodyModel
 from schemas.dataset import TOMBSTONES, DatasetDescription, read_description, write_description, write_table
-from schemas.errors import HumoError
+from schemas.errors import HumoError, UsageError
+from schemas.shards import encode_sample, read_samples, write_tar
 from schemas.storage import Storage
 
 
-def _keys(dataset: str, count: int, **options: object) -> list[str]:
-    return [sample.key for sample in itertools.islice(MotionDataset(dataset, **options), count)]
+def _loader(dataset: str, *, rank: int = 0, world_size: int = 1, **options: object) -> MotionLoader:
+    chosen = {"batch_size": 3, "shuffle_window": 8, **options}
+    return MotionLoader(MotionLoader.Config(dataset=dataset, **chosen), rank=rank, world_size=world_size)
 
 
-def test_a_single_pass_gives_every_sample_once(dataset: str) -> None:
-    keys = _keys(dataset, 100, epochs=1, shuffle_buffer=0)
-    assert len(keys) == len(set(keys)) == 12
+def _keys(batches: Iterable[list[MotionSample]], count: int | None = None) -> list[list[str]]:
+    return [[sample.key for sample in batch] for batch in itertools.islice(batches, count)]
+
+
+def _flat(lists: Iterable[list[str]]) -> list[str]:
+    return list(itertools.chain.from_iterable(lists))
+
+
+def _own(batches: Iterable[list[MotionSample]]) -> list[str]:
+    """Keys of an epoch without what only fills places."""
+    return [sample.key for batch in batches for sample in batch if not sample.extra]
+
+
+@pytest.fixture
+def copy(dataset: str, tmp_path: Path) -> str:
+    """The dataset once more, to be changed."""
+    shutil.copytree(dataset, tmp_path / "copy")
+    return str(tmp_path / "copy")
+
+
+def test_the_dataset_is_the_split_in_stored_order(dataset: str) -> None:
+    samples = MotionDataset(dataset)
+    keys = [sample.key for sample in samples]
+    assert len(keys) == len(set(keys)) == len(samples) == 12
+    shards = [
+        f"{dataset}/{shard.path}" for shard in read_description(Storage(dataset)).shards if shard.split == "train"
+    ]
+    assert keys == [one["__key__"] for one in webdataset.WebDataset(shards, shardshuffle=False)]
+    assert samples[5].key == keys[5]
+
+
+def test_torch_loads_the_dataset_with_its_own_samplers(dataset: str) -> None:
+    samples = MotionDataset(dataset)
+    loader = torch.utils.data.DataLoader(samples, batch_size=5, shuffle=True, num_workers=2, collate_fn=list)
+    assert sorted(_own(loader)) == sorted(sample.key for sample in samples)
+    shares = [torch.utils.data.DistributedSampler(samples, 2, rank, shuffle=False) for rank in range(2)]
+    assert sorted(itertools.chain(*shares)) == list(range(12))
 
 
 def test_order_depends_on_the_seed_alone_and_changes_with_the_epoch(dataset: str) -> None:
-    first = _keys(dataset, 24, seed=3, shuffle_buffer=8)
-    assert first == _keys(dataset, 24, seed=3, shuffle_buffer=8)
-    assert first != _keys(dataset, 24, seed=4, shuffle_buffer=8)
-    assert sorted(first[:12]) == sorted(first[12:])
-    assert first[:12] != first[12:]
+    first = _keys(_loader(dataset, seed=3), 8)
+    assert first == _keys(_loader(dataset, seed=3), 8)
+    assert first == _keys(_loader(dataset, seed=3, workers=3), 8)
+    assert first != _keys(_loader(dataset, seed=4), 8)
+    assert sorted(_flat(first[:4])) == sorted(_flat(first[4:]))
+    assert first[:4] != first[4:]
 
 
-@pytest.mark.parametrize("ranks", [2, 3, 5])
-def test_ranks_share_an_epoch(dataset: str, ranks: int) -> None:
-    """With shards enough (2, 3) and with too few (5), no sample comes twice in an epoch."""
-    share = 12 // ranks
-    shares = [_keys(dataset, share, rank=rank, world_size=ranks) for rank in range(ranks)]
-    keys = list(itertools.chain(*shares))
-    assert len(set(keys)) == len(keys) or ranks == 2  # one of two ranks holds one shard of three and starts over
-    assert all(len(keys) == share for keys in shares)
+@pytest.mark.parametrize("ranks", [2, 3, 5, 12])
+def test_an_epoch_is_every_sample_once_and_as_many_full_batches_for_each_rank(dataset: str, ranks: int) -> None:
+    shares = [list(_loader(dataset, rank=rank, world_size=ranks, epochs=1, batch_size=2)) for rank in range(ranks)]
+    assert {len(share) for share in shares} == {_loader(dataset, world_size=ranks, batch_size=2).steps_per_epoch}
+    assert all(len(batch) == 2 for share in shares for batch in share)
+    assert sorted(_flat(map(_own, shares))) == sorted(sample.key for sample in MotionDataset(dataset))
 
 
 def test_ranks_meet_other_shards_in_each_epoch(dataset: str) -> None:
-    epochs = _keys(dataset, 40, rank=0, world_size=3)
-    assert len(set(epochs)) > 4
+    assert len(set(_own(_loader(dataset, world_size=3, epochs=30)))) == 12
 
 
-def test_too_many_readers_are_refused(dataset: str) -> None:
-    with pytest.raises(HumoError, match="fewer workers"):
-        next(iter(MotionDataset(dataset, world_size=13)))
+def test_more_workers_than_shards_are_refused_with_the_remedy(dataset: str) -> None:
+    with pytest.raises(
+        UsageError, match=r"3 shards of train for 4 workers .* workers: 1.*humo pack .* --shard-bytes \d+"
+    ):
+        _loader(dataset, workers=2, world_size=2)
+    with pytest.raises(UsageError, match="use fewer ranks"):
+        _loader(dataset, world_size=13)
+    assert _loader(dataset, workers="auto", world_size=2).workers <= 1
+    assert _loader(dataset, workers="auto", world_size=5).workers == 0
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_stopped_loader_goes_on_where_it_was(dataset: str, workers: int) -> None:
-    def batches(loader: MotionLoader, count: int) -> list[list[str]]:
-        return [[sample.key for sample in batch] for batch in itertools.islice(loader, count)]
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(stop=st.integers(0, 11), ranks=st.integers(1, 3), before=st.integers(0, 1), after=st.integers(0, 1),
+       bucket=st.sampled_from([0, 3]))  # fmt: skip
+def test_a_stopped_loader_goes_on_with_exactly_what_is_left(
+    dataset: str, stop: int, ranks: int, before: int, after: int, bucket: int
+) -> None:
+    """Wherever it stops, with other workers than before, through the ends of epochs."""
+    for rank in range(ranks):
+        options = {"rank": rank, "world_size": ranks, "batch_size": 2, "seed": 1, "bucket_batches": bucket}
+        whole = _keys(_loader(dataset, **options), 14)
+        stopped = _loader(dataset, **options, workers=before)
+        begun = _keys(stopped, stop)
+        resumed = _loader(dataset, **options, workers=after)
+        resumed.load_state_dict(json.loads(json.dumps(stopped.state_dict())))
+        assert begun + _keys(resumed, 14 - stop) == whole
 
-    options = {"dataset": dataset, "batch_size": 3, "workers": workers, "seed": 1, "shuffle_buffer": 4}
-    whole = batches(MotionLoader(**options), 11)
-    stopped = MotionLoader(**options)
-    begun = batches(stopped, 7)
-    resumed = MotionLoader(**options)
-    resumed.load_state_dict(stopped.state_dict())
-    assert begun + batches(resumed, 4) == whole
-    assert stopped.steps_per_epoch == 4
+
+def test_one_loader_goes_on_by_itself(dataset: str) -> None:
+    loader = _loader(dataset, seed=5)
+    assert _keys(loader, 3) + _keys(loader, 4) == _keys(_loader(dataset, seed=5), 7)
 
 
-def test_removed_samples_stay_away(tmp_path: Path, dataset: str) -> None:
-    shutil.copytree(dataset, tmp_path / "copy")
-    dataset = str(tmp_path / "copy")
-    keys = _keys(dataset, 12, epochs=1, shuffle_buffer=0)
-    write_table(Storage(dataset), TOMBSTONES, pa.table({"key": keys[:2]}))
-    assert _keys(dataset, 12, epochs=1, shuffle_buffer=0) == keys[2:]
-    assert set(_keys(dataset, 40)) == set(keys[2:])
-    write_table(Storage(dataset), TOMBSTONES, pa.table({"key": keys}))
+def test_an_epoch_is_finished_by_other_ranks_in_other_batches(dataset: str) -> None:
+    begun, states = [], []
+    for rank in range(3):
+        loader = _loader(dataset, rank=rank, world_size=3, batch_size=2, epochs=1)
+        begun += _own(itertools.islice(loader, 1))
+        states.append(loader.state_dict())
+    assert states[0] == states[1] == states[2]
+    middle = []
+    for rank in range(2):
+        loader = _loader(dataset, rank=rank, world_size=2, batch_size=1, epochs=1)
+        loader.load_state_dict(states[0])
+        middle += _own(itertools.islice(loader, 2))
+        states.append(loader.state_dict())
+    last = _loader(dataset, batch_size=4, epochs=1)
+    last.load_state_dict(states[-1])
+    assert sorted(begun + middle + _own(last)) == sorted(sample.key for sample in MotionDataset(dataset))
+
+
+def test_a_state_of_other_shards_begins_the_next_epoch(dataset: str) -> None:
+    loader = _loader(dataset, seed=1)
+    _keys(loader, 2)
+    other = _loader(dataset, seed=2)
+    with pytest.warns(UserWarning, match="epoch 1 begins"):
+        other.load_state_dict(loader.state_dict())
+    assert other.state_dict()["epoch"] == 1
+
+
+def test_removed_samples_stay_away(copy: str) -> None:
+    keys = [sample.key for sample in MotionDataset(copy)]
+    begun = _loader(copy)
+    first = _flat(_keys(begun, 2))
+    write_table(Storage(copy), TOMBSTONES, pa.table({"key": keys[:2]}))
+    assert [sample.key for sample in MotionDataset(copy)] == keys[2:]
+    assert sorted(_own(_loader(copy, epochs=1))) == sorted(keys[2:])
+    for rank in range(2):
+        batches = _keys(_loader(copy, rank=rank, world_size=2, epochs=3))
+        assert [len(batch) for batch in batches] == [3] * 6
+        assert not set(_flat(batches)) & set(keys[:2])
+    # Going on after a removal: what is left of the epoch is left, but for what was removed.
+    resumed = _loader(copy, epochs=1)
+    resumed.load_state_dict(begun.state_dict())
+    assert sorted(_own(resumed)) == sorted(set(keys[2:]) - set(first))
+    write_table(Storage(copy), TOMBSTONES, pa.table({"key": keys}))
     with pytest.raises(HumoError, match="removed"):
-        _keys(dataset, 1)
+        MotionDataset(copy)
+
+
+def test_removal_is_noticed_while_loading(copy: str) -> None:
+    loader = _loader(copy)
+    batches = iter(loader)
+    keys = [sample.key for sample in MotionDataset(copy)]
+    next(batches)
+    write_table(Storage(copy), TOMBSTONES, pa.table({"key": keys[:6]}))
+    _keys(batches, 3)
+    assert not set(_flat(_keys(batches, 8))) & set(keys[:6])
+
+
+def test_a_repacked_dataset_is_not_read_by_an_old_index(copy: str) -> None:
+    samples = MotionDataset(copy)
+    shard = read_description(Storage(copy)).shards[0]
+    content = Storage(copy).read_bytes(shard.path)
+    path = Path(copy, shard.path)
+    path.write_bytes(content[512:] + content[:512])
+    with pytest.raises(HumoError, match=r"train-000000\.tar: does not hold"):
+        samples[1]
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(HumoError, match="bytes, dataset"):
+        MotionDataset(copy)
+    path.unlink()
+    with pytest.raises(HumoError, match="not there"):
+        MotionDataset(copy)
+
+
+def test_hashes_are_checked_once_if_asked(copy: str) -> None:
+    shard = read_description(Storage(copy)).shards[1]
+    path = Path(copy, shard.path)
+    content = bytearray(path.read_bytes())
+    content[-600] ^= 1  # in the padding or the text of the last sample; the headers stay
+    MotionDataset(copy, check_hashes=True)
+    path.write_bytes(content)
+    assert len(list(_loader(copy, epochs=1, check_hashes=False))) == 4
+    for workers in (0, 2):
+        with pytest.raises(HumoError, match=rf"^{copy}/shards/mocap/train-000001\.tar: its sha256 is"):
+            list(_loader(copy, epochs=1, check_hashes=True, workers=workers))
+
+
+def test_clips_are_stepped_over(dataset: str, tmp_path: Path) -> None:
+    """A sample beside a clip of 16 MB takes no more memory than it is large itself, and neither does the index."""
+    shard = read_description(Storage(dataset)).shards[0]
+    with Storage(dataset).open(shard.path) as file:
+        samples = list(read_samples(file))
+    storage = Storage(tmp_path)
+    with storage.publish("shards/a.tar") as file:
+        stretches = (encode_sample(key, {**members, "clip.mp4": bytes(16 << 20)}) for key, members in samples)
+        content = write_tar(file, stretches)
+    entry = replace(shard, path="shards/a.tar", bytes=content.bytes, sha256=content.sha256)
+    write_description(storage, DatasetDescription(shards=[entry]))
+    tracemalloc.start()
+    found = [sample.key for sample in MotionDataset(str(tmp_path))]
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found == [key for key, _ in samples]
+    assert most < 4 << 20
 
 
 def test_samples_are_decoded(dataset: str, body: BodyModel) -> None:
@@ -86,13 +234,7 @@ def test_samples_are_decoded(dataset: str, body: BodyModel) -> None:
     assert sample.instructions[1].target.text == sample.body[0]
     assert motion_features([sample.motion], body).shape == (1, len(sample.motion.poses) - 1, 263)
     assert len(cut(sample.motion, 3, 10).poses) == 7
-
-
-def test_shards_are_plain_webdataset_shards(dataset: str) -> None:
-    path = f"{dataset}/{read_description(Storage(dataset)).shards[0].path}"
-    samples = list(webdataset.WebDataset(path, shardshuffle=False))
-    assert len(samples) == 4
-    assert {"motion.npz", "text.json", "instructions.json", "meta.json"} <= set(samples[0])
+    assert sample.motion.poses.dtype == np.float32
 
 
 def test_what_does_not_serve_says_so(dataset: str, tmp_path: Path, body: BodyModel) -> None:

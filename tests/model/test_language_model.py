@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from model.data import MotionSample
-from model.examples import build, caption_instruction, collate
+from model.examples import build, caption_instruction, collate, trainable
 from model.language_model import LanguageModelConfig, MotionLanguageModel, Picker
 from model.vocabulary import TextVocabulary
 from schemas.errors import HumoError
@@ -132,9 +132,26 @@ def test_what_is_asked_for_is_never_handed_over(vocabulary: TextVocabulary) -> N
     assert torch.equal(example.given, torch.cat([codes[:first], codes[last:]]))
 
 
-def test_instructions_about_single_parts_are_left_out(vocabulary: TextVocabulary) -> None:
-    one = replace(_instruction("i2pm", Given(kind="none"), MOTION), parts=("left_arm",))
+@pytest.mark.parametrize(
+    "one",
+    [
+        replace(_instruction("i2pm", Given(kind="none"), MOTION), parts=("left_arm",)),
+        _instruction("i2m_image", Given(kind="image"), MOTION),
+        _instruction("i2m_pose", Given(kind="pose"), MOTION),
+        _instruction("unheard_of", Given(kind="smell"), MOTION),
+        _instruction("unheard_of", MOTION, Given(kind="image")),
+    ],
+)
+def test_instructions_that_cannot_be_followed_yet_are_left_out(vocabulary: TextVocabulary, one: Instruction) -> None:
+    assert not trainable(one)
     assert build(one, _codes(15), vocabulary, downsample=4, max_steps=99) is None
+
+
+def test_long_motions_are_followed_to_their_end_or_not_at_all(vocabulary: TextVocabulary) -> None:
+    long = _instruction("i2lm", Given(kind="none"), MOTION)
+    assert trainable(long)
+    assert build(long, _codes(15), vocabulary, downsample=4, max_steps=15) is not None
+    assert build(long, _codes(15), vocabulary, downsample=4, max_steps=14) is None
 
 
 def test_spans_and_sides(vocabulary: TextVocabulary) -> None:

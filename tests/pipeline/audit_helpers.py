@@ -225,6 +225,8 @@ def _catalogue_row(sample: Sample, meta: dict, split: str, shard: str) -> dict:
     row |= {"seconds": meta["frames"] / FPS, "caption": text["body"][0]}
     row["kinds"] = sorted({event["kind"] for event in text["rules"]})
     row["parts"] = sorted({event["part"] for event in text["rules"]})
+    row |= {"describer": text["describer"]["describer"], "describer_outcome": text["describer"]["outcome"]}
+    row |= {"describer_tokens": 0, "describer_usd": 0.0, "sentences_added": 0, "sentences_rejected": 0}
     row["bytes"] = len(encode_sample(sample.key, sample.members))
     return row | {f"score_{name}": value for name, value in meta["scores"].items()}
 

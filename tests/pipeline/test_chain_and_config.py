@@ -20,7 +20,8 @@ def test_the_default_chain_fits_together() -> None:
     video = [stage.name for stage in build_chain(job().chain, job().stages)]
     assert video == [name for name in STAGES if name not in ("read_mocap", "film_studio")]
     mocap = [stage.name for stage in build_chain(job().chain, job().stages, kinds=["mocap"])]
-    assert mocap == ["read_mocap", "score_motion", "write_captions", "write_instructions", "encode_clip"]
+    common = ["score_motion", "write_captions", "score_pictures", "write_instructions", "encode_clip"]
+    assert mocap == ["read_mocap", *common]
     studio = [stage.name for stage in build_chain(job().chain, job().stages, kinds=["studio"])]
     assert studio == ["film_studio", *mocap[1:]]
     for kind, reader in (("mocap", "read_mocap"), ("studio", "film_studio")):

@@ -31,7 +31,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
     [
         (), ("demo",), ("plan",), ("ingest",), ("pack",), ("verify",), ("stats",), ("query",), ("report",), ("view",),
         ("train", "tokenizer"), ("train", "llm"), ("evaluate", "tokenizer"), ("evaluate", "llm"), ("generate",),
-        ("doctor",), ("bench", "track"),
+        ("doctor",), ("bench", "track"), ("bench", "loader"),
     ],
 )  # fmt: skip
 def test_every_command_has_help(words: tuple[str, ...]) -> None:

@@ -32,6 +32,7 @@ from stages.captions.phrases import gerund
 from stages.captions.rules import describe
 from stages.captions.signals import hysteresis, oscillations, smooth_path, spans_of, sweeps, turning_points
 from stages.captions.thresholds import Thresholds
+from stages.lifting.draw import smooth_curves
 from stages.studio.motions import ACTIONS, LabelledMotion, generate, mirror, sequence
 from stages.write_captions import WriteCaptions
 
@@ -260,9 +261,9 @@ def test_the_stage_fills_every_level() -> None:
             assert 0 <= event.start_s < event.end_s <= result.scored.motion.seconds + 1e-6
             assert np.isfinite([event.amount, event.speed]).all()
         assert result.captions.writers == {
-            "body": "rules 1",
-            "parts": "rules 1",
-            "events": "rules 1",
+            "body": "rules 2",
+            "parts": "rules 2",
+            "events": "rules 2",
             "transcript": "none",
         }
 
@@ -320,3 +321,60 @@ def test_curves() -> None:
     (rise,) = sweeps(np.clip(t - 1, 0, 1), 0.5)
     assert rise[0] == pytest.approx(30, abs=3)
     assert rise[1] == pytest.approx(60, abs=3)
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_actions_are_recognised_in_a_fit_that_floats_and_wanders(action: str) -> None:
+    """Joints some centimetres off, the path up and down by some: a run does not jump, a kick is one, a wave is no raise."""
+    motion = generate(action, 4.0, 31, body=BODY)
+    generator = torch.Generator().manual_seed(7)
+    turns = 0.06 * smooth_curves((24, 3), len(motion), 6, generator).permute(2, 0, 1)
+    drift = smooth_curves((3,), len(motion), 5, generator).T * torch.tensor([0.03, 0.03, 0.03])
+    rotations = motion.rotations @ axis_angle_to_matrix(turns)
+    found = kinds(captions_of(replace(motion, rotations=rotations, trans=motion.trans + drift)))
+    assert expected(action) <= found
+    assert found & BIG <= expected(action)
+
+
+@pytest.mark.parametrize("height_m", [-0.15, 0.2])
+def test_a_fit_that_floats_or_sinks_is_described_the_same(height_m: float) -> None:
+    motion = sequence([("jump", 3), ("squat", 3)], 2, body=BODY)
+    moved = replace(motion, trans=motion.trans + torch.tensor([0.0, height_m, 0.0]))
+    assert captions_of(moved).body == captions_of(motion).body
+
+
+def tumbling(axis: tuple[float, float, float]) -> LabelledMotion:
+    """A full turn through the air about an axis of the body."""
+    still = generate("stand", 3.0, 0, body=BODY)
+    angle = 2 * np.pi * torch.linspace(-0.5, 1.5, len(still)).clamp(0, 1)
+    rotations = still.rotations.clone()
+    rotations[:, 0] = axis_angle_to_matrix(angle[:, None] * torch.tensor(axis)) @ rotations[:, 0]
+    up = 0.5 * torch.sin(angle / 2)[:, None] * torch.tensor([0.0, 1.0, 0.0])
+    return replace(still, rotations=rotations, trans=still.trans + up)
+
+
+def test_head_over_heels_is_no_walk_and_no_bow() -> None:
+    forwards, backwards = (captions_of(tumbling((sign, 0.0, 0.0))) for sign in (1.0, -1.0))
+    for captions in (forwards, backwards):
+        assert "flip" in kinds(captions)
+        assert not kinds(captions) & {"walk", "walk_backward", "bow", "spin", "run"}
+    assert any("backflip" in sentence or "flips backward" in sentence for sentence in backwards.body)
+    assert not any("back" in sentence for sentence in forwards.body)
+
+
+def test_a_raised_arm_is_told_with_where_it_gets_and_that_it_comes_down() -> None:
+    body = captions_of(generate("raise_left", 4.0, 3, body=BODY)).body
+    assert len(body) == 3
+    assert len(body[0]) < len(body[1]) < len(body[2])
+    assert re.search(r"high|above the head", body[1])
+    assert re.search(r"and (then )?(lowers it|brings it)", body[1])
+    assert "right" not in " ".join(body)
+
+
+def test_slow_running_is_told_from_fast_walking_by_its_bounce() -> None:
+    """The same way at the same speed: highest as the legs pass, or lowest then."""
+    walk = generate("walk", 4.0, 5, body=BODY)
+    assert "walk" in kinds(captions_of(walk))
+    assert "run" in kinds(captions_of(generate("run", 4.0, 5, body=BODY)))
+    slowed = replace(walk, trans=walk.trans * torch.tensor([0.9, 1.0, 0.9]))
+    assert "run" not in kinds(captions_of(slowed))

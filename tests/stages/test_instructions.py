@@ -1,5 +1,6 @@
 """Training instances: complete, inside the clip, and as many wordings as promised."""
 
+import json
 import re
 import string
 from collections import Counter
@@ -10,28 +11,50 @@ import pytest
 
 from schemas.records import (
     FPS,
+    Camera,
     CaptionedMotion,
     Captions,
+    Clip,
     Event,
+    Footage,
     Given,
     Instruction,
     Motion,
     Provenance,
     ScoredMotion,
+    Segment,
+    Shot,
     Source,
+    Track,
     Transcript,
+    Video,
 )
 from schemas.sample import encode_sample_record, sample_problems
 from schemas.skeleton import PARTS
 from stages.base import apply
+from stages.instructions.slots import caption_slots, length_slots, moment_slots, part_names, steps_of, timeline_of
 from stages.instructions.templates import LENGTH_ANSWERS, TEMPLATES
 from stages.write_instructions import WriteInstructions, instruction_problems
 
+TOLD = {"caption", "clause"}
 SLOTS = {
-    "t2m": {"caption", "clause"}, "t2m_seconds": {"caption", "clause", "seconds"}, "t2m_frames": {"caption", "clause", "frames"},
-    "m2t": set(), "m2length": set(), "m2parts": set(), "prediction": set(), "prediction_text": {"caption", "clause"},
-    "inbetween": set(), "inbetween_text": {"caption", "clause"}, "i2pm": {"parts", "sentences"}, "p2t": {"parts"},
+    "t2m": TOLD, "t2m_seconds": TOLD | {"seconds"}, "t2m_frames": TOLD | {"frames"}, "parts2m": {"sentences"},
+    "i2m_pose": TOLD, "i2m_pose_seconds": TOLD | {"seconds"}, "i2m_image": TOLD, "i2m_image_seconds": TOLD | {"seconds"},
+    "m2t": set(), "m2length": set(), "m2parts": set(), "prediction": set(), "prediction_text": TOLD,
+    "prediction_seconds": {"seconds"}, "inbetween": set(), "inbetween_text": TOLD, "i2pm": {"parts", "sentences"},
+    "i2pm_seconds": {"parts", "sentences", "seconds"}, "p2t": {"parts"}, "i2lm": {"steps"}, "i2lm_timed": {"timeline"},
+    "m2segments": set(), "m2moment": {"start", "end"},
 }  # fmt: skip
+FILMED = {"i2m_image", "i2m_image_seconds"}
+JOINED = {"i2lm", "i2lm_timed", "m2segments", "m2moment"}
+DESCRIPTIONS = (
+    "A person walks forward.",
+    "someone jumps twice",
+    "Someone walks for about 1.5 metres. Meanwhile, the person swings both arms.",
+    "  The man {slowly}  sits\ndown ",
+    "John F. waves!",
+)
+"""As rules, models and people may write them."""
 
 
 def event(part: str, kind: str, text: str) -> Event:
@@ -40,15 +63,34 @@ def event(part: str, kind: str, text: str) -> Event:
     )
 
 
-def captioned(number: int = 0, frames: int = 100, unseen: tuple[str, ...] = ()) -> CaptionedMotion:
+def captions_of(*body: str) -> Captions:
+    return Captions(body=body, parts={part: ("It moves.",) for part in PARTS}, events=(), writers={})
+
+
+def captioned(
+    number: int = 0, frames: int = 100, unseen: tuple[str, ...] = (), steps: tuple[str, ...] = ()
+) -> CaptionedMotion:
+    provenance = Provenance(
+        source=Source(id="s", uri="s"),
+        sha256=f"{number:064x}",
+        person=0,
+        start_s=0.0,
+        end_s=frames / FPS,
+        source_fps=30.0,
+    )
+    edges = [index * frames / FPS / max(1, len(steps)) for index in range(len(steps) + 1)]
     motion = Motion(
-        provenance=Provenance(
-            source=Source(id="s", uri="s"),
-            sha256=f"{number:064x}",
-            person=0,
-            start_s=0.0,
-            end_s=frames / FPS,
-            source_fps=30.0,
+        provenance=provenance,
+        segments=tuple(
+            Segment(
+                key=f"{index:024x}",
+                provenance=provenance,
+                start_s=first_s,
+                end_s=last_s,
+                from_s=0.0,
+                captions=captions_of(step),
+            )
+            for index, (step, first_s, last_s) in enumerate(zip(steps, edges, edges[1:], strict=False))
         ),
         footage=None,
         poses=np.zeros((frames, 24, 3), np.float32),
@@ -80,6 +122,23 @@ def captioned(number: int = 0, frames: int = 100, unseen: tuple[str, ...] = ()) 
     )
 
 
+def footage(frames: int) -> Footage:
+    """A person in the middle of a picture that nobody looks at."""
+    video = Video(
+        source=Source(id="s", uri="s"), sha256="0", width=64, height=48, fps=FPS, duration_s=frames / FPS, has_audio=False
+    )  # fmt: skip
+    boxes, keypoints = np.ones((frames, 4), np.float32), np.ones((frames, 17, 3), np.float32)
+    shot = Shot(video=video, index=0, start_s=0.0, end_s=frames / FPS)
+    track = Track(
+        shot=shot, person=0, times_s=np.arange(frames) / FPS, boxes=boxes, keypoints=keypoints, models={}
+    )  # fmt: skip
+    camera = Camera(
+        rotation=np.repeat(np.eye(3)[None], frames, 0), position=np.zeros((frames, 3)), intrinsics=np.ones(4)
+    )  # fmt: skip
+    clip = Clip(track=track, start_s=0.0, end_s=frames / FPS, boxes=boxes, keypoints=keypoints)
+    return Footage(clip=clip, camera=camera)
+
+
 def instances(record: CaptionedMotion, **config: object) -> tuple[Instruction, ...]:
     results, rejections = apply(WriteInstructions(WriteInstructions.Config(**config)), [record])
     assert not rejections, rejections
@@ -89,7 +148,7 @@ def instances(record: CaptionedMotion, **config: object) -> tuple[Instruction, .
 def test_there_are_enough_wordings_and_all_are_different() -> None:
     assert set(SLOTS) == set(TEMPLATES)
     every = [wording for wordings in TEMPLATES.values() for wording in wordings]
-    assert len(every) >= 100
+    assert len(every) >= 250
     assert all(len(wordings) >= 12 for wordings in TEMPLATES.values())
     assert len({wording.casefold() for wording in every}) == len(every)
 
@@ -99,12 +158,40 @@ def test_wordings_have_the_slots_of_their_task(task: str) -> None:
     for wording in TEMPLATES[task]:
         slots = {name for _, name, _, _ in string.Formatter().parse(wording) if name is not None}
         assert slots <= SLOTS[task], wording
-        described = {"caption", "clause"} & SLOTS[task]
+        described = TOLD & SLOTS[task]
         assert len(slots) == len(SLOTS[task]) - (1 if described else 0), wording
-        # A caption ends its sentence, so nothing but a new one may follow; mirroring must not touch the wording itself.
-        assert not re.search(r"\{(caption|sentences)\}[^ ]|\{clause\}(?![.,?;])", wording), wording
+        # Sentences end by themselves, so nothing but a new one may follow; mirroring must not touch the wording itself.
+        assert not re.search(r"\{(caption|sentences|steps|timeline)\}[^ ]|\{clause\}(?![.,?;])", wording), wording
         assert not re.search(r"\b(left|right|clockwise|counterclockwise)\b", wording, re.IGNORECASE), wording
         assert wording == wording.strip()
+
+
+@pytest.mark.parametrize("task", TEMPLATES)
+@pytest.mark.parametrize("description", DESCRIPTIONS)
+def test_every_wording_reads_well_whatever_fills_it(task: str, description: str) -> None:
+    whole = caption_slots(description)
+    step = Segment(
+        key="0", provenance=captioned().scored.motion.provenance, start_s=0.0, end_s=2.5, from_s=0.0,
+        captions=captions_of(description),
+    )  # fmt: skip
+    for parts in (("torso",), ("torso", "left_arm")):
+        slots = whole | length_slots(47) | moment_slots(step)
+        slots |= {"parts": part_names(parts), "sentences": " ".join([whole["caption"]] * len(parts))}
+        slots |= {"steps": steps_of([step, step]), "timeline": timeline_of([step, step])}
+        for wording in TEMPLATES[task]:
+            if "{clause}" in wording and "clause" not in slots:
+                continue
+            text = wording.format(**slots)
+            assert text[0].isupper(), text
+            assert text[-1] in ".!?", text
+            assert not re.search(r"[{}\n]|  |\.\.|\.,|!\.|,\.| [.,?!:;]|:\.", text), text
+            assert not re.search(r"\b(\w+) \1\b", text, re.IGNORECASE), text
+
+
+def test_names_keep_their_capital_and_become_no_clause() -> None:
+    assert caption_slots("Maria walks.") == {"caption": "Maria walks."}
+    assert caption_slots("A person walks.")["clause"] == "a person walks"
+    assert "clause" not in caption_slots("A person walks. Then they stop.")
 
 
 def test_most_wordings_serve_long_captions_too() -> None:
@@ -116,8 +203,8 @@ def test_most_wordings_serve_long_captions_too() -> None:
 def test_every_task_is_there_and_sound() -> None:
     record = captioned()
     found = instances(record)
-    assert {one.task for one in found} == set(TEMPLATES)
-    assert 10 <= len(found) <= 20
+    assert {one.task for one in found} == set(TEMPLATES) - FILMED - JOINED
+    assert 18 <= len(found) <= 22
     assert len({(one.task, one.instruction) for one in found}) == len(found)
     for one in found:
         assert instruction_problems(one, 100) == []
@@ -143,12 +230,50 @@ def test_parts_are_named_and_busy_ones_come_first() -> None:
     assert (len(single.parts), len(pair.parts)) == (1, 2)
     assert "The right arm moves." in single.instruction
     assert " and " in pair.instruction
-    assert all(one.parts == tuple(PARTS) for one in found if one.task not in ("p2t", "i2pm"))
+    assert all(one.parts == tuple(PARTS) for one in found if one.task not in ("p2t", "i2pm", "i2pm_seconds"))
+
+
+def test_poses_are_moments_and_pictures_need_footage() -> None:
+    posed = [one for one in instances(captioned()) if one.inputs.kind == "pose"]
+    assert {one.task for one in posed} == {"i2m_pose", "i2m_pose_seconds"}
+    assert all(one.inputs == Given(kind="pose", start_s=0.0, end_s=0.0) for one in posed)
+    assert not [one for one in instances(captioned()) if one.inputs.kind == "image"]
+    filmed = replace(captioned().scored.motion, footage=footage(100))
+    pictured = [
+        one
+        for one in instances(replace(captioned(), scored=ScoredMotion(motion=filmed, scores={})))
+        if one.inputs.kind == "image"
+    ]
+    assert {one.task for one in pictured} == FILMED
+    assert all(instruction_problems(one, 100) == [] for one in pictured)
+
+
+def test_the_rest_is_asked_for_by_its_own_length() -> None:
+    (one,) = instances(captioned(), instances={"prediction_seconds": 1})
+    assert f"{one.target.end_s - one.target.start_s:.1f}" in one.instruction
+
+
+def test_joined_motions_are_asked_for_step_by_step() -> None:
+    steps = ("A person walks.", "The person waves.", "Someone jumps")
+    found = instances(captioned(frames=300, steps=steps))
+    assert {one.task for one in found} == set(TEMPLATES) - FILMED - {"parts2m", "m2parts"}
+    by_task = {one.task: one for one in found}
+    assert "1. A person walks. 2. The person waves. 3. Someone jumps." in by_task["i2lm"].instruction
+    times = (
+        "0.0 to 3.3 seconds: A person walks. 3.3 to 6.7 seconds: The person waves. 6.7 to 10.0 seconds: Someone jumps."
+    )
+    assert times in by_task["i2lm_timed"].instruction
+    assert by_task["m2segments"].target.text == times
+    asked = by_task["m2moment"]
+    start = re.search(r"\d+\.\d", asked.instruction)
+    assert start is not None
+    assert asked.target.text == {"0.0": "A person walks.", "3.3": "The person waves."}.get(start[0], "Someone jumps.")
+    assert all(instruction_problems(one, 300) == [] for one in found)
 
 
 def test_parts_out_of_view_are_not_asked_for() -> None:
     unseen = ("left_leg", "right_leg", "left_arm")
-    found = instances(captioned(unseen=unseen), instances={"p2t": 9, "i2pm": 9})
+    found = instances(captioned(unseen=unseen), instances={"p2t": 9, "i2pm": 9, "parts2m": 9})
     assert {part for one in found for part in one.parts} == set(PARTS) - set(unseen)
 
 
@@ -184,6 +309,18 @@ def test_instances_survive_encoding() -> None:
     results, _ = apply(WriteInstructions(), [captioned()])
     sample = encode_sample_record(results[0], None, "digest")
     assert sample_problems(sample.key, sample.members, "mocap") == []
+    instances_of = json.loads(sample.members["instructions.json"])["instances"]
+    assert len({json.dumps(shape(one), sort_keys=True) for one in instances_of}) == 1
+    broken = [{**instances_of[0], "inputs": {**instances_of[0]["inputs"], "kind": "image"}}]
+    members = sample.members | {"instructions.json": json.dumps({"instances": broken}).encode()}
+    assert sample_problems(sample.key, members, "mocap")
+
+
+def shape(value: object) -> object:
+    """The types of a JSON value."""
+    if isinstance(value, dict):
+        return {name: shape(one) for name, one in value.items()}
+    return [shape(value[0])] if isinstance(value, list) else type(value).__name__
 
 
 def test_broken_instances_are_found() -> None:
@@ -196,6 +333,9 @@ def test_broken_instances_are_found() -> None:
         replace(good, target=Given(kind="motion", start_s=0.0, end_s=9.0)),
         replace(good, target=Given(kind="none")),
         replace(good, target=Given(kind="text", text=" ")),
+        replace(good, inputs=Given(kind="smell")),
+        replace(good, inputs=Given(kind="pose", start_s=9.0, end_s=9.0)),
+        replace(good, inputs=Given(kind="image", start_s=0.0, end_s=1.0)),
     ]
     assert all(instruction_problems(one, 100) for one in broken)
 

@@ -9,7 +9,7 @@ import pytest
 from schemas.errors import HumoError
 from schemas.records import Source, Transcript, Video
 from stages.base import apply
-from stages.transcribe import SAMPLE_HZ, Transcribe, stretches
+from stages.transcribe import SAMPLE_HZ, Transcribe, _language_from, _unstuck, stretches
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "video"
 
@@ -75,10 +75,28 @@ def test_no_words_from_silence_noise_or_tones(stage: Transcribe, tmp_path: Path)
     t = np.arange(6 * SAMPLE_HZ) / SAMPLE_HZ
     noise = np.random.default_rng(0).normal(0, 0.1, len(t))
     chord = sum(0.1 * np.sin(2 * np.pi * f * t) * (1 + np.sin(2 * np.pi * 2 * t)) for f in (220, 277.2, 329.6))
-    for name, sound in {"silence": 0 * t, "noise": noise, "chord": chord}.items():
+    for name, sound in {"silence": 0 * t, "noise": noise, "chord": chord, "music": music(12.0)}.items():
         (out,) = stage.run(video(write_wav(tmp_path / f"{name}.wav", sound)))
         assert out.transcript == Transcript(), name
         assert out.models["transcribe"].startswith("faster-whisper")
+
+
+def music(seconds: float) -> np.ndarray:
+    """A tune with overtones and vibrato over chords and a drum, as loud as speech."""
+    rng, t = np.random.default_rng(5), np.arange(int(seconds * SAMPLE_HZ)) / SAMPLE_HZ
+    sound = np.zeros(len(t))
+    for number, start_s in enumerate(np.arange(0, seconds, 0.4)):
+        note = 220 * 2 ** (rng.choice([0, 2, 4, 5, 7, 9, 12]) / 12)
+        after = np.clip(t - start_s, 0, None)
+        bow = np.where((t >= start_s) & (after < 0.5), np.exp(-3 * after), 0)
+        wobble = 0.01 * np.sin(2 * np.pi * 5 * t)
+        sound += bow * sum(0.12 / k * np.sin(2 * np.pi * k * note * (t + wobble / 40)) for k in range(1, 6))
+        sound += 0.2 * rng.normal(size=len(t)) * np.where(t >= start_s, np.exp(-60 * after), 0) * (number % 2)
+        if number % 4 == 0:
+            sound += np.where((t >= start_s) & (after < 1.6), 0.05, 0) * sum(
+                np.sin(2 * np.pi * f * t) for f in (110, 138.6, 165)
+            )
+    return sound
 
 
 def test_stretches_join_to_the_whole_sound(tmp_path: Path) -> None:
@@ -139,6 +157,8 @@ def test_english_speech_becomes_words(stage: Transcribe) -> None:
     words = out.transcript.words
     print(" ".join(word.text.strip() for word in words))
     assert out.transcript.language == "en"
+    assert out.transcript.language_from == "assumed"
+    assert 0.5 < out.transcript.confidence < 1
     assert {"okay", "get", "up", "nancy"} <= {word.text.strip(" .,?!").lower() for word in words}
     assert all(0 <= word.start_s <= word.end_s <= 22.6 for word in words)
     assert [word.start_s for word in words] == sorted(word.start_s for word in words)
@@ -146,9 +166,30 @@ def test_english_speech_becomes_words(stage: Transcribe) -> None:
 
 
 @pytest.mark.shared
-@pytest.mark.parametrize("name", ["red_dress_portrait", "no_people_speech"])
-def test_what_it_cannot_understand_gives_no_words(stage: Transcribe, name: str) -> None:
-    assert heard(SHARED / f"{name}.mp4", stage).transcript == Transcript()
+def test_speech_without_people_becomes_words_that_tell_how_sure_they_are(stage: Transcribe) -> None:
+    transcript = heard(SHARED / "no_people_speech.mp4", stage).transcript
+    print(" ".join(word.text.strip() for word in transcript.words), transcript.confidence)
+    assert len(transcript.words) > 5
+    assert transcript.confidence < heard(SHARED / "hairdressing_speech.mp4", stage).transcript.confidence
+
+
+@pytest.mark.shared
+def test_chinese_gives_no_english_words(stage: Transcribe) -> None:
+    assert heard(SHARED / "red_dress_portrait.mp4", stage).transcript == Transcript()
+
+
+def test_who_says_which_language_it_is() -> None:
+    told, open_minded = Transcribe.Config(language="en"), Transcribe.Config()
+    assert [_language_from(told, True), _language_from(open_minded, True)] == ["told", "heard"]
+    assert _language_from(open_minded, False) == "assumed"
+    assert "English only" in Transcribe().remark()
+    assert Transcribe(Transcribe.Config(model="folder")).remark() == ""
+
+
+def test_a_recogniser_that_is_stuck_is_not_believed() -> None:
+    said = ["Hello.", "Thank you.", " thank you", "Thank you!", "Hello.", "Hello."]
+    assert _unstuck(said, 2, str) == ["Hello.", "Hello.", "Hello."]
+    assert _unstuck([], 2, str) == []
 
 
 @pytest.mark.shared

@@ -1,0 +1,86 @@
+"""The `humo bench` commands. As in `pipeline.cli`, each imports what it needs when it runs."""
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+bench_app = typer.Typer(help="Measure speed and accuracy against a rival in the same run.", no_args_is_help=True)
+
+
+def print_found(value: Any, as_json: bool, text: str) -> None:
+    """What a command found, as one JSON object or as text."""
+    print(json.dumps(value, ensure_ascii=False, indent=1) if as_json else text)
+
+
+@bench_app.command("track")
+def bench_track(
+    video: Annotated[str, typer.Option(help="A video with people; empty: one is rendered.")] = "",
+    rounds: Annotated[int, typer.Option(help="How often both are timed, in turns; the medians count.")] = 3,
+    as_json: AsJson = False,
+) -> None:
+    """The tracking stage against a plain `model.track` loop over the same weights: speed, and whether both see the same."""
+    from pipeline.bench_track import bench, bench_text
+
+    found = bench(video, rounds=rounds)
+    print_found(found, as_json, bench_text(found))
+
+
+@bench_app.command("loader")
+def bench_loader(
+    dataset: Annotated[str, typer.Argument(help="A packed dataset on a disk; empty: one is made up.")] = "",
+    workers: Annotated[int, typer.Option(help="Processes that read, for all.")] = 2,
+    batch_size: Annotated[int, typer.Option(help="Samples a batch.")] = 32,
+    rounds: Annotated[int, typer.Option(help="How often each makes a whole pass, in turns; the medians count.")] = 5,
+    samples: Annotated[int, typer.Option(help="Samples of the made-up dataset.")] = 2048,
+    shards: Annotated[int, typer.Option(help="Shards of the made-up dataset.")] = 8,
+    clip_kb: Annotated[
+        int, typer.Option(help="Size of the made-up clips, kB; 0: without clips, as motion capture.")
+    ] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """The training loader against webdataset's own pipeline: the same shards, members and number of workers."""
+    from pipeline.bench_loader import bench, bench_text
+
+    found = bench(
+        dataset, workers=workers, batch_size=batch_size, rounds=rounds, samples=samples, shards=shards,
+        clip_bytes=1000 * clip_kb,
+    )  # fmt: skip
+    print_found(found, as_json, bench_text(found))
+
+
+@bench_app.command("recovery")
+def bench_recovery(
+    mocap: Annotated[
+        str, typer.Option(help="Motion capture not trained on: folder or file; empty: made-up motions.")
+    ] = "",
+    clips: Annotated[int, typer.Option(help="How many motions are measured by their keypoints.")] = 40,
+    videos: Annotated[int, typer.Option(help="How many motions are filmed, each by a still and a moving camera.")] = 4,
+    optimise: Annotated[int, typer.Option(help="How many of either also go through optimisation alone.")] = 4,
+    page: Annotated[str, typer.Option(help="Folder for a page with tables and pictures; empty: none.")] = "",
+    weights: Annotated[str, typer.Option(help="Lifter weights, .safetensors or .pt; empty: the shipped ones.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Recovered bodies against the truth: from motion capture's keypoints and from films, beside optimisation alone."""
+    from pipeline.bench_recovery import bench, bench_text
+
+    found = bench(mocap=mocap, clips=clips, videos=videos, optimise=optimise, page=page, weights=weights)
+    print_found(found, as_json, bench_text(found))
+
+
+@bench_app.command("captions")
+def bench_captions(
+    mocap: Annotated[
+        str,
+        typer.Option(help="Motion capture whose file names say what is done: folder or file; empty: made-up motions."),
+    ] = "",
+    clips: Annotated[int, typer.Option(help="Most takes, spread evenly over what is done in them; 0: all.")] = 0,
+    videos: Annotated[int, typer.Option(help="Films of sided actions that go through all stages.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Captions by rules against labelled motion: sides, parts and kinds, mirrored and with a fit's errors; diversity, speed."""
+    from pipeline.bench_captions import bench, bench_text
+
+    found = bench(mocap=mocap, clips=clips, videos=videos)
+    print_found(found, as_json, bench_text(found))

@@ -1,0 +1,197 @@
+"""Pictures against words with small open_clip models of random weights: the road is real, the numbers mean nothing."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from videos import noise
+
+from schemas.errors import HumoError
+from schemas.records import (
+    Camera,
+    CaptionedMotion,
+    Captions,
+    Clip,
+    Footage,
+    InstructedMotion,
+    Motion,
+    Provenance,
+    ScoredMotion,
+    Shot,
+    Source,
+    Track,
+    Transcript,
+    Video,
+)
+from schemas.sample import decode_npz, encode_sample_record, sample_problems
+from schemas.skeleton import PARTS
+from schemas.torchvision_ops import ensure_operators
+from stages.base import apply
+from stages.describers.coca import Coca, CocaConfig
+from stages.describers.protocol import Scene
+from stages.score_pictures import SIMILARITY, ScorePictures
+
+ensure_operators()
+open_clip = pytest.importorskip("open_clip")
+WIDTH = 16
+
+
+def save_model(folder: Path, *, writes: bool = False) -> Path:
+    """A tiny CLIP, or a CoCa if it shall write, as open_clip lays it out in a folder."""
+    import safetensors.torch
+
+    vision: dict[str, Any] = {"image_size": 32, "layers": 1, "width": WIDTH, "patch_size": 16, "head_width": 8}
+    text: dict[str, Any] = {"context_length": 77, "vocab_size": 49408, "width": WIDTH, "heads": 2, "layers": 1}
+    config: dict[str, Any] = {"embed_dim": WIDTH, "vision_cfg": vision, "text_cfg": text}
+    if writes:
+        vision |= {"attentional_pool": True, "attn_pooler_heads": 2, "output_tokens": True}
+        text |= {"context_length": 76, "embed_cls": True, "output_tokens": True}
+        config["multimodal_cfg"] = {**text, "attn_pooler_heads": 2}
+        config["custom_text"] = True
+    folder.mkdir(parents=True)
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))
+    torch.manual_seed(0)
+    model = open_clip.create_model(f"local-dir:{folder}", load_weights=False)
+    safetensors.torch.save_model(model, str(folder / "open_clip_model.safetensors"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_model(tmp_path_factory.mktemp("clip") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def captioned(tmp_path_factory: pytest.TempPathFactory) -> CaptionedMotion:
+    """A motion that says nothing, over a video of noise."""
+    path = noise(tmp_path_factory.mktemp("video") / "noise.mp4", frames=60)
+    source, count = Source(id="noise", uri=str(path)), 60
+    video = Video(
+        source=source, sha256="cd" * 32, width=320, height=240, fps=30.0, duration_s=2.0, has_audio=False
+    )  # fmt: skip
+    boxes, keypoints = np.tile([40.0, 40.0, 120.0, 200.0], (count, 1)), np.ones((count, 17, 3))
+    track = Track(
+        shot=Shot(video=video, index=0, start_s=0, end_s=2), person=0, times_s=np.arange(count) / 30, boxes=boxes,
+        keypoints=keypoints, models={},
+    )  # fmt: skip
+    camera = Camera(rotation=np.tile(np.eye(3), (count, 1, 1)), position=np.zeros((count, 3)), intrinsics=np.ones(4))
+    motion = Motion(
+        provenance=Provenance(source=source, sha256="cd" * 32, person=0, start_s=0.0, end_s=2.0, source_fps=30.0),
+        footage=Footage(clip=Clip(track=track, start_s=0.0, end_s=2.0, boxes=boxes, keypoints=keypoints), camera=camera),
+        poses=np.zeros((count, 24, 3)), trans=np.zeros((count, 3)), betas=np.zeros(10),
+        contacts=np.zeros((count, 4), np.uint8), joint_confidence=np.ones((count, 24)), to_source=np.eye(4),
+        body_model="none", models={},
+    )  # fmt: skip
+    captions = Captions(
+        body=("A person stands.", "Somebody waits."), parts=dict.fromkeys(PARTS, ("It rests.",)), events=(),
+        writers={"body": "rules", "parts": "rules", "events": "rules", "transcript": "none"},
+    )  # fmt: skip
+    return CaptionedMotion(
+        scored=ScoredMotion(motion=motion, scores={"jitter": 0.1}), captions=captions, transcript=Transcript()
+    )
+
+
+def scored(record: CaptionedMotion, **settings: Any) -> list[Any]:
+    stage = ScorePictures(ScorePictures.Config(device="cpu", **settings))
+    stage.setup()
+    results, rejections = apply(stage, [record])
+    return [*results, *rejections]
+
+
+def test_without_weights_all_passes_and_it_says_why(captioned: CaptionedMotion) -> None:
+    (result,) = scored(captioned)
+    assert result.scored.scores == {"jitter": 0.1, SIMILARITY: 0.0}
+    assert result.visual_embedding.shape == (0,)
+    assert result.scored.motion.models == {}
+    assert "no weights come with humo" in ScorePictures().remark()
+
+
+def test_pictures_get_a_score_and_a_vector(captioned: CaptionedMotion, weights: Path) -> None:
+    (result,) = scored(captioned, model=str(weights), frames=4)
+    assert -1 <= result.scored.scores[SIMILARITY] <= 1
+    assert result.scored.scores[SIMILARITY] != 0
+    assert result.visual_embedding.shape == (WIDTH,)
+    assert np.linalg.norm(result.visual_embedding) == pytest.approx(1, abs=1e-5)
+    assert result.scored.motion.models["score_pictures"].startswith("open_clip ")
+    (again,) = scored(captioned, model=str(weights), frames=4)
+    np.testing.assert_array_equal(again.visual_embedding, result.visual_embedding)
+    assert ScorePictures(ScorePictures.Config(model=str(weights))).remark() == ""
+
+
+def test_the_score_is_the_cosine_of_what_open_clip_says(captioned: CaptionedMotion, weights: Path) -> None:
+    from PIL import Image
+
+    from stages.describers.pictures import person_pictures
+
+    footage = captioned.scored.motion.footage
+    assert footage is not None
+    (result,) = scored(captioned, model=str(weights), frames=1)
+    model, prepare = open_clip.create_model_from_pretrained(f"local-dir:{weights}")
+    (picture,) = person_pictures(footage.clip, 1)
+    with torch.no_grad():
+        image = model.encode_image(prepare(Image.fromarray(picture))[None])
+        words = model.encode_text(open_clip.get_tokenizer(f"local-dir:{weights}")(list(captioned.captions.body)))
+        cosine = torch.nn.functional.cosine_similarity(image, words).mean()
+    assert result.scored.scores[SIMILARITY] == pytest.approx(float(cosine), abs=1e-5)
+
+
+def test_an_architecture_with_a_weights_file(captioned: CaptionedMotion, weights: Path) -> None:
+    """The same by name: a weights file for another architecture is refused, with what is wrong."""
+    file = weights / "open_clip_model.safetensors"
+    with pytest.raises(HumoError, match="does not load"):
+        scored(captioned, model="RN50", weights=str(file))
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"model": "ViT-B-32"}, "is no folder and has no weights"),
+        ({"model": "ViT-B-32", "weights": "nowhere.pt"}, "is no file"),
+        ({"model": "hf-hub:nobody/nothing"}, "does not load"),
+    ],
+)
+def test_missing_weights_are_named(captioned: CaptionedMotion, settings: dict[str, str], says: str) -> None:
+    with pytest.raises(HumoError, match=says):
+        scored(captioned, **settings)
+
+
+def test_a_limit_rejects(captioned: CaptionedMotion, weights: Path) -> None:
+    (rejection,) = scored(captioned, model=str(weights), min_similarity=1.0)
+    assert rejection.reason == "low_clip_similarity"
+    assert rejection.measured < rejection.limit == 1.0
+
+
+def test_motion_capture_passes(captioned: CaptionedMotion, weights: Path) -> None:
+    bare = replace(captioned.scored, motion=replace(captioned.scored.motion, footage=None))
+    (result,) = scored(replace(captioned, scored=bare), model=str(weights))
+    assert result.scored.scores[SIMILARITY] == 0.0
+
+
+def test_the_vector_is_stored(captioned: CaptionedMotion, weights: Path) -> None:
+    for settings, length in (({}, 0), ({"model": str(weights)}, WIDTH)):
+        (result,) = scored(captioned, **settings)
+        sample = encode_sample_record(InstructedMotion(captioned=result, instructions=()), b"clip", "digest")
+        stored = decode_npz(sample.members["keypoints.npz"])["visual_embedding"]
+        assert (stored.shape, stored.dtype) == ((length,), np.float32)
+        assert not [one for one in sample_problems(sample.key, sample.members, "video") if "keypoints" in one]
+
+
+def test_coca_writes_a_sentence(captioned: CaptionedMotion, tmp_path: Path) -> None:
+    describer = Coca(CocaConfig(model=str(save_model(tmp_path / "coca", writes=True)), device="cpu", max_words=5))
+    scene = Scene(motion=captioned.scored.motion, ruled=captioned.captions, transcript=captioned.transcript)
+    answer = describer.describe(scene)
+    assert answer.effort.outcome == "answered"
+    assert answer.effort.describer.startswith("coca open_clip")
+    assert answer.sentences["body"]
+    assert describer.describe(scene) == answer
+    bare = replace(scene, motion=replace(scene.motion, footage=None))
+    assert describer.describe(bare).effort.outcome == "skipped"
+
+
+def test_a_clip_model_writes_nothing(weights: Path) -> None:
+    with pytest.raises(HumoError, match="writes no text"):
+        Coca(CocaConfig(model=str(weights), device="cpu"))
