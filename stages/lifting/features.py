@@ -14,12 +14,14 @@ from torch import Tensor
 from schemas.rotations import matrix_to_6d
 from schemas.skeleton import COCO_KEYPOINTS, mirror_order
 
-NUM_FEATURES = 17 * 3 + 3 + 3 + 6
+NUM_FEATURES = 17 * 4 + 3 + 3 + 6
 SEEN_CONFIDENCE = 0.3
 """From here on a keypoint counts for the box."""
 _IGNORED_CONFIDENCE = 0.05
 """Below, a keypoint's place is withheld from the network."""
 _MIN_SIZE = 1e-3
+_SURE = 1e-3
+"""Confidences are told apart up to this near to 0 and 1."""
 _SMOOTH_FRAMES = 1.5
 _KEYPOINT_MIRROR = mirror_order(COCO_KEYPOINTS)
 
@@ -74,8 +76,11 @@ def find_boxes(seen: Observation) -> Boxes:
     return Boxes(centre=smooth[..., :2], size=smooth[..., 2].exp())
 
 
-def make_features(seen: Observation, boxes: Boxes) -> Float[Tensor, "N T 63"]:
-    """Numbers of about unit size: keypoints in their box, confidence, the box's ray, size and motion, the camera's turn."""
+def make_features(seen: Observation, boxes: Boxes) -> Float[Tensor, "N T 80"]:
+    """Numbers of about unit size: keypoints in their box, confidence, the box's ray, size and motion, the camera's turn.
+
+    Confidence comes as it is and as a logit: a detector that guesses a hidden limb may say 0.97 where it else says 0.995.
+    """
     half = (boxes.size / 2)[..., None]
     place = (seen.rays - boxes.centre[:, :, None]) / half[..., None]
     shown = (seen.confidence > _IGNORED_CONFIDENCE)[..., None]
@@ -85,5 +90,8 @@ def make_features(seen: Observation, boxes: Boxes) -> Float[Tensor, "N T 63"]:
     step = torch.zeros_like(moved)
     step[:, 1:] = (moved[:, 1:] - moved[:, :-1]) / boxes.size[:, 1:, None]
     turn = matrix_to_6d(seen.turn) - seen.turn.new_tensor([1.0, 0.0, 0.0, 0.0, 1.0, 0.0])
-    features = torch.cat([place, seen.confidence * 2 - 1, box * 2, step.clamp(-0.3, 0.3) * 15, turn * 30], dim=-1)
+    logit = torch.logit(seen.confidence, eps=_SURE) / 4
+    features = torch.cat(
+        [place, seen.confidence * 2 - 1, box * 2, step.clamp(-0.3, 0.3) * 15, turn * 30, logit], dim=-1
+    )
     return features * seen.valid[..., None]

@@ -98,7 +98,8 @@ def export(checkpoint: str | Path, path: str | Path = SHIPPED_WEIGHTS) -> None:
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)
     if "precision" not in state:
         raise HumoError(f"{checkpoint}: its training has not ended; run the command again, it goes on where it stopped")
-    config = {**state["config"], "mocap": [Path(folder).name for folder in state["config"]["mocap"]]}
+    config = {name: value for name, value in state["config"].items() if name not in ("output", "cache")}
+    config |= {"mocap": [Path(folder).name for folder in config["mocap"]], "start": Path(config["start"]).name}
     about: dict[str, Any] = {
         "network": state["network"], "window": state["window"], "steps": state["step"], "training": config,
         "body_model": state["body_model"],
@@ -184,7 +185,7 @@ class LiftFitter:
             lifted, boxes = self._look(sights, mirror=False)
             betas = torch.stack([one.betas[0, 0] for one in lifted]).mean(0)
             if self.refinement is not None:
-                betas = self._refined(sights, lifted, boxes, [betas] * len(sights), shapes=True)[0].betas.mean(0)
+                betas = self._refined(sights, lifted, boxes, [betas] * len(sights), shapes=True).betas.mean(0)
             self._shapes[key] = betas
         return self._shapes[key]
 
@@ -194,9 +195,9 @@ class LiftFitter:
         lifted, boxes = self._look(sights, mirror=self.mirror)
         betas = [one.betas[0, 0] for one in lifted] if shapes is None else [shape.to(self.device) for shape in shapes]
         if self.refinement is None:
-            pose, noise = self._first_pose(lifted, boxes, betas), torch.zeros(len(sights))
+            pose = self._first_pose(lifted, boxes, betas)
         else:
-            pose, noise = self._refined(sights, lifted, boxes, betas, shapes=shapes is None)
+            pose = self._refined(sights, lifted, boxes, betas, shapes=shapes is None)
         on_cpu = Pose(**{field.name: getattr(pose, field.name).cpu() for field in fields(Pose)})
         out = []
         for place, (sight, one, box) in enumerate(zip(sights, lifted, boxes, strict=True)):
@@ -208,7 +209,7 @@ class LiftFitter:
                 torch.zeros_like(on_cpu.owner[mine]),
             )
             if self.refinement is not None:
-                theirs = without_jitter(theirs, float(noise[place]), self.refinement)
+                theirs = without_jitter(theirs, float(one.log_noise.exp().median()), self.refinement)
             out.append(
                 into_world(
                     sight,
@@ -252,19 +253,20 @@ class LiftFitter:
         betas: Sequence[Tensor],
         *,
         shapes: bool,
-    ) -> tuple[Pose, Float[Tensor, "C"]]:
+    ) -> Pose:
         assert self.refinement is not None
         rays, confidence = (
             torch.cat([getattr(sight, name) for sight in sights]).to(self.device) for name in ("rays", "confidence")
         )
         size = torch.cat([box.size[0] for box in boxes])
+        noise = torch.cat([one.log_noise[0].exp() for one in lifted])
         # A shape is found in fewer steps than a pose.
         changes = {"iterations": 2} if shapes else {"shape": 0.0, "build": 0.0}
         settings = replace(self.refinement, **changes)
         pose = self._first_pose(lifted, boxes, betas)
-        return refine(pose, rays, confidence, size, self.precision, self.rigs, settings)
+        return refine(pose, rays, confidence, size, noise, self.precision, self.rigs, settings)
 
-    def _run(self, features: Sequence[Float[Tensor, "1 _ 63"]]) -> list[Lifted]:
+    def _run(self, features: Sequence[Float[Tensor, "1 _ 80"]]) -> list[Lifted]:
         """The network over windows that overlap by half, blended where they do; one shape for all of a clip's."""
         window = self.window
         starts = [

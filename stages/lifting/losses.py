@@ -23,6 +23,8 @@ NUM_MEASURED = 22
 """Joints without the hands, which are not recovered."""
 _LEAST_ERROR_M = 0.002
 """Errors are taken to be no smaller when they are to be expected: the pelvis' own, which is none, has no end otherwise."""
+_LEAST_NOISE = 0.003
+"""Likewise of keypoints, box sides."""
 _FAR = [joint(f"{side}_{name}") for side in ("left", "right") for name in ("elbow", "wrist", "ankle")]
 _HALF_SECOND, _SECOND = round(FPS / 2), round(FPS)
 
@@ -134,6 +136,9 @@ def losses(lifted: Lifted, examples: Examples, rigs: Rigs, weights: LossWeights)
     # Laplace's likelihood, of which the expected error is the maximum; unlike Gauss's it bears outliers.
     over = camera_error.detach().clamp(min=_LEAST_ERROR_M) * (-lifted.log_sigma).exp()
     terms["sigma"] = mean((over + lifted.log_sigma - math.log(0.1)).mean(-1))
+    off = (examples.seen.rays - truth.rays).norm(dim=-1) / boxes.size[..., None]
+    over = off.clamp(min=_LEAST_NOISE) * (-lifted.log_noise).exp()
+    terms["noise"] = mean((over + lifted.log_noise - math.log(_LEAST_NOISE)).mean(-1))
     return {name: getattr(weights, name) * value for name, value in terms.items()}
 
 

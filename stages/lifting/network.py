@@ -16,17 +16,19 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from schemas.config import Config
-from schemas.skeleton import CONTACT_POINTS, SMPL_JOINTS, mirror_order
+from schemas.skeleton import COCO_KEYPOINTS, CONTACT_POINTS, SMPL_JOINTS, mirror_order
 from stages.lifting.features import NUM_FEATURES
 
 NUM_POSED = 21
 """Joints 1 to 21 are posed; the hands stay as they rest."""
 _SIZES = {
     "pose": NUM_POSED * 6, "root_camera": 6, "root_level": 6, "velocity": 3, "place": 3, "contacts": 4, "log_sigma": 22,
+    "log_noise": 17,
 }  # fmt: skip
 _POSE_MIRROR = mirror_order(SMPL_JOINTS[1:22])
 _JOINT_MIRROR = mirror_order(SMPL_JOINTS[:22])
 _CONTACT_MIRROR = mirror_order(CONTACT_POINTS)
+_KEYPOINT_MIRROR = mirror_order(COCO_KEYPOINTS)
 
 
 class NetworkConfig(Config):
@@ -60,6 +62,8 @@ class Lifted:
     """Logits for left heel, left toe, right heel, right toe."""
     log_sigma: Float[Tensor, "N T 22"]
     """Log of the expected error of each joint relative to the pelvis, metres."""
+    log_noise: Float[Tensor, "N T 17"]
+    """Log of how far each keypoint is expected to lie off, box sides."""
     betas: Float[Tensor, "N T 10"]
     """The same in every frame of a window."""
 
@@ -76,6 +80,7 @@ class Lifted:
             place=self.place * across,
             contacts=self.contacts[..., list(_CONTACT_MIRROR)],
             log_sigma=self.log_sigma[..., list(_JOINT_MIRROR)],
+            log_noise=self.log_noise[..., list(_KEYPOINT_MIRROR)],
             betas=self.betas,
         )
 
@@ -106,9 +111,11 @@ class Lifter(nn.Module):
                     part.copy_(torch.tensor([1.0, 0, 0, 0, 1.0, 0]).repeat(size // 6))
                 elif name == "log_sigma":
                     part.fill_(math.log(0.1))
+                elif name == "log_noise":
+                    part.fill_(math.log(0.02))
                 offset += size
 
-    def forward(self, features: Float[Tensor, "N T 63"], valid: Bool[Tensor, "N T"]) -> Lifted:
+    def forward(self, features: Float[Tensor, "N T 80"], valid: Bool[Tensor, "N T"]) -> Lifted:
         """Frames that are not valid are looked at by no other."""
         x_NTC = self.stem(features.transpose(1, 2)).transpose(1, 2)
         rotary = _rotary(features.shape[1], self.config.width // self.config.heads, features.device)

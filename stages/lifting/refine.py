@@ -3,7 +3,7 @@
 All frames of a clip at once, by Gauss-Newton. Unknown are, in every frame, a small rotation of each joint (with all that
 hangs on it) about the camera's axes and the pelvis' place, and one shape. What holds them:
 
-- keypoints, in box sizes over their noise, robust, by confidence;
+- keypoints, over what the lifter expects each to be off, robust, by confidence;
 - the lifter's word: deviations from it cost as its own errors say, which are correlated (a pelvis that is pitched too much
   comes with a spine that makes up for it) and small across the line of sight. Their covariance is measured once, by
   `measure_errors`, and travels with the weights;
@@ -40,10 +40,9 @@ TURNED = tuple(
 NUM_TURNS = 3 * len(TURNED)
 _PARENTS = [SMPL_PARENTS[j] for j in TURNED[1:]]
 _MIN_DEPTH_M = 0.2
-_SEEN = 0.3
 _TINY = 1e-20
-_NOISY = 0.012
-"""Noise of keypoints from which on all of the smoothing is done, share of the box."""
+_NOISY = 0.015
+"""Median noise of keypoints from which on all of the smoothing is done, share of the box."""
 _LEAST_RAD = 0.01
 """No joint is known better."""
 
@@ -53,11 +52,13 @@ class RefineSettings:
     """How much each kind of evidence is trusted; tuned on motion capture that the lifter had not seen."""
 
     iterations: int = 3
-    keypoint: tuple[float, float] = (0.003, 0.020)
-    """Noise of a keypoint, share of the box: at least and at most. The first step takes the middle of them, the others what
-    the jitter that the body cannot follow says."""
-    jitter: float = 1.0
-    """Noise for each unit of jitter, the median second difference of what remains."""
+    least_noise: float = 0.003
+    """Every keypoint is taken to be off by so much, share of the box."""
+    first_noise: float = 0.008
+    """In the first step at least by so much."""
+    doubt: float = 2.5
+    """Factor on what the lifter expects keypoints to be off more than that: it has seen them already, and errors that it
+    expects are those that it could not tell."""
     shared: float = 4.0
     """Keypoints of neighbouring frames err alike: so many sightings count as one."""
     robust: float = 3.0
@@ -97,19 +98,20 @@ def refine(
     rays: Float[Tensor, "T 17 2"],
     confidence: Float[Tensor, "T 17"],
     size: Float[Tensor, "T"],
+    noise: Float[Tensor, "T 17"],
     precision: Float[Tensor, "48 48"],
     rigs: Rigs,
     settings: RefineSettings,
-) -> tuple[Pose, Float[Tensor, "C"]]:
-    """A pose near the given one that the keypoints agree with, and the noise of each clip's keypoints, share of the box.
+) -> Pose:
+    """A pose near the given one that the keypoints agree with.
 
-    `size` are the boxes' sides over the focal length, `precision` the inverse covariance of the lifter's errors
-    (`measure_errors`). Clips do not influence one another, whatever they are solved with.
+    `size` are the boxes' sides over the focal length, `noise` how far keypoints are expected to be off, share of the box,
+    `precision` the inverse covariance of the lifter's errors (`measure_errors`). Clips do not influence one another,
+    whatever they are solved with.
     """
     frames, device, clips = len(rays), rays.device, len(pose.betas)
     deviation = torch.zeros(frames, NUM_TURNS + 3, device=device)
     shape = torch.zeros(clips, 10, device=device)
-    least, most = settings.keypoint
     trust = confidence[..., None] ** 2 / settings.shared
     prior = torch.zeros(NUM_TURNS + 3, NUM_TURNS + 3, device=device).repeat(frames, 1, 1)
     prior[:, :NUM_TURNS, :NUM_TURNS] = settings.held * precision
@@ -122,17 +124,16 @@ def refine(
     shape_prior = torch.full((10,), (settings.shape or 1e-3) ** -2, device=device)
     shape_prior[0] = (settings.build or 1e-3) ** -2
     by_shape = torch.empty(0)
-    noise = torch.full((clips,), (least * most) ** 0.5, device=device)
+    least = settings.least_noise
+    expected = least + settings.doubt * (noise - least).clamp(min=0)
     for iteration in range(settings.iterations):
         seen, jacobian, lines, turns = _linearise(pose, rigs)
         if not iteration:
             # How the shape moves keypoints hardly changes with the small turns that follow.
             by_shape = lines @ _by_betas(turns, rigs)
-        residual = seen - rays
-        if iteration == 1:
-            noise = _noise(residual / size[:, None, None], confidence, pose.owner, clips, settings)
-        unit = noise[pose.owner, None, None] * size[:, None, None]
-        residual = residual / unit
+        # The first step is long: what is farther off than the noise is no outlier yet.
+        unit = ((expected if iteration else expected.clamp(min=settings.first_noise)) * size[:, None])[..., None]
+        residual = (seen - rays) / unit
         far = residual.square().sum(-1, keepdim=True) / settings.robust**2
         root = (trust.sqrt() / (1 + far)).expand_as(residual)
         scale = (root / unit)[..., None]
@@ -147,7 +148,7 @@ def refine(
         )  # fmt: skip
         deviation, shape = deviation + step, shape + shape_step
         pose = _moved(pose, turns, step, shape_step)
-    return pose, noise
+    return pose
 
 
 def without_jitter(pose: Pose, noise: float, settings: RefineSettings) -> Pose:
@@ -155,30 +156,12 @@ def without_jitter(pose: Pose, noise: float, settings: RefineSettings) -> Pose:
 
     Smoothing the keypoints themselves takes more away from fast limbs (3 mm of aligned joint error on modelled noise).
     """
-    least = settings.keypoint[0]
+    least = settings.least_noise
     share = min(1.0, max(0.0, (noise - least) / (_NOISY - least)))
     sigma = settings.smooth[0] + share * (settings.smooth[1] - settings.smooth[0])
     six = torch.from_numpy(smooth(matrix_to_6d(pose.rotations).numpy(), sigma, ends="continued"))
     pelvis = torch.from_numpy(smooth(pose.pelvis.numpy(), sigma, ends="continued"))
     return Pose(matrix_from_6d(six), pelvis, pose.betas, pose.owner)
-
-
-def _noise(
-    residual: Float[Tensor, "T 17 2"],
-    confidence: Float[Tensor, "T 17"],
-    owner: Int[Tensor, "T"],
-    clips: int,
-    settings: RefineSettings,
-) -> Float[Tensor, "C"]:
-    """Of the keypoints of each clip, share of the box, from how much what remains jumps from frame to frame."""
-    least, most = settings.keypoint
-    jumps = (residual[2:] - 2 * residual[1:-1] + residual[:-2]).norm(dim=-1)
-    counts = (confidence[1:-1] > _SEEN) & (owner[2:] == owner[:-2])[:, None]
-    noise = []
-    for clip in range(clips):
-        counted = jumps[counts & (owner[1:-1] == clip)[:, None]]
-        noise.append(least + settings.jitter * counted.median() if len(counted) else residual.new_tensor(most))
-    return torch.stack(noise).clamp(max=most)
 
 
 def _linearise(

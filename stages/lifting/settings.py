@@ -66,6 +66,8 @@ class LossWeights(Config):
     """Speed of points that stand, by pose, orientation and velocity together, metres a second."""
     betas: float = 0.05
     """Squared distance."""
+    noise: float = 0.02
+    """Likelihood of the keypoints' errors."""
     sigma: float = 0.02
     """Likelihood of the joint errors; the errors themselves get no gradient from it."""
 

@@ -51,7 +51,15 @@ def with_ray(dataset: str, out: str) -> None:
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    for attempt in range(3):
+        try:
+            ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+            break
+        except Exception:
+            # Ray waits half a minute for its own processes, which is not enough on a crowded machine.
+            if attempt == 2:
+                raise
+            ray.shutdown()
     trainer = TorchTrainer(
         ray_worker,
         train_loop_config={"dataset": dataset, "out": out},

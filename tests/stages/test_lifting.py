@@ -66,6 +66,7 @@ def _perfect(examples: Examples) -> Lifted:
         place=torch.cat([shift, (depth * boxes.size).log()[..., None]], dim=-1),
         contacts=torch.where(truth.contacts > 0.5, 20.0, -20.0),
         log_sigma=torch.full((*depth.shape, 22), -3.0),
+        log_noise=torch.full((*depth.shape, 17), -5.0),
         betas=truth.betas[:, None].expand(-1, frames, -1),
     )
 
@@ -143,6 +144,21 @@ def test_a_mirrored_world_gives_mirrored_features_and_truth(examples: Examples, 
     # The shipped body is almost but not quite its own mirror image.
     order = [0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15]
     torch.testing.assert_close(mirrored.keypoints, bodies.keypoints[:, :, order] * flip, atol=0.02, rtol=0)
+
+
+def test_expected_errors_are_those_that_come_out_right(bank: banks.Bank, rigs: Rigs) -> None:
+    examples = draw_examples(bank, 16, 40, rigs, Augmentation(), torch.Generator().manual_seed(4))
+    off = (examples.seen.rays - examples.truth.rays).norm(dim=-1) / examples.boxes.size[..., None]
+    mean = float(off.clamp(min=0.003)[examples.seen.valid].mean().log())
+    said = _perfect(examples)
+
+    def cost(name: str, value: float) -> float:
+        changed = replace(said, **{name: torch.full_like(getattr(said, name), value)})
+        return float(losses(changed, examples, rigs, LossWeights())[name.removeprefix("log_")])
+
+    assert cost("log_noise", mean) < min(cost("log_noise", mean - 0.5), cost("log_noise", mean + 0.5))
+    # A body that is right to the last: small errors are expected, but not without end.
+    assert cost("log_sigma", -6.2) < min(cost("log_sigma", -4.0), cost("log_sigma", -9.0))
 
 
 def test_mirroring_and_variation_keep_motions_whole(bank: banks.Bank) -> None:
