@@ -209,6 +209,7 @@ def _flexion(joints: Float[np.ndarray, "T 24 3"], side: str, chain: tuple[str, s
 
 
 def _seen(part: str, confidence: Float[np.ndarray, "T 24"]) -> float:
-    # The joint that a part shares with its neighbour says nothing about the part.
-    own = [joint(name) for name in PARTS[part]] if part == "torso" else [joint(name) for name in PARTS[part][2:]]
+    # What a limb does is where it bends and ends; shoulders and hips are seen when all else of it is hidden.
+    telling = ("elbow", "wrist", "knee", "ankle")
+    own = [joint(name) for name in PARTS[part] if part == "torso" or name.endswith(telling)]
     return float(confidence[:, own].mean())

@@ -10,7 +10,7 @@ class Thresholds(StageConfig):
     """Sigma of the Gaussian over joint positions, seconds."""
     travel_smoothing_s: float = 0.2
     """Sigma of the Gaussian over the way and the heading, seconds: longer than the sway of a step."""
-    min_confidence: float = 0.3
+    min_confidence: float = 0.45
     """Parts whose joints have a lower mean confidence are out of view: nothing is said about what they do."""
     shortest_s: float = 0.15
     """Movements shorter than this are noise."""
