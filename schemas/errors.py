@@ -1,4 +1,6 @@
-"""The one error that users are meant to read."""
+"""The one error that users are meant to read, and how a command ends with it."""
+
+import sys
 
 
 class HumoError(Exception):
@@ -10,3 +12,9 @@ class HumoError(Exception):
 
 class UsageError(HumoError):
     """The request itself cannot be carried out as written: a wrong config, manifest or option."""
+
+
+def exit_status(error: HumoError, program: str = "") -> int:
+    """Print the message to stderr, behind the program's name if it is given; the status to exit with."""
+    print(f"{program}: {error}" if program else error, file=sys.stderr)
+    return 2 if isinstance(error, UsageError) else 1

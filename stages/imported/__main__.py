@@ -2,7 +2,7 @@
 
 import sys
 
-from schemas.errors import HumoError
+from schemas.errors import HumoError, UsageError, exit_status
 from stages.imported.files import read_result
 from stages.imported.layouts import Result
 from stages.imported.worlds import place, rest_of_mean
@@ -27,8 +27,7 @@ def describe(result: Result) -> str:
 def main(arguments: list[str]) -> int:
     """0, 1 where a result cannot be taken over, 2 without arguments."""
     if not arguments:
-        print("imported: no file; use `python -m stages.imported FILE...`", file=sys.stderr)
-        return 2
+        return exit_status(UsageError("imported: no file; use `python -m stages.imported FILE...`"))
     status = 0
     for name in arguments:
         try:
@@ -36,8 +35,7 @@ def main(arguments: list[str]) -> int:
             place(result, rest_of_mean(result.body))
             print(describe(result))
         except HumoError as error:
-            print(error, file=sys.stderr)
-            status = 1
+            status = max(status, exit_status(error))
     return status
 
 

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from schemas.errors import HumoError
+from schemas.errors import HumoError, UsageError, exit_status
 from schemas.skeleton import COCO_KEYPOINTS, mirror_order
 from stages.lifting.draw import normal
 
@@ -254,14 +254,12 @@ def main(arguments: list[str]) -> int:
     """The command; returns its exit status."""
     from safetensors.torch import save_file
 
-    if not arguments:
-        print("detector errors: no folder; use `python -m stages.lifting.detector_errors FOLDER`", file=sys.stderr)
-        return 2
     try:
+        if not arguments:
+            raise UsageError("detector errors: no folder; use `python -m stages.lifting.detector_errors FOLDER`")
         model, measured = learn(read_seen(Path(arguments[0])))
     except HumoError as error:
-        print(error, file=sys.stderr)
-        return 1
+        return exit_status(error)
     out = Path(arguments[1]) if len(arguments) > 1 else SHIPPED
     save_file({name: value.half().contiguous() for name, value in model.state_dict().items()}, out)
     print(json.dumps(measured))

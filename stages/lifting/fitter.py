@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from schemas.body_model import BodyModel
-from schemas.errors import HumoError
+from schemas.errors import HumoError, UsageError, exit_status
 from schemas.kinematics import forward_kinematics
 from schemas.records import Camera, Clip, Track, Video
 from schemas.rotations import axis_angle_to_matrix
@@ -349,12 +349,12 @@ def _groups(clips: Sequence[Clip], frames: int) -> Iterator[list[Clip]]:
 
 def main(arguments: list[str]) -> int:
     """`python -m stages.lifting.fitter CHECKPOINT [OUT]`: export the weights of a training."""
-    import sys
-
-    if not arguments:
-        print("lifter: no checkpoint; use `python -m stages.lifting.fitter runs/lifter/checkpoint.pt`", file=sys.stderr)
-        return 2
-    export(*arguments[:2])
+    try:
+        if not arguments:
+            raise UsageError("lifter: no checkpoint; use `python -m stages.lifting.fitter runs/lifter/checkpoint.pt`")
+        export(*arguments[:2])
+    except HumoError as error:
+        return exit_status(error)
     return 0
 
 

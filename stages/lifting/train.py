@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from schemas.body_model import BodyModel
 from schemas.config import load_config
 from schemas.devices import choose_device
-from schemas.errors import HumoError, UsageError
+from schemas.errors import HumoError, UsageError, exit_status
 from stages.lifting import bank as banks
 from stages.lifting.bank import Bank
 from stages.lifting.examples import Examples, Rigs, draw_examples
@@ -268,8 +268,7 @@ def main(arguments: list[str]) -> int:
             )
         print(json.dumps(train(load_config(arguments[0], LifterTraining, arguments[1:]))))
     except HumoError as error:
-        print(error, file=sys.stderr)
-        return 2 if isinstance(error, UsageError) else 1
+        return exit_status(error)
     return 0
 
 

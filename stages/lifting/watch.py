@@ -19,6 +19,7 @@ from jaxtyping import Float
 
 from schemas.body_model import BodyModel
 from schemas.config import load_config
+from schemas.errors import HumoError, exit_status
 from stages.decoding import frames as read_frames
 from stages.detector import Detections, PoseDetector
 from stages.lifting.augment import Shares, draw_windows, mirror, vary
@@ -137,8 +138,7 @@ def main(arguments: Sequence[str]) -> int:
         training = load_config(options.config, LifterTraining, options.overrides)
         watch(Path(options.folder), training, options.films, options.first)
     except HumoError as error:
-        print(error, file=sys.stderr)
-        return 2 if isinstance(error, UsageError) else 1
+        return exit_status(error)
     return 0
 
 

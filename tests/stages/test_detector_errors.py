@@ -11,6 +11,7 @@ from schemas.errors import HumoError
 from schemas.skeleton import keypoint
 from stages.lifting.detector_errors import EVERY, DetectorErrors, Seen, learn, load_detector_errors, main, read_seen
 from stages.lifting.settings import LifterTraining
+from stages.lifting.watch import main as watch_command
 from stages.lifting.watch import watch
 
 WRIST, OTHER = keypoint("left_wrist"), keypoint("right_wrist")
@@ -100,3 +101,10 @@ def test_a_film_is_watched_once(tmp_path: Path) -> None:
     near = seen.error.norm(dim=-1) < 0.1
     assert float(near[seen.known].float().mean()) > 0.7
     assert watch(tmp_path, training, films=1, first=3) == 0
+
+
+def test_misuse_is_told_in_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == watch_command([str(tmp_path), str(tmp_path / "none.yaml")]) == 2
+    told = capsys.readouterr().err
+    assert "no folder" in told
+    assert "no such config" in told

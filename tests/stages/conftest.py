@@ -1,0 +1,29 @@
+"""What the tests of the lifter share: body, rigs, a few motions, and examples drawn from them."""
+
+import pytest
+import torch
+
+from schemas.body_model import BodyModel
+from stages.lifting import bank as banks
+from stages.lifting.examples import Examples, Rigs, draw_examples
+from stages.lifting.settings import Augmentation
+
+
+@pytest.fixture(scope="session")
+def body() -> BodyModel:
+    return BodyModel.load()
+
+
+@pytest.fixture(scope="session")
+def rigs(body: BodyModel) -> Rigs:
+    return Rigs.of(body)
+
+
+@pytest.fixture(scope="session")
+def bank(body: BodyModel) -> banks.Bank:
+    return banks.make_studio(range(1), body, seconds=3.0)
+
+
+@pytest.fixture(scope="session")
+def examples(bank: banks.Bank, rigs: Rigs) -> Examples:
+    return draw_examples(bank, 12, 40, rigs, Augmentation(), torch.Generator().manual_seed(3))
