@@ -19,10 +19,10 @@ def arm_events(k: Kinematics, side: str, limits: Thresholds) -> Part:
     joint = f"{side}_wrist"
     going = np.linalg.norm(k.velocity, axis=-1)
     forearm = k.forearm[side] * [part.sign, 1.0, 1.0]
+    _punches(part, k, hand, going, joint)
     high = height > limits.wave_lowest_ratio * k.size.arm_m
     _waves(part, forearm, high & (forearm[:, 1] > limits.wave_upright_m), limits.wave_least_m, joint)
     _waves(part, hand, height > limits.wave_overhead_ratio * k.size.arm_m, limits.wave_arm_m, joint)
-    _punches(part, k, hand, going, joint)
     _circles(part, hand, going > limits.circle_travel_mps, joint)
     for span, width in signals.oscillations(ahead, limits.swing_least_m, 0.15 * FPS, 0.9 * FPS, 3):
         if part.free(span) and np.median(height[span[0] : span[1]]) < -0.15 * k.size.arm_m:
@@ -106,6 +106,8 @@ def _punches(
             continue
         way = hand[last] - hand[first]
         level = np.hypot(hand[last, 0], hand[last, 2])
+        # A hand that waves comes from higher up, and its elbow is bent less.
+        drawn = hand[first, 1] < limits.punch_from_ratio * arm_m and elbow[first] > limits.punch_bent_rad
         aimed = abs(hand[last, 1]) < limits.punch_height_ratio * arm_m and level > limits.punch_reach_ratio * arm_m
         outwards = level - np.hypot(hand[first, 0], hand[first, 2]) > limits.punch_way_ratio * arm_m
         flat = np.hypot(way[0], way[2]) > abs(way[1])
@@ -114,7 +116,7 @@ def _punches(
         quick = (
             calm and speed[first : last + 1].max() > limits.punch_mps and last - first < limits.punch_longest_s * FPS
         )
-        if aimed and outwards and flat and quick and elbow[last] < limits.punch_straight_rad:
+        if drawn and aimed and outwards and flat and quick and elbow[last] < limits.punch_straight_rad:
             back = np.flatnonzero(elbow[last:] > (elbow[first] + elbow[last]) / 2)
             end = last + int(back[0]) if len(back) else span[1]
             manner = "" if hand[last, 2] > hand[last, 0] else "side"

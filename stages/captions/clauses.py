@@ -69,7 +69,7 @@ def _worth_saying(events: list[Movement]) -> list[Movement]:
             continue
         if any(share(e, w) > 0.4 or share(w, e) > 0.6 for w in whole) and e.kind not in ("punch", "kick", "wave"):
             continue
-        if e.kind in ("raise", "reach", "wave") and any(near(e, p, 1.2) for p in punches):
+        if e.kind in ("raise", "reach", "wave") and any(near(e, p, 1.2) or _guards(e, p, events) for p in punches):
             continue
         if e.kind in ("raise", "reach", "swing") and any(share(e, kick) > 0.3 for kick in kicks):
             continue
@@ -78,6 +78,16 @@ def _worth_saying(events: list[Movement]) -> list[Movement]:
             continue
         told.append(e)
     return told
+
+
+def _guards(event: Movement, punch: Movement, events: list[Movement]) -> bool:
+    """Whether a hand that was raised to the shoulder is still there while the other one punches."""
+    if event.kind != "raise" or not event.manner.startswith("shoulder") or punch.start_s < event.end_s:
+        return False
+    return not any(
+        other.kind == "lower" and _parts(other) & _parts(event) and event.end_s <= other.start_s < punch.start_s
+        for other in events
+    )
 
 
 def _parts(event: Movement) -> set[str]:
@@ -202,6 +212,15 @@ def unsaid(clauses: list[Clause], events: Sequence[Movement]) -> list[Movement]:
         for group, kinds in _ASIDES
         for event in sorted(paired(events), key=order)
         if event.part.endswith(group) and event.kind in kinds and not _parts(event) & busy
-        and not any(near(event, one, 0.3) for one in whole)
+        and not any(near(event, one, 0.3) for one in whole) and not _strides(event, events)
         and (event.kind == "swing" or event.amount > _ASIDE_BEND_RAD)
     ]  # fmt: skip
+
+
+def _strides(event: Movement, events: Sequence[Movement]) -> bool:
+    """Whether an arm alone swings because somebody goes, as arms do that have nothing else to do."""
+    return (
+        event.kind == "swing"
+        and event.side != "both"
+        and any(other.kind in GOING and share(event, other) > 0.5 for other in events)
+    )

@@ -75,6 +75,8 @@ class Kinematics:
     """Flexion by side, 0 when straight."""
     knee: dict[str, Float[np.ndarray, "T"]]
     size: BodySize
+    confidence: dict[str, Float[np.ndarray, "T"]]
+    """How surely a part was seen, 0 to 1."""
     seen: dict[str, bool]
     """Whether a part was seen well enough to say something about it."""
 
@@ -106,11 +108,13 @@ def kinematics(
     rest = (rest_joints.double() + rest_joints.double()[order] * flip) / 2
     with torch.no_grad():
         positions, turns = forward_kinematics(rotations.double(), rest, trans.double())
+    confidence = {part: _confidence(part, joint_confidence) for part in PARTS}
     return curves(
         positions.numpy(),
         turns[:, 0].numpy(),
         body_size(rest.numpy()),
-        {part: _seen(part, joint_confidence) >= min_confidence for part in PARTS},
+        confidence,
+        {part: float(confidence[part].mean()) >= min_confidence for part in PARTS},
         limb_sigma=smoothing_s * FPS,
         travel_sigma=travel_smoothing_s * FPS,
     )
@@ -120,6 +124,7 @@ def curves(
     raw: Float[np.ndarray, "T 24 3"],
     pelvis_turn: Float[np.ndarray, "T 3 3"],
     size: BodySize,
+    confidence: dict[str, Float[np.ndarray, "T"]],
     seen: dict[str, bool],
     *,
     limb_sigma: float,
@@ -154,6 +159,7 @@ def curves(
         elbow={side: _flexion(joints, side, ("shoulder", "elbow", "wrist")) for side in SIDES},
         knee={side: _flexion(joints, side, ("hip", "knee", "ankle")) for side in SIDES},
         size=size,
+        confidence=confidence,
         seen=seen,
     )
 
@@ -208,8 +214,8 @@ def _flexion(joints: Float[np.ndarray, "T 24 3"], side: str, chain: tuple[str, s
     return np.arccos(np.clip(cosine, -1, 1))
 
 
-def _seen(part: str, confidence: Float[np.ndarray, "T 24"]) -> float:
+def _confidence(part: str, of_joints: Float[np.ndarray, "T 24"]) -> Float[np.ndarray, "T"]:
     # What a limb does is where it bends and ends; shoulders and hips are seen when all else of it is hidden.
     telling = ("elbow", "wrist", "knee", "ankle")
     own = [joint(name) for name in PARTS[part] if part == "torso" or name.endswith(telling)]
-    return float(confidence[:, own].mean())
+    return of_joints[:, own].mean(-1)

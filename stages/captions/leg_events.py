@@ -59,13 +59,17 @@ def _kicks(part: Part, k: Kinematics, lift: Float[np.ndarray, "T"], running: lis
     away = np.hypot(foot[:, 2].clip(0), foot[:, 0])
     stretched = np.linalg.norm(foot, axis=-1) > limits.kick_straight_ratio * leg_m
     around = round(0.3 * FPS)
+    going = np.linalg.norm(k.velocity, axis=-1)
     for span in signals.spans_of(lift > limits.lift_least_m, 3, 2):
-        aimed = np.where((lift > limits.kick_lift_m) & stretched, away, -1.0)[slice(*span)]
+        # Of somebody who stays where they are a foot that shoots up in front is a kick, though a fit may see little of it.
+        stays = float(going[slice(*span)].max()) < limits.kick_standing_mps
+        slack = limits.kick_standing_ratio if stays else 1.0
+        aimed = np.where((lift > slack * limits.kick_lift_m) & stretched, away, -1.0)[slice(*span)]
         top = span[0] + int(np.argmax(aimed))
         quick = float(speed[max(0, top - around) : top + 1].max())
         # A runner's feet are quick and may swing up in front; a kick goes higher than that.
-        least = limits.kick_lift_m * (2.0 if signals.covered(span, running) > 0.5 else 1.0)
-        if away[top] > limits.kick_away_ratio * leg_m and quick > limits.kick_mps and lift[top] > least:
+        least = limits.kick_lift_m * (2.0 if signals.covered(span, running) > 0.5 else slack)
+        if away[top] > limits.kick_away_ratio * leg_m and quick > slack * limits.kick_mps and lift[top] > least:
             if aimed[top - span[0]] < 0 or not part.free(span, 0.3):
                 continue
             manner = "high" if lift[top] > 0.9 * leg_m else "side" if foot[top, 0] > 1.2 * foot[top, 2] else ""

@@ -6,23 +6,24 @@ from random import Random
 
 from schemas.ids import digest
 from stages.captions.movements import Movement
-from stages.captions.phrases import in_sequence, number, phrase, times
+from stages.captions.phrases import OUT_OF_VIEW, in_sequence, number, phrase, times
 from stages.captions.relations import key, order, same, uniform
 
 _MOST_CLAUSES = 8
 
 
-def part_sentences(part: str, events: Sequence[Movement], seen: bool, seed: str) -> tuple[str, ...]:
+def part_sentences(part: str, events: Sequence[Movement], seed: str) -> tuple[str, ...]:
     """One or two sentences about a part, from its own events in order of time."""
     name = part.replace("_", " ")
     # Both sides draw alike, so that mirroring a motion mirrors its text.
     rng = Random(digest("part", seed, part.split("_")[-1]))
-    if not seen:
-        return (f"The {name} is out of view.",)
-    runs = _counted([event for event in events if event.part == part])
-    own = in_sequence([_part_words(run, rng) for run in runs], rng)
+    own = [event for event in events if event.part == part]
+    if own[0].text == OUT_OF_VIEW:
+        return (f"The {name} {OUT_OF_VIEW}.",)
+    runs = _counted(own)
+    itself = in_sequence([_part_words(run, rng) for run in runs], rng)
     person = in_sequence(_with_pronouns([_person_words(run, rng) for run in runs], name.split(" ")[0]), rng)
-    return tuple(dict.fromkeys((f"The {name} {own}.", f"The person {person}.")))
+    return tuple(dict.fromkeys((f"The {name} {itself}.", f"The person {person}.")))
 
 
 def _counted(events: Sequence[Movement]) -> list[list[Movement]]:

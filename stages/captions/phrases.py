@@ -172,6 +172,8 @@ _LIMBS = {
     "foot": "feet",
     "knee": "knees",
 }
+OUT_OF_VIEW = "is out of view"
+"""What is said of a part that was not seen well enough."""
 _STIR_M = 0.12
 """A resting part that strays farther than this from its mean place is said to move a little."""
 _COUNTS = ("", "once", "twice", "three times", "four times", "five times", "six times", "seven times", "eight times")

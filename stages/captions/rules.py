@@ -9,18 +9,19 @@ from torch import Tensor
 from schemas.records import Captions
 from schemas.skeleton import PARTS
 from stages.captions.arm_events import arm_events
+from stages.captions.belief import believed
 from stages.captions.body_events import body_events
 from stages.captions.gaits import spans
 from stages.captions.kinematics import SIDES, Kinematics, kinematics
 from stages.captions.leg_events import leg_events
 from stages.captions.movements import Movement, movement
 from stages.captions.part_sentences import part_sentences
-from stages.captions.phrases import phrase
+from stages.captions.phrases import OUT_OF_VIEW, phrase
 from stages.captions.sentences import body_sentences
 from stages.captions.thresholds import Thresholds
 from stages.captions.torso_events import torso_events
 
-RULES = "rules 2"
+RULES = "rules 3"
 """Who writes: raise the number whenever the same motion would be described differently."""
 
 
@@ -47,7 +48,7 @@ def describe(
     events = find_events(k, limits)
     return Captions(
         body=body_sentences(events, seed),
-        parts={part: part_sentences(part, events, k.seen[part], seed) for part in PARTS},
+        parts={part: part_sentences(part, events, seed) for part in PARTS},
         events=tuple(event.plain() for event in events),
         writers={"body": RULES, "parts": RULES, "events": RULES, "transcript": "none"},
     )
@@ -62,17 +63,23 @@ def find_events(k: Kinematics, limits: Thresholds) -> tuple[Movement, ...]:
     running = spans(body, "run")
     found |= {f"{side}_leg": leg_events(k, side, airborne, running, limits).events for side in SIDES}
     found["torso"] = torso_events(k, lying, limits).events
-    events = list(body)
+    told = found | believed(found, k, limits)
+    events = [replace(event, text=phrase(event)) for event in body]
     for part in PARTS:
-        events += found[part] if k.seen[part] and found[part] else [_rest(k, part)]
-    worded = [replace(e, text=phrase(e) if e.part == "body" or k.seen[e.part] else "is out of view") for e in events]
-    return tuple(sorted(worded, key=lambda e: (e.start_s, e.end_s, e.part, e.kind)))
+        arm = part.endswith("_arm")
+        # A hidden arm may come into sight while it moves, and one whose every movement is doubted is as good as hidden.
+        if told[part] and (arm or k.seen[part]):
+            events += [replace(event, text=phrase(event)) for event in told[part]]
+        else:
+            events.append(_rest(k, part, seen=k.seen[part] and not (arm and found[part])))
+    return tuple(sorted(events, key=lambda e: (e.start_s, e.end_s, e.part, e.kind)))
 
 
-def _rest(k: Kinematics, part: str) -> Movement:
+def _rest(k: Kinematics, part: str, *, seen: bool) -> Movement:
     """A part that does nothing, over the whole motion; its amount is how far its last joint strays in body axes."""
-    joint = PARTS[part][-1] if k.seen[part] else PARTS[part][1]
+    joint = PARTS[part][-1] if seen else PARTS[part][1]
     path = k.at(joint)
     side = part.split("_")[0] if "_" in part else "none"
-    strayed = float(np.linalg.norm(path - path.mean(0), axis=-1).max()) if k.seen[part] else 0.0
-    return movement(part, "rest", (0, len(k)), strayed, joint=joint, side=side)
+    strayed = float(np.linalg.norm(path - path.mean(0), axis=-1).max()) if seen else 0.0
+    rest = movement(part, "rest", (0, len(k)), strayed, joint=joint, side=side)
+    return replace(rest, text=phrase(rest) if seen else OUT_OF_VIEW)

@@ -11,7 +11,15 @@ class Thresholds(StageConfig):
     travel_smoothing_s: float = 0.2
     """Sigma of the Gaussian over the way and the heading, seconds: longer than the sway of a step."""
     min_confidence: float = 0.45
-    """Parts whose joints have a lower mean confidence are out of view: nothing is said about what they do."""
+    """Parts whose joints have a lower mean confidence are out of view: nothing is said about what they do, but for arms that
+    come into sight while they do it."""
+    event_confidence: float = 0.25
+    """A movement of an arm whose joints have a lower mean confidence meanwhile is not believed."""
+    sure_confidence: float = 0.65
+    """A movement of an arm from this confidence on is believed whatever the other arm does."""
+    surer_by: float = 0.2
+    """Below it the other arm must not move at the same time with a confidence higher by this much: a detector puts a hand
+    that it does not see onto the one that it sees."""
     shortest_s: float = 0.15
     """Movements shorter than this are noise."""
 
@@ -149,12 +157,16 @@ class Thresholds(StageConfig):
     """Least way of the wrist away from the shoulder."""
     reach_highest_ratio: float = 0.2
     """A reaching hand stays below this share of the arm above the shoulder: higher it is raised."""
-    punch_mps: float = 1.3
+    punch_mps: float = 0.95
     """Speed of the wrist relative to the shoulder from which straightening a bent arm is a punch."""
     punch_travel_mps: float = 1.6
     """Above this speed of the body an arm that shoots forwards is a swinging one."""
     punch_height_ratio: float = 0.5
     """A punch ends within this share of the arm above or below the shoulder."""
+    punch_from_ratio: float = 0.2
+    """It begins lower than this share of the arm above the shoulder."""
+    punch_bent_rad: float = 1.5
+    """The elbow is bent by more than this at its start."""
     punch_reach_ratio: float = 0.6
     """The fist gets farther from the shoulder than this share of the arm, over the ground."""
     punch_way_ratio: float = 0.25
@@ -194,6 +206,10 @@ class Thresholds(StageConfig):
     """The ankle is farther from the hip than this share of the leg."""
     kick_mps: float = 3.2
     """Least top speed of a kicking foot, relative to the hip."""
+    kick_standing_ratio: float = 0.6
+    """Of somebody who stays in place this share of that height and of that speed is enough."""
+    kick_standing_mps: float = 0.5
+    """Speed of the pelvis below which somebody stays in place."""
 
     torso_least_rad: float = 0.3
     """Least change of the trunk's lean."""
