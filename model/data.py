@@ -12,7 +12,7 @@ that train together never wait for one another: where a rank has fewer samples, 
 another sample that is marked `extra`. Training takes extras as they come, a measurement leaves them out.
 
 Tombstones are read again at each epoch and each minute: what `humo remove` takes away stays away from then on, without
-packing anew and without moving what remains.
+moving what remains, and packing anew does not disturb a run that is under way.
 
 Shards stay plain webdataset shards, so `webdataset.WebDataset` reads them as well. Its pipelines are not used here: they
 split before they shuffle, take a shard that was cut short for a whole one and cannot go on within an epoch.
@@ -42,7 +42,7 @@ from torch.utils.data import DataLoader, Dataset
 from model import features
 from model.order import EpochOrder, Taken
 from model.shard_cache import ShardCache
-from model.shard_reader import ShardReader
+from model.shard_reader import SampleGone, ShardReader
 from schemas.body_model import BodyModel
 from schemas.config import Config
 from schemas.dataset import read_description, read_tombstones
@@ -322,7 +322,11 @@ class _Numbered(Dataset[MotionSample]):
 
     def __getitem__(self, place: tuple[int, bool]) -> MotionSample:
         number, extra = place
-        return replace(self.samples.sample(number), extra=extra)
+        try:
+            sample = self.samples.sample(number)
+        except SampleGone:  # removed, and packed anew, since the batch was drawn
+            sample, extra = self.samples.sample(self.samples.reader.nearest(number)), True
+        return replace(sample, extra=extra)
 
 
 def decode_sample(key: str, members: dict[str, bytes]) -> MotionSample:

@@ -20,6 +20,10 @@ from schemas.storage import Storage
 _CHUNK_BYTES = 8 << 20
 
 
+class ShardGone(HumoError):
+    """A shard that dataset.json listed is there no more."""
+
+
 class ShardCache:
     """A folder of shards that keeps to a size."""
 
@@ -102,7 +106,7 @@ def _copy(storage: Storage, shard: ShardEntry, target: Path) -> str:
                 file.write(piece)
             file.truncate()
     except FileNotFoundError:
-        raise HumoError(
+        raise ShardGone(
             f"{storage.uri}/{shard.path}: is not there, though dataset.json lists it; run humo pack"
         ) from None
     return total.hexdigest()

@@ -3,6 +3,9 @@
 Where a sample begins is told by the catalogue, or by walking once over a shard's headers where there is none that fits.
 Then a sample costs a few reads at known places: members that nobody asks for, clips above all, are stepped over, and no
 more than the wanted members is ever in memory.
+
+A dataset that is packed anew meanwhile goes on being read: its samples keep their numbers here, and are looked for in the new
+shards once an old one is gone.
 """
 
 import json
@@ -18,8 +21,8 @@ import pyarrow.dataset
 import torch
 from jaxtyping import Int, Shaped
 
-from model.shard_cache import ShardCache
-from schemas.dataset import ShardEntry
+from model.shard_cache import ShardCache, ShardGone
+from schemas.dataset import ShardEntry, read_description
 from schemas.errors import HumoError
 from schemas.shards import END_OF_ARCHIVE
 from schemas.storage import Storage, stream_sha256
@@ -46,6 +49,10 @@ class ShardIndex:
     frames: Int[np.ndarray, "samples"]
 
 
+class SampleGone(HumoError):
+    """A sample is in the dataset no more: it was removed, and the dataset packed anew."""
+
+
 class ShardReader:
     """Samples of some shards by number, from a disk directly and from elsewhere through the cache.
 
@@ -64,25 +71,43 @@ class ShardReader:
         self._files: dict[int, int] = {}
         self._owner = os.getpid()
         self.index = self._read_index()
-        self._ends = np.cumsum(self.index.counts)
+        self._place = np.repeat(np.arange(len(self.index.counts)), self.index.counts)
+        self._offset = self.index.offsets
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_files": {}}
 
     def __del__(self) -> None:
-        for descriptor in self.__dict__.get("_files", {}).values():
-            os.close(descriptor)
+        self._close()
 
     def read(self, number: int, wanted: Collection[str]) -> tuple[str, dict[str, bytes]]:
         """(key, members) of a sample, of its members those that are wanted and there.
 
-        Raises HumoError where the shard does not hold the sample at its place.
+        Raises SampleGone where it was removed and the dataset packed anew, HumoError where the shard does not hold it at its
+        place.
         """
-        shard = int(np.searchsorted(self._ends, number, "right"))
+        try:
+            return self._read(number, wanted)
+        except ShardGone as error:
+            if not self._find_again():
+                raise HumoError(str(error)) from None
+        return self._read(number, wanted)
+
+    def nearest(self, number: int) -> int:
+        """The next sample that is still there, when one is gone; around the end to the first."""
+        left = np.flatnonzero(self._place >= 0)
+        if not len(left):
+            raise HumoError(f"{self.storage.uri}: every sample of the split is removed; ingest more")
+        return int(left[np.searchsorted(left, number) % len(left)])
+
+    def _read(self, number: int, wanted: Collection[str]) -> tuple[str, dict[str, bytes]]:
+        shard = int(self._place[number])
+        if shard < 0:
+            raise SampleGone(f"{self.storage.uri}: {self.index.keys[number].decode()} was removed meanwhile")
         key = self.index.keys[number].decode()
         descriptor = self._file(shard)
         members = {}
-        for entry in _entries(lambda offset, size: os.pread(descriptor, size, offset), int(self.index.offsets[number])):
+        for entry in _entries(lambda offset, size: os.pread(descriptor, size, offset), int(self._offset[number])):
             if entry.key != key:
                 break
             if entry.member in wanted:
@@ -114,7 +139,7 @@ class ShardReader:
         try:
             descriptor = os.open(self.storage.path(entry.path), os.O_RDONLY)
         except FileNotFoundError:
-            raise HumoError(self._broken(shard, "is not there, though dataset.json lists it")) from None
+            raise ShardGone(self._broken(shard, "is not there, though dataset.json lists it")) from None
         found = os.fstat(descriptor).st_size
         if found != entry.bytes:
             raise HumoError(self._broken(shard, f"has {found:,} bytes, dataset.json says {entry.bytes:,}"))
@@ -127,6 +152,31 @@ class ShardReader:
                 )
             self._unchecked[shard] = False
         return descriptor
+
+    def _find_again(self) -> bool:
+        """Look for the samples in the shards that the dataset has now; whether it has others than before."""
+        shards = read_description(Storage(self.storage.uri)).shards
+        if {shard.path for shard in shards} == {shard.path for shard in self.shards}:
+            return False
+        found = _catalogue(self.storage, shards)
+        known = [(number, found[shard.path]) for number, shard in enumerate(shards) if shard.path in found]
+        keys = np.concatenate([rows.keys for _, rows in known] or [np.zeros(0, "S1")])
+        places = np.concatenate([np.full(len(rows.keys), number) for number, rows in known] or [np.zeros(0, np.int64)])
+        offsets = np.concatenate([rows.offsets for _, rows in known] or [np.zeros(0, np.int64)])
+        order = np.argsort(keys)
+        at = np.searchsorted(keys, self.index.keys, sorter=order)
+        same = at < len(keys)
+        same[same] = keys[order[at[same]]] == self.index.keys[same]
+        self._place, self._offset = np.full(len(same), -1), np.zeros(len(same), np.int64)
+        self._place[same], self._offset[same] = places[order[at[same]]], offsets[order[at[same]]]
+        self._close()
+        self.shards, self._unchecked = tuple(shards), torch.zeros(len(shards), dtype=torch.bool)
+        return True
+
+    def _close(self) -> None:
+        for descriptor in self.__dict__.get("_files", {}).values():
+            os.close(descriptor)
+        self._files = {}
 
     def _read_index(self) -> ShardIndex:
         known = _catalogue(self.storage, self.shards)

@@ -27,6 +27,26 @@ def bench_track(
     print_found(found, as_json, bench_text(found))
 
 
+@bench_app.command("ingest")
+def bench_ingest(
+    video: Annotated[str, typer.Option(help="A video with people; empty: one is rendered.")] = "",
+    videos: Annotated[int, typer.Option(help="Copies of it that are timed.")] = 2,
+    rounds: Annotated[int, typer.Option(help="How often all are timed, in turns; the medians count.")] = 3,
+    ray: Annotated[bool, typer.Option(help="Whether a job under Ray on this machine is timed too.")] = True,
+    memory: Annotated[
+        str,
+        typer.Option(help="Numbers of copies whose jobs' peaks of memory are measured, such as 20,200; empty: none."),
+    ] = "",
+    as_json: AsJson = False,
+) -> None:
+    """The whole chain against the tracking stage alone and a plain `model.track` loop; stage by stage; and memory."""
+    from pipeline.bench_ingest import bench, bench_text
+
+    counts = [int(one) if one.strip().isdecimal() else 0 for one in memory.split(",")] if memory else []
+    found = bench(video, videos=videos, rounds=rounds, ray=ray, memory=counts)
+    print_found(found, as_json, bench_text(found))
+
+
 @bench_app.command("loader")
 def bench_loader(
     dataset: Annotated[str, typer.Argument(help="A packed dataset on a disk; empty: one is made up.")] = "",
@@ -83,4 +103,21 @@ def bench_captions(
     from pipeline.bench_captions import bench, bench_text
 
     found = bench(mocap=mocap, clips=clips, videos=videos)
+    print_found(found, as_json, bench_text(found))
+
+
+@bench_app.command("overhead")
+def bench_overhead(
+    sizes: Annotated[
+        str, typer.Option(help="Numbers of items, growing, each of more than one commit.")
+    ] = "1000,10000,100000",
+    engine: Annotated[str, typer.Option(help="inline or ray.")] = "inline",
+    sources_per_commit: Annotated[int, typer.Option(help="Items that are committed together.")] = 100,
+    isolate: Annotated[bool, typer.Option(help="Whether the stages run in processes of their own.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """What the engine and its commits cost an item, by number of items, beside a plain program that writes as many files."""
+    from pipeline.bench_overhead import bench, bench_text
+
+    found = bench(sizes, engine=engine, sources_per_commit=sources_per_commit, isolate=isolate)
     print_found(found, as_json, bench_text(found))

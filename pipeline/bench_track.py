@@ -31,22 +31,22 @@ def bench(video: str = "", *, rounds: int = 3) -> dict[str, Any]:
     Times cover decoding, detection and tracking; loading and exporting weights and a warm-up are left out.
     """
     with tempfile.TemporaryDirectory() as work:
-        path = video or _render(Path(work))
-        shot = _whole(path)
+        path = video or render(Path(work))
+        shot = whole_shot(path)
         stage = TrackPeople()
         stage.setup()
         ours, rival = [], []
         tracks: list[Track] = []
         theirs: Seen = []
-        _run_stage(stage, shot)
-        plain = _load_plain()
-        _run_plain(plain, path, most=5)
+        run_stage(stage, shot)
+        plain = load_plain()
+        run_plain(plain, path, most=5)
         for _ in range(rounds):
             start = time.perf_counter()
-            theirs = _run_plain(plain, path)
+            theirs = run_plain(plain, path)
             rival.append(time.perf_counter() - start)
             start = time.perf_counter()
-            tracks = _run_stage(stage, shot)
+            tracks = run_stage(stage, shot)
             ours.append(time.perf_counter() - start)
     number = len(theirs)
     return {
@@ -73,13 +73,15 @@ def bench_text(found: dict[str, Any]) -> str:
     )
 
 
-def _render(work: Path) -> str:
+def render(work: Path) -> str:
+    """A video of two people for want of another; its path."""
     from stages.studio.film import demo_films
 
     return str(demo_films(work, seed=0, names=["two_people"])[0].path)
 
 
-def _whole(path: str) -> Shot:
+def whole_shot(path: str) -> Shot:
+    """All of a video as one shot. Raises HumoError for a file that is none."""
     videos, rejections = apply(ReadVideos(), [Source(id="bench", uri=str(path))])
     if rejections:
         raise HumoError(f"{path}: {rejections[0].reason} {rejections[0].detail}; give a video that plays")
@@ -87,11 +89,13 @@ def _whole(path: str) -> Shot:
     return Shot(video=video, index=0, start_s=0.0, end_s=video.duration_s + 1.0)
 
 
-def _run_stage(stage: TrackPeople, shot: Shot) -> list[Track]:
+def run_stage(stage: TrackPeople, shot: Shot) -> list[Track]:
+    """What the tracking stage finds in a shot."""
     return [item for item in stage.run(shot) if isinstance(item, Track)]
 
 
-def _load_plain() -> Any:
+def load_plain() -> Any:
+    """The stage's default weights as ultralytics loads them."""
     hold_still()
     ensure_operators()
     from ultralytics import YOLO
@@ -99,7 +103,7 @@ def _load_plain() -> Any:
     return YOLO(str(default_weights()), task="pose")
 
 
-def _run_plain(model: Any, path: str, most: int | None = None) -> Seen:
+def run_plain(model: Any, path: str, most: int | None = None) -> Seen:
     """What a fresh `model.track` run sees."""
     if model.predictor is not None:
         model.predictor.trackers = []

@@ -5,11 +5,11 @@ source is done.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.chain import passes
+from pipeline.roads import passes
 from schemas.records import Motion, Rejection, Sample, Source
 from stages.base import Stage, apply
 
@@ -23,23 +23,29 @@ class Bundle:
     rejections: list[Rejection] = field(default_factory=list)
     sha256: str = ""
     """Of the source's content, once a stage has read it."""
+    generation: int = 0
+    """How often the source was decided on before."""
     passed: dict[str, tuple[int, int, int, float]] = field(default_factory=dict)
     """Stage -> records in, records out, rejections, seconds."""
 
     @classmethod
-    def of(cls, source: Source) -> "Bundle":
-        return cls(source=source, records=[source])
+    def of(cls, source: Source, generation: int = 0) -> "Bundle":
+        return cls(source=source, records=[source], generation=generation)
 
     @property
     def samples(self) -> list[Sample]:
         return [record for record in self.records if isinstance(record, Sample)]
 
 
-def advance(stages: Sequence[Stage[Any, Any]], bundle: Bundle) -> Bundle:
-    """Take a bundle through those of the stages that its kind of source passes, in place."""
+def advance(
+    stages: Sequence[Stage[Any, Any]], bundle: Bundle, on_stage: Callable[[str], None] = lambda name: None
+) -> Bundle:
+    """Take a bundle through those of the stages that its kind of source passes, in place; `on_stage` hears of each before
+    it begins."""
     for stage in stages:
         if not passes(bundle.source.kind, stage.name):
             continue
+        on_stage(stage.name)
         start = time.perf_counter()
         number = len(bundle.records)
         results, rejections = apply(stage, bundle.records)

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import create_model
 
+from pipeline.roads import passes
 from schemas.config import Config
 from schemas.errors import UsageError
 from schemas.records import Sample, Source
@@ -29,13 +30,6 @@ STAGES = {
     "encode_clip": "EncodeClip",
 }
 """Module in `stages/` -> its stage, in the order in which they run."""
-_ROADS = {
-    "video": ("read_videos", "transcribe", "keep_human_text", "split_shots", "track_people", "cut_clips", "fit_smpl"),
-    "mocap": ("read_mocap",),
-    "studio": ("film_studio",),
-    "join": ("join_clips", "tell_segments"),
-}
-"""Kind of source -> the stages that only such sources pass, on their way to a motion; all others are common to all."""
 
 
 def stage_class(name: str) -> type[Stage[Any, Any]]:
@@ -43,11 +37,6 @@ def stage_class(name: str) -> type[Stage[Any, Any]]:
     if name not in STAGES:
         raise UsageError(f"chain: {name!r} is no stage; known stages: {', '.join(STAGES)}")
     return getattr(import_module(f"stages.{name}"), STAGES[name])
-
-
-def passes(kind: str, name: str) -> bool:
-    """Whether sources of a kind pass a stage."""
-    return name in _ROADS[kind] or not any(name in road for road in _ROADS.values())
 
 
 StageSettings: type[Config] = create_model(

@@ -9,7 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.bench_commands import AsJson, bench_app, print_found
-from schemas.errors import HumoError, UsageError
+from pipeline.dataset_commands import Dataset, dataset_app
+from pipeline.stopping import Stopped
+from schemas.errors import HumoError, exit_status
 from schemas.offline import hold_still
 
 app = typer.Typer(
@@ -24,8 +26,8 @@ evaluate_app = typer.Typer(help="Measure a checkpoint on a dataset.", no_args_is
 app.add_typer(train_app, name="train")
 app.add_typer(evaluate_app, name="evaluate")
 app.add_typer(bench_app, name="bench")
+app.add_typer(dataset_app)
 
-Dataset = Annotated[str, typer.Argument(help="Folder of the dataset; any fsspec path.")]
 ConfigFile = Annotated[str, typer.Argument(help="YAML file; see configs/.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="key.inner=value over the config; repeat it.")]
 Preset = Annotated[str, typer.Option(help="What a published dataset filters by: a name from configs/presets.")]
@@ -38,8 +40,10 @@ def main() -> None:
     try:
         app()
     except HumoError as error:
-        print(f"humo: {error}", file=sys.stderr)
-        sys.exit(2 if isinstance(error, UsageError) else 1)
+        sys.exit(exit_status(error, "humo"))
+    except Stopped as stopped:
+        print(f"humo: {stopped}", file=sys.stderr)
+        sys.exit(1)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
@@ -59,14 +63,33 @@ def demo(
 
 
 @app.command()
-def plan(config: ConfigFile, overrides: Overrides = None, preset: Preset = "", as_json: AsJson = False) -> None:
-    """Dry run: the checked chain, resources, sources to do and a first estimate. Starts and writes nothing."""
+def plan(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    preset: Preset = "",
+    sample: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Sources of each kind to take through the chain here, to measure; 0: only lengths are read."
+        ),
+    ] = 0,
+    probe: Annotated[int, typer.Option(min=1, help="Most sources of each kind to ask for their length.")] = 50,
+    seed: Annotated[int, typer.Option(help="Which sources are drawn.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Dry run: chain, resources, sources to do; with --sample also clips, hours, bytes and cost, each with its interval.
+
+    Writes nothing and starts no engine. Sampled sources take as long as they would in the job, and a describer's endpoint is
+    asked about them.
+    """
     from pipeline.config import IngestConfig
-    from pipeline.plan import make_plan, plan_text
+    from pipeline.plan import make_plan
+    from pipeline.plan_text import plan_text
     from schemas.config import load_config
 
     extra = [f"preset={preset}"] if preset else []
-    made = make_plan(load_config(config, IngestConfig, [*(overrides or []), *extra]))
+    job = load_config(config, IngestConfig, [*(overrides or []), *extra])
+    made = make_plan(job, sample=sample, probed=probe, seed=seed, tell=lambda line: print(line, file=sys.stderr))
     print_found(made, as_json, plan_text(made))
 
 
@@ -77,6 +100,12 @@ def ingest(
     engine: Annotated[str, typer.Option(help="inline or ray; over the config's engine.kind.")] = "",
     address: Annotated[str, typer.Option(help="Ray cluster to join; over the config's engine.address.")] = "",
     preset: Preset = "",
+    recompute: Annotated[
+        bool, typer.Option("--recompute", help="Do sources anew that were decided under other settings.")
+    ] = False,
+    max_failures: Annotated[
+        int, typer.Option(help="Stop when more sources fail; over the config's; -1: as there.")
+    ] = -1,
     as_json: AsJson = False,
 ) -> None:
     """Turn sources into a dataset. Run it again after a crash or with more sources: it does only what is missing."""
@@ -88,87 +117,30 @@ def ingest(
     extra = [f"engine.kind={engine}"] if engine else []
     extra += [f"engine.address={address}"] if address else []
     extra += [f"preset={preset}"] if preset else []
+    extra += [f"faults.max_failures={max_failures}"] if max_failures >= 0 else []
     job = load_config(config, IngestConfig, [*(overrides or []), *extra])
-    report = ingest_shown(job, quiet=as_json)
+    report = ingest_shown(job, quiet=as_json, recompute=recompute)
     print_found(report_json(report), as_json, ingest_text(report, job.output))
 
 
 @app.command()
-def pack(
+def retry(
     dataset: Dataset,
-    shard_bytes: Annotated[int, typer.Option(help="Size at which a new shard begins, bytes; 0: as before.")] = 0,
-    as_json: AsJson = False,
-) -> None:
-    """Write shards, catalogue and dataset.json anew from the commits; the same commits give the same bytes."""
-    from dataclasses import asdict
-
-    from pipeline.config import IngestConfig
-    from pipeline.pack import pack as run
-    from schemas.dataset import DESCRIPTION, read_description
-    from schemas.storage import Storage
-
-    defaults = IngestConfig.model_fields
-    splits, size = defaults["splits"].default, defaults["shard_bytes"].default
-    storage = Storage(dataset)
-    if storage.exists(DESCRIPTION):
-        before = read_description(storage)
-        splits, size = before.splits or splits, before.shard_bytes or size
-    made = run(dataset, splits=splits, shard_bytes=shard_bytes or size)
-    text = "\n".join(f"{shard.path}  {shard.samples} samples  {shard.bytes:,} bytes" for shard in made.shards)
-    print_found(
-        asdict(made), as_json, f"{text}\n{made.counts['live']} samples, {made.counts['hours']:.4f} hours: {dataset}"
-    )
-
-
-@app.command()
-def join(
-    dataset: Dataset,
-    out: Annotated[str, typer.Argument(help="Folder of the dataset that the long motions go to; it may be the same.")],
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="A setting, such as join_clips.max_s=30; repeat it.")
+    reason: Annotated[
+        list[str] | None, typer.Option(help="reason or stage:reason; repeat it. None: whatever failed.")
     ] = None,
+    source: Annotated[list[str] | None, typer.Option(help="Id of a source; repeat it. None: all of them.")] = None,
+    overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
-    """Join clips into long motions, 10 to 60 s each, as subset `long`. Run it again: it does only what is missing."""
-    from pipeline.join import JoinConfig, join_dataset, join_text
-    from pipeline.join import as_json as report_json
-    from schemas.config import apply_override, parse_config
+    """Try again what failed, or was turned down for the reasons named; what comes of it takes the place of what stood."""
+    from pipeline.ingest import as_json as report_json
+    from pipeline.progress import ingest_text
+    from pipeline.retry import retry as run
 
-    settings: dict[str, Any] = {}
-    for override in overrides or []:
-        settings = apply_override(settings, override)
-    report = join_dataset(dataset, out, parse_config(settings, JoinConfig, "--set"))
-    print_found(report_json(report), as_json, join_text(report, out))
-
-
-@app.command()
-def remove(
-    dataset: Dataset,
-    source: Annotated[list[str], typer.Option(help="Id of a source; repeat it.")],
-    as_json: AsJson = False,
-) -> None:
-    """Take sources out of shards and catalogue, with all that was made from them, long motions too."""
-    from dataclasses import asdict
-
-    from pipeline.remove import remove as run
-
-    found = run(dataset, source)
-    text = f"{len(found.removed)} samples removed, {found.joined} of them joined from several"
-    print_found(asdict(found), as_json, text)
-
-
-@app.command()
-def verify(dataset: Dataset, as_json: AsJson = False) -> None:
-    """Check every shard, sample and member, and that catalogue and ledger tell the same. Exit status 1 on any problem."""
-    from dataclasses import asdict
-
-    from pipeline.verify import verify as run
-
-    verdict = run(dataset)
-    lines = [*verdict.problems, f"{verdict.shards} shards, {verdict.samples} samples, {len(verdict.problems)} problems"]
-    print_found(asdict(verdict), as_json, "\n".join(lines))
-    if verdict.problems:
-        raise typer.Exit(1)
+    reports = run(dataset, reasons=reason or [], sources=source or [], overrides=overrides or [])
+    text = "\n".join(ingest_text(report, dataset) for report in reports) or f"{dataset}: nothing to try again"
+    print_found([report_json(report) for report in reports], as_json, text)
 
 
 @app.command()

@@ -34,6 +34,33 @@ class EngineConfig(Config):
     """Ray cluster to join (`auto`, or `ray://host:port`); empty: a Ray of its own on this machine."""
     cpus: int = Field(0, ge=0)
     """CPU cores that a Ray of its own may use; 0: all of this machine."""
+    grows: bool = False
+    """The Ray cluster adds nodes when more is asked of it than it has: ask for all that `resources` allows."""
+    isolate: bool = True
+    """Run stages in processes of their own, so that an input which kills or blocks one costs only itself."""
+
+
+class FaultConfig(Config):
+    """What is done about sources that fail, apart from those that are turned down."""
+
+    time_limit_s: float = Field(7200.0, ge=0)
+    """Longest time of one source in one stage, seconds; 0: no limit. On a CPU core tracking takes about as long as the video
+    lasts. Enforced where stages are isolated."""
+    retries: int = Field(2, ge=0)
+    """How often a source is tried again at once that killed its process; one that took too long is tried once more at most."""
+    max_failures: int = Field(0, ge=0)
+    """The job stops when more sources than this have failed; 0: never."""
+
+
+class PricesConfig(Config):
+    """What `humo plan` reckons cost with; 0: not priced. What a describer asks is in its own settings."""
+
+    cpu_hour_usd: float = Field(0.0, ge=0)
+    """One busy CPU core for an hour, US dollars."""
+    gpu_hour_usd: float = Field(0.0, ge=0)
+    """One GPU for an hour, US dollars."""
+    gib_month_usd: float = Field(0.0, ge=0)
+    """One GiB stored for a month, US dollars."""
 
 
 class IngestConfig(Config):
@@ -51,6 +78,8 @@ class IngestConfig(Config):
     """Settings of each stage."""
     engine: EngineConfig = EngineConfig()
     """Where the stages run."""
+    faults: FaultConfig = FaultConfig()
+    """Time limits, retries, and when to give up."""
     resources: dict[str, WorkerConfig] = {}
     """Stage -> what its workers get under Ray; stages that are not named share the rest, at most one CPU core a worker."""
     splits: dict[str, float] = {"train": 0.9, "val": 0.05, "test": 0.05}
@@ -59,6 +88,8 @@ class IngestConfig(Config):
     """Size at which a new shard begins, bytes."""
     sources_per_commit: int = Field(1, ge=1)
     """Sources that are committed together; more means fewer, larger files."""
+    prices: PricesConfig = PricesConfig()
+    """What the plan reckons cost with."""
 
     @model_validator(mode="before")
     @classmethod

@@ -1,15 +1,18 @@
-"""Runs a chain over sources: inline, in this process, or by Ray Data (see `ray_engine.py`). Both end every source in a commit."""
+"""Runs a chain over sources: inline, one after another, or by Ray Data (see `ray_engine.py`). Both end every source in a commit."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from pipeline.bundles import Bundle, advance
+from pipeline.chain import build_chain
 from pipeline.commits import commit
 from pipeline.config import IngestConfig
-from schemas.records import Source
+from pipeline.hands import Build, Hand
 from schemas.storage import Storage
-from stages.base import Stage
+from stages.base import QUARANTINE_REASONS, Stage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +23,8 @@ class Outcome:
     samples: int
     reasons: dict[str, int]
     """`stage: reason` -> how many rejections."""
+    failures: dict[str, str]
+    """`stage: reason` of what failed -> in detail."""
     passed: dict[str, tuple[int, int, int, float]]
     """Stage -> records in, out, rejections, seconds."""
 
@@ -29,21 +34,42 @@ class Outcome:
         for one in bundle.rejections:
             name = f"{one.stage}: {one.reason}"
             reasons[name] = reasons.get(name, 0) + 1
-        return cls(source_id=bundle.source.id, samples=len(bundle.samples), reasons=reasons, passed=bundle.passed)
+        failed = [one for one in bundle.rejections if one.reason in QUARANTINE_REASONS]
+        return cls(
+            source_id=bundle.source.id,
+            samples=len(bundle.samples),
+            reasons=reasons,
+            failures={f"{one.stage}: {one.reason}": one.detail for one in failed},
+            passed=bundle.passed,
+        )
 
 
-Engine = Callable[[IngestConfig, Sequence[Stage[Any, Any]], Sequence[Source]], Iterator[Outcome]]
+Engine = Callable[[IngestConfig, Sequence[Stage[Any, Any]], Sequence[Bundle]], Generator[Outcome]]
 
 
-def run_inline(config: IngestConfig, chain: Sequence[Stage[Any, Any]], sources: Sequence[Source]) -> Iterator[Outcome]:
-    """One source after another in this process; yields each after its commit."""
+def chain_of(config: IngestConfig, bundles: Sequence[Bundle]) -> Build:
+    """Makes the config's chain for these bundles' kinds of sources, in another process too."""
+    kinds = {bundle.source.kind for bundle in bundles}
+    return partial(build_chain, config.chain, config.stages, config.digest, kinds=kinds)
+
+
+def run_inline(
+    config: IngestConfig, chain: Sequence[Stage[Any, Any]], bundles: Sequence[Bundle], build: Build | None = None
+) -> Generator[Outcome]:
+    """One source after another; yields each after its commit.
+
+    `build` makes the chain in a hand, where it is not the config's. Raises HumoError where a stage cannot be set up.
+    """
+    build = build or chain_of(config, bundles)
     storage = Storage(config.output)
-    for stage in chain:
-        stage.setup()
-    waiting: list[Bundle] = []
-    for number, source in enumerate(sources, start=1):
-        waiting.append(advance(chain, Bundle.of(source)))
-        if len(waiting) == config.sources_per_commit or number == len(sources):
-            commit(storage, waiting, config.digest)
-            yield from map(Outcome.of, waiting)
-            waiting = []
+    with ExitStack() as stack:
+        if config.engine.isolate:
+            take = stack.enter_context(Hand(build, [stage.name for stage in chain], config.faults)).advance
+        else:
+            for stage in chain:
+                stage.setup()
+            take = partial(advance, chain)
+        for start in range(0, len(bundles), config.sources_per_commit):
+            done = [take(bundle) for bundle in bundles[start : start + config.sources_per_commit]]
+            commit(storage, done, config.digest)
+            yield from map(Outcome.of, done)

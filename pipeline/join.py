@@ -17,6 +17,7 @@ from pipeline import __version__
 from pipeline.audit.query import Questions
 from pipeline.bundles import Bundle, advance
 from pipeline.commits import commit, done_sources
+from pipeline.lease import Lease
 from pipeline.pack import is_packed, pack
 from schemas.config import Config
 from schemas.dataset import (
@@ -25,11 +26,11 @@ from schemas.dataset import (
     DatasetDescription,
     bury,
     read_description,
-    read_ledger,
     read_tombstones,
 )
 from schemas.errors import HumoError
 from schemas.ids import config_digest, digest, unit_interval
+from schemas.ledger import read_history
 from schemas.records import Source
 from schemas.shards import decode_sample_bytes
 from schemas.storage import Storage
@@ -107,6 +108,20 @@ def join_dataset(
             f"{output}: it is split by {read_description(target).splits}, {dataset} by {description.splits}; choose another "
             "output, or sources would be in two splits"
         )
+    with Lease(target, "join"):
+        return _join(dataset, output, config, rows, description, on_pool)
+
+
+def _join(
+    dataset: str,
+    output: str,
+    config: JoinConfig,
+    rows: list[dict[str, Any]],
+    description: DatasetDescription,
+    on_pool: Callable[[int, int], None],
+) -> JoinReport:
+    """`join_dataset` under a lease on the output."""
+    source, target = Storage(dataset), Storage(output)
     report, done = JoinReport(), done_sources(target)
     stages: list[Stage[Any, Any]] = [
         JoinClips(config.join_clips),
@@ -229,14 +244,13 @@ def _withdraw(
     source: Storage, target: Storage, live: set[str], description: DatasetDescription, report: JoinReport
 ) -> None:
     """Remove long motions any of whose clips was removed from the dataset since; those of other datasets' clips stay."""
-    ledger = read_ledger(source).select(["record_id", "source_id", "outcome"]).to_pylist()
-    gone = {row["record_id"]: row["source_id"] for row in ledger if row["outcome"] == "accepted"}
-    gone = {key: source_id for key, source_id in gone.items() if key not in live}
+    ledger = read_history(source).select(["record_id", "outcome"]).to_pylist()
+    gone = {row["record_id"] for row in ledger if row["outcome"] in ("accepted", "removed")} - live
     if not is_packed(target, description.splits, description.shard_bytes):
         pack(target.uri, splits=description.splits, shard_bytes=description.shard_bytes)
     with Questions(target.uri) as questions:
         rows = questions.rows("SELECT key, segments FROM samples WHERE subset = 'long'")
-    causes = {row["key"]: gone[one] for row in rows for one in row["segments"] if one in gone}
+    causes = {row["key"]: f"key {one}" for row in rows for one in row["segments"] if one in gone}
     report.withdrawn = len(bury(target, causes))
 
 

@@ -1,12 +1,18 @@
-"""Sources out of a dataset, and everything that was made from them, joined motions too."""
+"""Sources, samples or licences out of a dataset, and everything that was made from them, joined motions too."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pipeline.audit.query import Questions
-from pipeline.pack import is_packed, pack
-from schemas.dataset import bury, read_causes, read_description, read_ledger
+from pipeline.lease import Lease
+from pipeline.pack import causes_of, is_packed, pack
+from pipeline.shard_writer import read_stretch
+from schemas.dataset import bury, read_causes, read_description, read_rules
 from schemas.errors import UsageError
+from schemas.ledger import read_history
+from schemas.shards import decode_sample_bytes
 from schemas.storage import Storage
 
 
@@ -14,38 +20,91 @@ from schemas.storage import Storage
 class Removal:
     """What `humo remove` did."""
 
-    sources: list[str]
     removed: list[str]
     """Keys of the samples that are gone since."""
     joined: int
     """How many of them were joined from several samples."""
+    packed: bool
+    """Whether their bytes are gone as well; else loaders leave them out, and the next packing deletes them."""
 
 
-def remove(dataset: str, sources: Sequence[str]) -> Removal:
-    """Take every sample out of shards and catalogue that a source has a part in; running it again changes nothing.
+def remove(
+    dataset: str,
+    sources: Sequence[str] = (),
+    *,
+    keys: Sequence[str] = (),
+    licences: Sequence[str] = (),
+    packing: bool = True,
+) -> Removal:
+    """Take samples out by source, key or licence, with every joined motion that they have a part in.
 
-    Removed keys stay removed when the source is ingested again. Raises UsageError for a source that is not known, HumoError
-    where there is no dataset.
+    Tombstones come first: loaders leave the samples out from then on. Packing then deletes their bytes everywhere and proves
+    it; a training that is under way goes on. Sources and licences stay removed: what is made of them later goes as well.
+    Running it again changes nothing. Raises UsageError for what is not known, HumoError where there is no dataset or a job is
+    at work on it.
     """
     storage = Storage(dataset)
     description = read_description(storage)
-    if not is_packed(storage, description.splits, description.shard_bytes):
-        # Commits since the last packing are not in the catalogue, which tells what joined samples are made of.
-        pack(dataset, splits=description.splits, shard_bytes=description.shard_bytes)
-    ledger = read_ledger(storage).select(["source_id", "record_id", "outcome"]).to_pylist()
+    rules = {f"source {name}" for name in sources} | {f"licence {name}" for name in licences}
+    if not rules and not keys:
+        raise UsageError(f"{dataset}: name a source, a key or a licence to remove")
+    with Lease(storage, "remove"):
+        samples = _samples(dataset)
+        wanted = rules | {f"key {_whole_key(dataset, key, samples)}" for key in keys}
+        _check_known(storage, dataset, rules, samples)
+        gone = bury(storage, {key: min(wanted & told) for key, told in samples.items() if wanted & told}, rules)
+        done = is_packed(storage, description.splits, description.shard_bytes)
+        if packing and not done:
+            pack(dataset, splits=description.splits, shard_bytes=description.shard_bytes)
+    joined = sum(sum(one.startswith("key ") for one in samples[key]) > 1 for key in gone)
+    return Removal(removed=sorted(gone), joined=joined, packed=packing or done)
+
+
+def _samples(dataset: str) -> dict[str, set[str]]:
+    """Key of every sample that was ever accepted -> all that a removal could name to mean it."""
+    storage = Storage(dataset)
+    columns = ["source_id", "record_id", "outcome", "licence", "subset", "part", "offset", "length", "commit"]
+    rows = [row for row in read_history(storage).select(columns).to_pylist() if row["outcome"] == "accepted"]
+    found: dict[str, set[str]] = {}
+    for row in rows:
+        found.setdefault(row["record_id"], {f"key {row['record_id']}"}).update(causes_of(row))
     with Questions(dataset) as questions:
-        rows = questions.rows("SELECT key, sources, len(segments) AS segments FROM samples")
-    made_of = {row["record_id"]: {row["source_id"]} for row in ledger if row["outcome"] == "accepted"}
-    made_of |= {row["key"]: set(row["sources"]) for row in rows}
-    wanted = set(sources)
-    known = {row["source_id"] for row in ledger}.union(*made_of.values(), read_causes(storage).values())
-    unknown = sorted(wanted - known)
-    if unknown:
+        catalogue = questions.rows("SELECT key, source_id, sources, segments, licence FROM samples")
+    for row in catalogue:
+        told = found.setdefault(row["key"], {f"key {row['key']}"})
+        told |= causes_of(row) | _made_of(row["sources"], row["segments"])
+    known = {row["key"] for row in catalogue}
+    for row in rows:
+        if row["subset"] == "long" and row["record_id"] not in known:  # committed since the last packing, or superseded
+            _, members = decode_sample_bytes(read_stretch(storage, row), row["part"])
+            segments: list[dict[str, Any]] = json.loads(members["meta.json"])["segments"]
+            found[row["record_id"]] |= _made_of([s["source_id"] for s in segments], [s["key"] for s in segments])
+    return found
+
+
+def _made_of(sources: Sequence[str], segments: Sequence[str]) -> set[str]:
+    return {f"source {name}" for name in sources} | {f"key {key}" for key in segments}
+
+
+def _whole_key(dataset: str, key: str, samples: Mapping[str, set[str]]) -> str:
+    """A sample's key from as much of it as makes it unique; it may be gone already."""
+    known = samples.keys() | read_causes(Storage(dataset)).keys()
+    found = [key] if key in known else sorted(one for one in known if key and one.startswith(key))
+    if len(found) != 1:
         raise UsageError(
-            f"{dataset}: no source {', '.join(unknown)} in it; humo query {dataset} 'SELECT DISTINCT source_id FROM ledger'"
+            f"{dataset}: {'several samples begin' if found else 'no sample begins'} with {key!r}; "
+            f"humo query {dataset} 'SELECT key, caption FROM samples'"
         )
-    gone = bury(storage, {key: min(wanted & some) for key, some in made_of.items() if wanted & some})
-    if gone:
-        pack(dataset, splits=description.splits, shard_bytes=description.shard_bytes)
-    joined = sum(row["key"] in gone and row["segments"] > 0 for row in rows)
-    return Removal(sources=sorted(wanted), removed=sorted(gone), joined=joined)
+    return found[0]
+
+
+def _check_known(storage: Storage, dataset: str, rules: set[str], samples: Mapping[str, set[str]]) -> None:
+    known = read_rules(storage).union(*samples.values())
+    for row in read_history(storage).select(["source_id", "licence"]).to_pylist():
+        known |= causes_of(row)
+    unknown = sorted(rules - known)
+    if unknown:
+        column = unknown[0].partition(" ")[0].replace("source", "source_id")
+        raise UsageError(
+            f"{dataset}: no {', no '.join(unknown)} in it; humo query {dataset} 'SELECT DISTINCT {column} FROM ledger'"
+        )

@@ -3,14 +3,17 @@
 dataset.json         what it is: version, body model, config digests, splits, counts, every shard with its hash
 parts/*.tar          samples of one commit, written first
 ledger/*.parquet     decisions on the sources of one commit, written last: this is the commit
-shards/SUBSET/SPLIT-000000.tar    packed from the parts, split by source
+shards/SUBSET/SPLIT-000000-DIGEST.tar    packed from the parts, split by source
 catalogue/*.parquet  one row per sample
-tombstones.parquet   what was removed
+jobs/*.json          the settings that commits were made under
+tombstones.parquet   what was removed, and why
+versions/*.json      what each packing was made of
+removals/*.json      what was looked through after removals, and that nothing of them was found
 """
 
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -21,24 +24,14 @@ from schemas.errors import HumoError
 from schemas.shards import read_samples
 from schemas.storage import Storage
 
-LAYOUT_VERSION = 2
+LAYOUT_VERSION = 3
 """Raise it whenever samples or tables are laid out in another way."""
 SPLITS = ("train", "val", "test")
 DESCRIPTION = "dataset.json"
 TOMBSTONES = "tombstones.parquet"
 
-_TOMBSTONE = pa.schema([("key", pa.string()), ("source_id", pa.string())])
-LEDGER = pa.schema(
-    [
-        ("source_id", pa.string()), ("uri", pa.string()), ("sha256", pa.string()), ("licence", pa.string()),
-        ("outcome", pa.string()), ("record_id", pa.string()), ("subset", pa.string()), ("stage", pa.string()),
-        ("reason", pa.string()), ("detail", pa.string()), ("measured", pa.float64()), ("limit", pa.float64()),
-        ("part", pa.string()), ("offset", pa.int64()), ("length", pa.int64()), ("part_sha256", pa.string()),
-        ("commit", pa.string()), ("config_digest", pa.string()), ("seconds", pa.float64()),
-    ]
-)  # fmt: skip
-"""A row per decision. outcome is `accepted` (record_id is the sample's key; part, offset and length say where its tar
-stretch lies) or `rejected` (stage, reason, detail, measured and limit say why). seconds: length of the motion."""
+_TOMBSTONE = pa.schema([("key", pa.string()), ("cause", pa.string())])
+"""A row without a key is a rule: whatever is made later for that cause (`source ID`, `licence NAME`) is to go as well."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,40 +100,44 @@ def write_table(storage: Storage, relative: str, table: pa.Table) -> None:
     storage.write_bytes(relative, buffer.getvalue())
 
 
-def read_ledger(storage: Storage) -> pa.Table:
-    """All decisions, in the order of sources and records, whatever order they were made in."""
-    tables = [read_table(storage, path) for path in storage.list("ledger", ".parquet")]
-    return pa.concat_tables(tables or [LEDGER.empty_table()]).sort_by(
-        [("source_id", "ascending"), ("outcome", "ascending"), ("record_id", "ascending"), ("commit", "ascending")]
-    )
-
-
-def bury(storage: Storage, causes: Mapping[str, str]) -> set[str]:
-    """Add keys to the removed ones, each with the source that it had to go for; packing then leaves them out. Returns the
-    keys that are new."""
+def bury(storage: Storage, causes: Mapping[str, str], rules: Iterable[str] = ()) -> set[str]:
+    """Add keys to the removed ones, each with the cause that it had to go for, and rules for what is yet to come; packing then
+    leaves them out. Returns the keys that are new."""
     known = dict.fromkeys(read_tombstones(storage), "") | read_causes(storage)
+    standing = read_rules(storage)
+    held = standing.union(rules)
     new = {key: cause for key, cause in causes.items() if key not in known}
-    if new:
-        rows = [{"key": key, "source_id": cause} for key, cause in sorted((known | new).items())]
-        write_table(storage, TOMBSTONES, pa.Table.from_pylist(rows, schema=_TOMBSTONE))
+    if new or held != standing:
+        rows = [("", rule) for rule in sorted(held)] + sorted((known | new).items())
+        table = pa.Table.from_pylist([dict(zip(_TOMBSTONE.names, row, strict=True)) for row in rows], schema=_TOMBSTONE)
+        write_table(storage, TOMBSTONES, table)
     return set(new)
 
 
 def read_causes(storage: Storage) -> dict[str, str]:
-    """Key of a removed sample -> the source that it had to go for, as far as that is known."""
+    """Key of a removed sample -> what it had to go for, as far as that is known."""
+    return {key: cause for key, cause in _tombstones(storage) if key}
+
+
+def read_rules(storage: Storage) -> set[str]:
+    """Causes for which whatever comes later goes too."""
+    return {cause for key, cause in _tombstones(storage) if not key}
+
+
+def _tombstones(storage: Storage) -> list[tuple[str, str]]:
     if not storage.exists(TOMBSTONES):
-        return {}
+        return []
     table = read_table(storage, TOMBSTONES)
-    if "source_id" not in table.column_names:
-        return {}
-    return dict(zip(table.column("key").to_pylist(), table.column("source_id").to_pylist(), strict=True))
+    if "cause" not in table.column_names:
+        return []
+    return list(zip(table.column("key").to_pylist(), table.column("cause").to_pylist(), strict=True))
 
 
 def read_tombstones(storage: Storage) -> set[str]:
     """Keys of removed samples."""
     if not storage.exists(TOMBSTONES):
         return set()
-    return set(read_table(storage, TOMBSTONES).column("key").to_pylist())
+    return set(read_table(storage, TOMBSTONES).column("key").to_pylist()) - {""}
 
 
 def iterate_samples(

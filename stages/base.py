@@ -6,10 +6,15 @@ from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Generic, TypeVar, get_args, get_origin
 
 from schemas.config import Config
-from schemas.records import Record, Rejection
+from schemas.records import Record, Rejection, Source
+from stages.failures import describe, is_transient, persistent
 
 In = TypeVar("In", bound=Record)
 Out = TypeVar("Out", bound=Record)
+
+
+QUARANTINE_REASONS = frozenset({"error", "timed_out", "worker_died", "unreachable"})
+"""Reasons of rejections that are failures, not judgements: what they befell is worth another try."""
 
 
 class StageConfig(Config):
@@ -59,12 +64,21 @@ class Stage(ABC, Generic[In, Out]):
         """A rejection by this stage; `measured` and `limit` are its numbers."""
         return Rejection(id=record.id, stage=self.name, reason=reason, detail=detail, **numbers)
 
+    def reject_unread(self, source: Source, error: OSError) -> Rejection:
+        """A rejection of a source that could not be read: `missing` or `unreadable`. Raises the error again if it may pass."""
+        if is_transient(error):
+            raise error
+        if isinstance(error, FileNotFoundError):
+            return self.reject(source, "missing", f"{source.uri} is not there")
+        return self.reject(source, "unreadable", f"{source.uri}: {error}")
+
 
 def apply(stage: Stage[Any, Any], records: Sequence[Any]) -> tuple[list[Any], list[Rejection]]:
     """Results and rejections of a stage over records, in their order.
 
     An exception becomes the rejection of the record that raised it (after a batch has failed as a whole, its records
-    are tried one by one); a record that yields nothing at all is rejected too, so every id that comes in goes out.
+    are tried one by one, several times where a network or a store was out of reach); a record that yields nothing at all
+    is rejected too, so every id that comes in goes out.
     """
     if not records:
         return [], []
@@ -84,6 +98,6 @@ def apply(stage: Stage[Any, Any], records: Sequence[Any]) -> tuple[list[Any], li
 
 def _run_alone(stage: Stage[Any, Any], record: Any) -> list[Any]:
     try:
-        return stage.run_batch([record])[0]
+        return persistent(stage.run_batch, [record])[0]
     except Exception as error:
-        return [stage.reject(record, "error", f"{type(error).__name__}: {error}"[:2000])]
+        return [stage.reject(record, "unreachable" if is_transient(error) else "error", describe(error))]

@@ -16,6 +16,8 @@ from av.video.stream import VideoStream
 from jaxtyping import UInt8
 
 Image = UInt8[np.ndarray, "H W 3"]
+SAME_TIME_S = 0.5e-3
+"""Times that differ by less than this are one."""
 
 
 @contextmanager
@@ -83,17 +85,16 @@ def frames(
         origin = first_pts(container, stream)
         if start_s > 1.0:
             container.seek(int(start_s / tick) + origin, stream=stream)
-        half = 0.5e-3
         next_s = start_s
         for frame in container.decode(stream):
             if frame.pts is None:
                 continue
             time_s = (frame.pts - origin) * tick
-            if time_s < start_s - half:
+            if time_s < start_s - SAME_TIME_S:
                 continue
-            if time_s >= end_s - half:
+            if time_s >= end_s - SAME_TIME_S:
                 return
-            if time_s < next_s - half:
+            if time_s < next_s - SAME_TIME_S:
                 continue
             next_s = max(next_s + 1.0 / max_fps, time_s + 0.5 / max_fps) if max_fps < float("inf") else time_s
             yield TimedFrame(time_s=time_s, image=upright(frame, aspect, scale_to))

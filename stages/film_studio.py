@@ -105,12 +105,10 @@ class FilmStudio(Stage[Source, Motion]):
                 if isinstance(parts, Rejection):
                     return [parts]
                 return self._film(record, parts)
-        except FileNotFoundError:
-            return [self.reject(record, "missing", f"{record.uri} is not there")]
         except MocapError as error:
             return [self.reject(record, error.reason, str(error)[:2000])]
         except OSError as error:
-            return [self.reject(record, "unreadable", f"{record.uri}: {error}")]
+            return [self.reject_unread(record, error)]
 
     def _generated(self, record: Source) -> "list[_Part] | Rejection":
         action, _, seed = record.uri.removeprefix(GENERATED).partition("#")

@@ -67,10 +67,8 @@ class ReadMocap(Stage[Source, Motion]):
                 content = file.read()
             take = read_take(record.uri, content=content, fps=self.config.fps or None)
             joint_map = find_map(take, self.config.joint_map, file=record.uri)
-        except FileNotFoundError:
-            return [self.reject(record, "missing", f"{record.uri} is not there")]
         except OSError as error:
-            return [self.reject(record, "unreadable", f"{record.uri}: {error}")]
+            return [self.reject_unread(record, error)]
         except MocapError as error:
             return [self.reject(record, error.reason, str(error)[:2000])]
         refused = self._judge(record, take)

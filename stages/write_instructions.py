@@ -78,7 +78,8 @@ def write(
     """All instances of a motion, task by task; tasks that do not apply to it are left out."""
     subject = Subject(record=record, prediction_share=prediction_share, hidden_share=hidden_share)
     found = []
-    for task, most in instances.items():
+    # In the templates' order: that of a config's keys is not part of its digest.
+    for task, most in sorted(instances.items(), key=lambda item: list(TEMPLATES).index(item[0])):
         made = drafts(subject, task)
         # The steps of a long motion can be asked for in several ways; a description is told once.
         made = made * most if task == "i2lm" else made

@@ -1,7 +1,7 @@
 """SQL over a dataset's tables, with DuckDB.
 
-The tables are handed over as Arrow datasets, so the same code reads a disk or a bucket, a query fetches only the columns
-that it names, and DuckDB itself needs no access to files or network: it is locked out of both.
+The tables are handed over by Arrow, so the same code reads a disk or a bucket, a query fetches only the columns of the
+catalogue that it names, and DuckDB itself needs no access to files or network: it is locked out of both.
 """
 
 import datetime
@@ -9,18 +9,22 @@ import decimal
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as arrow_dataset
 import pyarrow.parquet as pq
 
-from pipeline.pack import CATALOGUE
-from schemas.dataset import DESCRIPTION, LEDGER, TOMBSTONES
+from pipeline.catalogue import CATALOGUE
+from schemas.dataset import DESCRIPTION, TOMBSTONES, read_description
 from schemas.errors import HumoError, UsageError
+from schemas.ledger import read_history, standing
 from schemas.storage import Storage
 
+Table: TypeAlias = Any
+"""What a view can be: an Arrow table, or an Arrow dataset that is not read yet."""
 MAX_CELL = 60
 """Characters of a cell that `print_table` shows."""
 
@@ -39,7 +43,8 @@ _QUESTIONS = ("SELECT", "EXPLAIN")
 
 
 def query(dataset: str, sql: str) -> pa.Table:
-    """The answer to one SQL question over the views `samples`, `ledger` and, where something was removed, `removed`.
+    """The answer to one SQL question over the views `samples`, `ledger` (what stands), `history` (all that was ever decided)
+    and, where something was removed, `removed`.
 
     Raises HumoError where there is no dataset, UsageError for SQL that fails or is no question (SELECT, WITH, DESCRIBE,
     SUMMARIZE, EXPLAIN and the like); its message has DuckDB's own and the tables with their columns.
@@ -83,26 +88,27 @@ class Questions:
         return self.ask(sql).to_pylist()
 
 
-def dataset_tables(dataset: str) -> dict[str, arrow_dataset.Dataset]:
-    """View -> its Parquet files, unread. A finished commit makes a dataset, even before it is packed."""
+def dataset_tables(dataset: str) -> dict[str, Table]:
+    """View -> its rows; the catalogue's are unread. A finished commit makes a dataset, even before it is packed."""
     storage = Storage(dataset)
-    found = {"samples": storage.list("catalogue", ".parquet"), "ledger": storage.list("ledger", ".parquet")}
-    if not any(found.values()) and not storage.exists(DESCRIPTION):
+    found = {"samples": storage.list("catalogue", ".parquet")}
+    history = read_history(storage)
+    if not found["samples"] and not len(history) and not storage.exists(DESCRIPTION):
         raise HumoError(f"{dataset}: no dataset there; give a folder or address that humo ingest has written to")
     if storage.exists(TOMBSTONES):
         found["removed"] = [TOMBSTONES]
-    tables = {name: _open(storage, files) for name, files in found.items() if files}
-    # While nothing was packed or accepted the columns can still be asked for.
-    return {"samples": _empty(CATALOGUE), "ledger": _empty(LEDGER)} | tables
+    tables: dict[str, Table] = {name: _open(storage, files) for name, files in found.items() if files}
+    if "samples" in tables and storage.exists(DESCRIPTION):
+        # While it is packed anew, the next version's tables lie beside this one's.
+        shards = [shard.path for shard in read_description(storage).shards]
+        tables["samples"] = tables["samples"].filter(pc.field("shard").isin(shards))
+    # While nothing was packed the columns can still be asked for.
+    return {"samples": CATALOGUE.empty_table(), "ledger": standing(history), "history": history} | tables
 
 
-def describe_tables(tables: dict[str, arrow_dataset.Dataset]) -> str:
+def describe_tables(tables: dict[str, Table]) -> str:
     """One line a table: its name and columns."""
     return "\n".join(f"  {name}({', '.join(table.schema.names)})" for name, table in tables.items())
-
-
-def _empty(schema: pa.Schema) -> arrow_dataset.Dataset:
-    return arrow_dataset.dataset(schema.empty_table())
 
 
 def _open(storage: Storage, files: Sequence[str]) -> arrow_dataset.Dataset:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from schemas.records import Event
+from stages.captions.phrases import OUT_OF_VIEW
 from stages.describers.claims import Claim, claims_of
 from stages.describers.lexicon import SIDES
 
@@ -236,10 +237,6 @@ def _seen(part: str, events: Sequence[Event]) -> bool:
     """Whether the rules could tell anything about a part."""
     own = [event for event in events if event.part == part]
     return bool(own) and not all(event.text == OUT_OF_VIEW for event in own)
-
-
-OUT_OF_VIEW = "is out of view"
-"""What the rules write as the text of a part that they could not see."""
 
 
 def _other_side(part: str) -> str:

@@ -7,6 +7,7 @@ from functools import cached_property
 from schemas.ids import digest, unit_interval
 from schemas.records import FPS, CaptionedMotion, Given, Segment
 from schemas.skeleton import PARTS
+from stages.captions.phrases import OUT_OF_VIEW
 from stages.instructions.slots import (
     caption_slots,
     length_slots,
@@ -79,7 +80,7 @@ class Subject:
     def parts(self) -> list[str]:
         """Parts that are in view, those that do something first, otherwise in an order of the motion's own."""
         events = self.record.captions.events
-        unseen = {event.part for event in events if event.text == "is out of view"}
+        unseen = {event.part for event in events if event.text == OUT_OF_VIEW}
         busy = {event.part for event in events if event.kind != "rest"}
         parts = [part for part in PARTS if part not in unseen]
         return sorted(parts, key=lambda part: (part not in busy, unit_interval(self.record.id, "part", part)))

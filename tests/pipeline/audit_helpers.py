@@ -10,9 +10,10 @@ import pyarrow as pa
 import torch
 
 from schemas.body_model import BodyModel
-from schemas.dataset import LEDGER, DatasetDescription, ShardEntry, write_description, write_table
+from schemas.dataset import DatasetDescription, ShardEntry, write_description, write_table
 from schemas.ids import digest
 from schemas.kinematics import forward_kinematics
+from schemas.ledger import LEDGER
 from schemas.records import (
     FPS,
     Camera,

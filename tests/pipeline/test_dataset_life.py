@@ -13,10 +13,12 @@ from audit_helpers import make_sample
 
 from pipeline.bundles import Bundle, advance
 from pipeline.commits import commit, done_sources
-from pipeline.pack import is_packed, pack, split_of
+from pipeline.pack import is_packed, pack
+from pipeline.shard_writer import split_of
 from pipeline.verify import verify
-from schemas.dataset import read_description, read_ledger
+from schemas.dataset import read_description
 from schemas.errors import HumoError
+from schemas.ledger import read_ledger
 from schemas.records import Rejection, Sample, Source
 from schemas.storage import Storage
 from stages.base import Stage

@@ -20,8 +20,9 @@ from pipeline.config import IngestConfig
 from pipeline.ingest import ingest, look_ahead
 from pipeline.verify import verify
 from schemas.config import parse_config
-from schemas.dataset import read_description, read_ledger
+from schemas.dataset import read_description
 from schemas.errors import HumoError
+from schemas.ledger import read_ledger
 from schemas.storage import Storage
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,7 +34,7 @@ def job(sources: Path | str, output: Path, **more: object) -> IngestConfig:
 
 
 def shards(dataset: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(dataset)): path.read_bytes() for path in sorted((dataset / "shards").rglob("*.tar"))}
+    return {one.path: (dataset / one.path).read_bytes() for one in read_description(Storage(dataset)).shards}
 
 
 @pytest.fixture(scope="session")

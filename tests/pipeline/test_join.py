@@ -14,9 +14,10 @@ from pipeline.pack import pack
 from pipeline.remove import remove
 from pipeline.verify import verify
 from schemas.config import parse_config
-from schemas.dataset import iterate_samples, read_causes, read_description, read_ledger
+from schemas.dataset import iterate_samples, read_causes, read_description
 from schemas.errors import HumoError, UsageError
 from schemas.ids import digest
+from schemas.ledger import read_ledger
 from schemas.records import Source
 from schemas.storage import Storage
 
@@ -104,7 +105,7 @@ def test_a_long_motion_goes_with_any_of_its_sources(dataset: str, tmp_path: Path
     assert long_ones(out).keys() == metas.keys() - touched
     assert verify(out).problems == []
     assert remove(out, [gone]).removed == []
-    assert read_causes(Storage(out)) == dict.fromkeys(touched, gone)
+    assert read_causes(Storage(out)) == dict.fromkeys(touched, f"source {gone}")
 
 
 def test_a_source_removed_from_the_clips_is_withdrawn_from_the_long_motions(dataset: str, tmp_path: Path) -> None:

@@ -14,9 +14,9 @@ from pipeline.ingest import ingest
 from pipeline.verify import verify
 from schemas.body_model import BodyModel
 from schemas.config import parse_config
-from schemas.dataset import read_ledger
 from schemas.errors import HumoError
 from schemas.kinematics import forward_kinematics
+from schemas.ledger import read_ledger
 from schemas.records import Motion, Rejection, Source
 from schemas.rotations import axis_angle_to_matrix
 from schemas.skeleton import COCO_KEYPOINTS

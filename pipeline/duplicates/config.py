@@ -1,0 +1,40 @@
+"""What counts as a near-duplicate."""
+
+from pydantic import Field
+
+from schemas.config import Config
+
+
+class DedupeConfig(Config):
+    """Limits, each with why it is where it is."""
+
+    max_distance_mm: float = Field(25.0, gt=0)
+    """Largest distance between two motions, millimetres: root mean square over 22 joints and the length of both, smoothed over
+    0.1 s, heading and place taken away."""
+    max_share: float = Field(0.07, gt=0)
+    """Largest distance as a share of how far the joints move about their mean place. It is what tells a copy from another take:
+    two people who stand still are near each other and have nothing in common, and an actor who repeats a short gesture comes
+    within 6 mm of the take before. Of 1,437 takes of Bandai-Namco and CMU no two come within 0.07; the nearest are two raised
+    arms of one actor (0.08), of CMU's walks two of one subject (0.13), and no two styles of an action within 0.2."""
+    max_speed_ratio: float = Field(1.1, ge=1)
+    """Largest ratio of the lengths: a copy that plays 5 % faster is a copy, a slow and a quick bow are two."""
+    max_shift: float = Field(0.08, ge=0, le=0.25)
+    """Most that one may begin before the other, as a share of the length: clips of one video cut twice do not begin alike."""
+    max_path_m: float = Field(0.3, gt=0)
+    """Largest root mean square distance between the paths over the ground, metres, laid over one another."""
+    picture_bits: float = Field(0.1, ge=0, le=1)
+    """Largest share of differing bits between the pictures' hashes. Clips of one video at another size and quality differ in 0.02
+    to 0.08, other people of the same film in 0.19 and more, other films in about half."""
+    embedding_cosine: float = Field(0.97, ge=-1, le=1)
+    """Least cosine of the pictures' embeddings, where both samples have one, that counts as alike pictures."""
+    loosened: float = Field(1.5, ge=1)
+    """Where the pictures are alike, distances may be this many times as long, and how much moves is not asked: motions that were
+    estimated from a worse encoding lay 6 to 18 mm away, whether somebody played tennis or sat and watched."""
+    neighbours: int = Field(12, ge=1)
+    """So many nearest motions of each are looked at; more than anybody copies a clip."""
+    dimensions: int = Field(16, ge=2)
+    """Principal components that neighbours are looked for in; distances in them are never longer than the true ones."""
+    score: str = "jitter"
+    """Score of the samples by which the better of two is told, the lower one; a copy of a copy trembles more."""
+    with_mirrored: bool = False
+    """Whether mirror images count as duplicates; else they are only reported. Training may mirror motions on purpose."""

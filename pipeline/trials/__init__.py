@@ -1,0 +1,1 @@
+"""Inputs that are meant to go wrong, to try the pipeline with."""

@@ -1,0 +1,174 @@
+import errno
+import http.client
+import socket
+import sys
+import urllib.error
+from collections.abc import Iterable
+from email.message import Message
+from itertools import pairwise
+from pathlib import Path
+
+import av
+import pytest
+import requests
+import urllib3
+
+from schemas.records import Source
+from stages import failures
+from stages.base import QUARANTINE_REASONS, Stage, apply
+from stages.failures import describe, is_transient, short_path, short_paths
+from stages.read_videos import ReadVideos
+
+
+def http_error(status: int) -> urllib.error.HTTPError:
+    return urllib.error.HTTPError("http://store", status, "said the store", Message(), None)
+
+
+def store_error(name: str, **attributes: object) -> Exception:
+    """An error as botocore and aiohttp raise them, which are not installed everywhere."""
+    library, _, kind = name.partition(".")
+    error = type(kind, (Exception,), {"__module__": f"{library}.exceptions"})("from the store")
+    vars(error).update(attributes)
+    return error
+
+
+PASSING = [
+    ConnectionResetError(errno.ECONNRESET, "reset by peer"),
+    TimeoutError("timed out"),
+    OSError(errno.ETIMEDOUT, "timed out"),
+    OSError(errno.EHOSTUNREACH, "no route to host"),
+    OSError(errno.ESTALE, "stale file handle"),
+    socket.gaierror(socket.EAI_AGAIN, "temporary failure in name resolution"),
+    av.error.ConnectionResetError(errno.ECONNRESET, "reset by peer"),
+    http.client.IncompleteRead(b""),
+    requests.ConnectionError("refused"),
+    requests.Timeout("no answer"),
+    urllib3.exceptions.ProtocolError("broken"),
+    http_error(503),
+    http_error(429),
+    store_error("botocore.HTTPClientError"),
+    store_error("botocore.ClientError", response={"ResponseMetadata": {"HTTPStatusCode": 503}}),
+    store_error("aiohttp.ClientPayloadError"),
+    store_error("gcsfs.HttpError", code=502),
+]
+LASTING = [
+    ValueError("no good"),
+    MemoryError(),
+    FileNotFoundError(errno.ENOENT, "not there"),
+    PermissionError(errno.EACCES, "not allowed"),
+    OSError(errno.EIO, "input/output error"),
+    OSError(errno.ENOSPC, "no space left"),
+    socket.gaierror(socket.EAI_NONAME, "name not known"),
+    av.error.InvalidDataError(1094995529, "invalid data"),
+    http_error(404),
+    http_error(403),
+    store_error("botocore.ClientError", response={"ResponseMetadata": {"HTTPStatusCode": 404}}),
+    store_error("ours.HttpError", code=502),
+]
+
+
+@pytest.mark.parametrize("error", PASSING, ids=lambda error: f"{type(error).__name__}-{error}"[:40])
+def test_what_may_pass(error: Exception) -> None:
+    assert is_transient(error)
+    with pytest.raises(OSError, match="file system") as raised:
+        raise OSError(errno.EIO, "as a file system puts it") from error
+    assert is_transient(raised.value)
+
+
+@pytest.mark.parametrize("error", LASTING, ids=lambda error: f"{type(error).__name__}-{error}"[:40])
+def test_what_stays(error: Exception) -> None:
+    assert not is_transient(error)
+
+
+class Ask(Stage[Source, Source]):
+    """Raises the next of its errors with each try, as long as there are any."""
+
+    def __init__(self, errors: Iterable[Exception]) -> None:
+        super().__init__()
+        self.errors, self.tries = [*errors], 0
+
+    def run(self, record: Source) -> list[Source]:
+        self.tries += 1
+        if self.errors:
+            raise self.errors.pop(0)
+        return [record]
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How long was waited, seconds; nobody does wait."""
+    waited: list[float] = []
+    monkeypatch.setattr("tenacity.nap.time.sleep", waited.append)
+    return waited
+
+
+SOURCE = Source(id="one", uri="s3://nowhere/one.mp4")
+
+
+def test_a_store_that_comes_back_is_waited_for(pauses: list[float]) -> None:
+    stage = Ask([ConnectionResetError()] * failures.TRIES)  # the first is the whole batch's
+    assert apply(stage, [SOURCE]) == ([SOURCE], [])
+    assert len(pauses) == failures.TRIES - 1
+    assert all(later > earlier >= failures.FIRST_PAUSE_S for earlier, later in pairwise(pauses))
+
+
+def test_a_store_that_stays_away_is_unreachable(pauses: list[float]) -> None:
+    stage = Ask(ConnectionResetError(errno.ECONNRESET, "reset by peer") for _ in range(100))
+    results, [rejection] = apply(stage, [SOURCE])
+    assert results == []
+    assert (rejection.id, rejection.stage, rejection.reason) == ("one", "ask", "unreachable")
+    assert rejection.detail.startswith("ConnectionResetError: [Errno")
+    assert stage.tries == 1 + failures.TRIES
+    assert "unreachable" in QUARANTINE_REASONS
+
+
+def test_errors_that_stay_are_not_tried_again(pauses: list[float]) -> None:
+    stage = Ask(ValueError(f"no good, {number}") for number in range(100))
+    _, [rejection] = apply(stage, [SOURCE])
+    assert (rejection.reason, stage.tries, pauses) == ("error", 2, [])
+    assert rejection.detail.startswith("ValueError: no good, 1 (")
+
+
+def deep(depth: int) -> None:
+    if depth:
+        deep(depth - 1)
+    raise ValueError("x" * 5000)
+
+
+def test_descriptions_are_short_and_of_no_machine() -> None:
+    try:
+        deep(50)
+    except ValueError as error:
+        said = describe(error)
+    assert len(said) == 2000
+    assert said.startswith("ValueError: xxx")
+    fails, calls = (f"test_failures.py:{deep.__code__.co_firstlineno + line} in deep" for line in (3, 2))
+    assert said.endswith(f" ({fails}{f' < {calls}' * 5})")
+    assert str(Path(__file__).parent) not in said
+    assert describe(ValueError("never raised")) == "ValueError: never raised"
+
+
+def test_files_are_named_below_where_python_finds_them() -> None:
+    root = next(folder for folder in sys.path if folder and Path(folder).is_dir())
+    assert short_path(f"{root}/some/module.py") == "some/module.py"
+    assert short_path("/not/on/the/path.py") == "path.py"
+    assert short_path("av/streams.py") == "av/streams.py"
+    dump = f'  File "{root}/some/module.py", line 3 in run'
+    assert short_paths(dump) == '  File "some/module.py", line 3 in run'
+
+
+def test_a_source_out_of_reach_is_not_missing(pauses: list[float]) -> None:
+    """File systems of the web say of a refused connection that the file is not found."""
+    refused = FileNotFoundError("http://store/one.mp4")
+    refused.__cause__ = ConnectionRefusedError(errno.ECONNREFUSED, "refused")
+    stage = Ask([])
+    with pytest.raises(FileNotFoundError):
+        stage.reject_unread(SOURCE, refused)
+    reasons = [stage.reject_unread(SOURCE, error).reason for error in (FileNotFoundError(), PermissionError())]
+    assert reasons == ["missing", "unreadable"]
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    source = Source(id="one", uri=f"http://127.0.0.1:{port}/one.mp4")
+    _, [rejection] = apply(ReadVideos(), [source])
+    assert rejection.reason == "unreachable"
+    assert len(pauses) == failures.TRIES - 1
