@@ -11,11 +11,11 @@ class DedupeConfig(Config):
     max_distance_mm: float = Field(25.0, gt=0)
     """Largest distance between two motions, millimetres: root mean square over 22 joints and the length of both, smoothed over
     0.1 s, heading and place taken away."""
-    max_share: float = Field(0.07, gt=0)
+    max_share: float = Field(0.08, gt=0)
     """Largest distance as a share of how far the joints move about their mean place. It is what tells a copy from another take:
     two people who stand still are near each other and have nothing in common, and an actor who repeats a short gesture comes
-    within 6 mm of the take before. Of 1,437 takes of Bandai-Namco and CMU no two come within 0.07; the nearest are two raised
-    arms of one actor (0.08), of CMU's walks two of one subject (0.13), and no two styles of an action within 0.2."""
+    within 5 mm of the take before. Of 1,437 takes of Bandai-Namco and CMU no two come within 0.08; the nearest are raised arms of
+    one actor (0.084), and no two walks and no two styles of one action come within 0.11."""
     max_speed_ratio: float = Field(1.1, ge=1)
     """Largest ratio of the lengths: a copy that plays 5 % faster is a copy, a slow and a quick bow are two."""
     max_shift: float = Field(0.08, ge=0, le=0.25)
