@@ -5,6 +5,7 @@ between decides the same again under the same name, and of two that decide at on
 names is an orphan (see `pipeline.upkeep`).
 """
 
+import hashlib
 import io
 import json
 from collections.abc import Sequence
@@ -56,21 +57,23 @@ def _accepted(storage: Storage, name: str, bundles: Sequence[Bundle]) -> list[di
     if not samples:
         return []
     buffer = io.BytesIO()
-    content = write_tar(buffer, (encode_sample(sample.key, sample.members) for _, sample in samples))
+    stretches = [encode_sample(sample.key, sample.members) for _, sample in samples]
+    content = write_tar(buffer, stretches)
     part = f"parts/{name}-{content.sha256[:12]}.tar"
     if not storage.exists(part):
         storage.write_bytes(part, buffer.getvalue())
     return [
         _row(bundle, outcome="accepted", record_id=sample.key, subset=sample.subset, stage="encode_clip", part=part)
         | {"offset": offset, "length": length, "part_sha256": content.sha256, "seconds": _seconds(sample)}
-        for (bundle, sample), (offset, length) in zip(samples, content.spans, strict=True)
+        | {"record_sha256": hashlib.sha256(stretch).hexdigest()}
+        for (bundle, sample), (offset, length), stretch in zip(samples, content.spans, stretches, strict=True)
     ]
 
 
 def _row(bundle: Bundle, **values: Any) -> dict[str, Any]:
     source = bundle.source
     empty = {"subset": "", "reason": "", "detail": "", "measured": float("nan"), "limit": float("nan"), "part": ""}
-    none = {"offset": 0, "length": 0, "part_sha256": "", "seconds": 0.0}
+    none = {"offset": 0, "length": 0, "part_sha256": "", "record_sha256": "", "seconds": 0.0}
     known: dict[str, Any] = {
         "source_id": source.id,
         "uri": source.uri,

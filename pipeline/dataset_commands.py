@@ -1,7 +1,7 @@
 """What one does with a dataset that is there: pack, join, remove, verify, compare, publish. As in `pipeline.cli`, each command
 imports what it needs when it runs."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -43,12 +43,10 @@ def join(
     """Join clips into long motions, 10 to 60 s each, as subset `long`. Run it again: it does only what is missing."""
     from pipeline.join import JoinConfig, join_dataset, join_text
     from pipeline.join import as_json as report_json
-    from schemas.config import apply_override, parse_config
+    from schemas.config import apply_overrides, parse_config
 
-    settings: dict[str, Any] = {}
-    for override in overrides or []:
-        settings = apply_override(settings, override)
-    report = join_dataset(dataset, out, parse_config(settings, JoinConfig, "--set"))
+    config = parse_config(apply_overrides({}, overrides or []), JoinConfig, "--set")
+    report = join_dataset(dataset, out, config)
     print_found(report_json(report), as_json, join_text(report, out))
 
 
@@ -163,10 +161,8 @@ def dedupe(
     from pipeline.duplicates.dedupe import as_json as report_json
     from pipeline.duplicates.dedupe import dedupe as run
     from pipeline.duplicates.dedupe import dedupe_text
-    from schemas.config import apply_override, parse_config
+    from schemas.config import apply_overrides, parse_config
 
-    settings: dict[str, Any] = {}
-    for override in overrides or []:
-        settings = apply_override(settings, override)
-    found = run(dataset, parse_config(settings, DedupeConfig, "--set"), apply=apply, out=out)
+    config = parse_config(apply_overrides({}, overrides or []), DedupeConfig, "--set")
+    found = run(dataset, config, apply=apply, out=out)
     print_found(report_json(found), as_json, dedupe_text(found, dataset))

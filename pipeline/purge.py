@@ -104,7 +104,7 @@ def _amended(
         new: dict[str, Any]
         if key in removed:
             new = {"outcome": "removed", "stage": "remove", "reason": "tombstone", "detail": causes.get(key, "")}
-            new |= {"part": "", "part_sha256": "", "offset": 0, "length": 0}
+            new |= {"part": "", "part_sha256": "", "record_sha256": "", "offset": 0, "length": 0}
         else:
             offset, length = renewed[part].spans[key]
             new = {"part": renewed[part].part, "part_sha256": renewed[part].sha256, "offset": offset, "length": length}

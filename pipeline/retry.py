@@ -1,7 +1,6 @@
 """Another try for sources that failed, or that were turned down for reasons which no longer hold."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import pyarrow as pa
 
@@ -11,7 +10,7 @@ from pipeline.ingest import IngestReport, Todo, run_job
 from pipeline.jobs import recorded_jobs
 from pipeline.lease import Lease
 from pipeline.stopping import stoppable
-from schemas.config import apply_override, parse_config
+from schemas.config import apply_overrides, parse_config
 from schemas.errors import HumoError, UsageError
 from schemas.ledger import decisions, read_history, standing
 from schemas.records import Source
@@ -82,10 +81,8 @@ def _chosen(table: pa.Table, reasons: Sequence[str], sources: Sequence[str], dat
 
 def _with(job: IngestConfig, dataset: str, overrides: Sequence[str]) -> IngestConfig:
     """The job, writing to where the dataset is now."""
-    settings: dict[str, Any] = job.model_dump(mode="json") | {"output": dataset}
-    for override in overrides:
-        settings = apply_override(settings, override)
-    return parse_config(settings, IngestConfig, "--set")
+    settings = job.model_dump(mode="json") | {"output": dataset}
+    return parse_config(apply_overrides(settings, overrides), IngestConfig, "--set")
 
 
 def _todo(listed: list[Source], generations: dict[str, int]) -> Todo:

@@ -1,5 +1,6 @@
 """Samples out of parts into shards of about one size, a split and subset each, with their catalogue."""
 
+import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -50,8 +51,7 @@ def write_shards(
 
     Names end in a digest of what a shard holds, so that packing anew leaves the old shards readable until they are deleted;
     with `plain_names` they are only numbered, a shard that is there already with these bytes is left, and every hash is compared
-    with what arrived. Raises HumoError where
-    a part is missing or altered.
+    with what arrived. Raises HumoError where a part is missing or altered.
     """
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = defaultdict(list)
     for row in sorted(rows, key=lambda row: row["record_id"]):
@@ -70,7 +70,7 @@ def read_stretch(storage: Storage, row: Mapping[str, Any]) -> bytes:
         stretch = storage.read_bytes(row["part"], row["offset"], row["offset"] + row["length"])
     except FileNotFoundError:
         stretch = b""
-    if len(stretch) != row["length"] or not stretch.startswith(row["record_id"].encode() + b"."):
+    if hashlib.sha256(stretch).hexdigest() != row["record_sha256"]:
         raise HumoError(
             f"{storage.uri}/{row['part']}: does not hold sample {row['record_id']} where the ledger says; "
             f"restore the file, or delete ledger/{row['commit']}.parquet and run humo ingest again"
@@ -92,8 +92,8 @@ def _fill(rows: list[Mapping[str, Any]], shard_bytes: int) -> Iterator[list[Mapp
 
 
 def _digest(rows: list[Mapping[str, Any]]) -> str:
-    """Of all that decides a shard's bytes, but for how its sources were committed."""
-    return digest(*((r["record_id"], r["length"], r["generation"], r["config_digest"]) for r in rows), digits=8)
+    """Of what a shard holds, however its samples were committed."""
+    return digest(*(row["record_sha256"] for row in rows), digits=8)
 
 
 def _write(

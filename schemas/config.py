@@ -44,10 +44,9 @@ def load_config(path: str | Path, model: type[ConfigT], overrides: Sequence[str]
         content = {}
     if not isinstance(content, Mapping):
         raise UsageError(f"{path}: holds a {type(content).__name__}; a config is a mapping of keys to values")
-    merged = dict(content)
-    for override in overrides:
-        merged = apply_override(merged, override)
-    return parse_config(merged, model, str(path) if not overrides else f"{path} with {' '.join(overrides)}")
+    return parse_config(
+        apply_overrides(content, overrides), model, str(path) if not overrides else f"{path} with {' '.join(overrides)}"
+    )
 
 
 def parse_config(mapping: Mapping[str, Any], model: type[ConfigT], source_name: str) -> ConfigT:
@@ -58,6 +57,13 @@ def parse_config(mapping: Mapping[str, Any], model: type[ConfigT], source_name: 
         # A union reports the misfit of every member: the same key once is enough.
         lines = dict.fromkeys(_explain(item, model) for item in error.errors(include_url=False))
         raise UsageError("\n".join(f"{source_name}: {line}" for line in lines)) from None
+
+
+def apply_overrides(mapping: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """A copy of a mapping with all of these set, one after another; see `apply_override`."""
+    for override in overrides:
+        mapping = apply_override(mapping, override)
+    return dict(mapping)
 
 
 def apply_override(mapping: Mapping[str, Any], override: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Curves over frames: smoothing, and the stretches in which something holds."""
+"""Curves over frames: smoothing, values between frames, and the stretches in which something holds."""
 
 from typing import Literal
 
@@ -26,6 +26,13 @@ def smooth(
     tail = 2 * values[-1:] - values[-2 : -reach - 2 : -1]
     padded = np.concatenate([head, values, tail])
     return gaussian_filter1d(padded, sigma_frames, axis=0, mode="nearest", truncate=_REACH)[reach : reach + len(values)]
+
+
+def between(values: Float[np.ndarray, "T *C"], places: Float[np.ndarray, "N"]) -> Float[np.ndarray, "N *C"]:
+    """Values at places between frames, on the straight line between neighbours; places lie in 0 .. T - 1."""
+    low = np.clip(places.astype(int), 0, max(len(values) - 2, 0))
+    share = (places - low).astype(np.float32).reshape(-1, *[1] * (values.ndim - 1))
+    return values[low] * (1 - share) + values[np.minimum(low + 1, len(values) - 1)] * share
 
 
 def runs(flags: Bool[np.ndarray, "T"]) -> list[tuple[int, int]]:

@@ -24,7 +24,7 @@ from schemas.errors import HumoError
 from schemas.shards import read_samples
 from schemas.storage import Storage
 
-LAYOUT_VERSION = 3
+LAYOUT_VERSION = 4
 """Raise it whenever samples or tables are laid out in another way."""
 SPLITS = ("train", "val", "test")
 DESCRIPTION = "dataset.json"

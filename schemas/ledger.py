@@ -24,13 +24,14 @@ LEDGER = pa.schema(
         ("outcome", pa.string()), ("record_id", pa.string()), ("subset", pa.string()), ("stage", pa.string()),
         ("reason", pa.string()), ("detail", pa.string()), ("measured", pa.float64()), ("limit", pa.float64()),
         ("part", pa.string()), ("offset", pa.int64()), ("length", pa.int64()), ("part_sha256", pa.string()),
-        ("commit", pa.string()), ("config_digest", pa.string()), ("generation", pa.int64()), ("seconds", pa.float64()),
+        ("record_sha256", pa.string()), ("commit", pa.string()), ("config_digest", pa.string()), ("generation", pa.int64()),
+        ("seconds", pa.float64()),
     ]
 )  # fmt: skip
 """A row per decision. outcome is `accepted` (record_id is the sample's key; part, offset and length say where its tar
-stretch lies), `rejected` (judged: stage, reason, detail, measured and limit say why), `quarantined` (failed: the same
-columns say where and how; `humo retry` tries again) or `removed` (accepted once, taken out since). generation counts how
-often the source had been decided on before. seconds: length of the motion."""
+stretch lies, record_sha256 what it holds), `rejected` (judged: stage, reason, detail, measured and limit say why),
+`quarantined` (failed: the same columns say where and how; `humo retry` tries again) or `removed` (accepted once, taken
+out since). generation counts how often the source had been decided on before. seconds: length of the motion."""
 
 MERGED = "ledger/merged-"
 _AT_A_TIME = 512

@@ -85,7 +85,7 @@ class Storage:
         """When a file was written, seconds since 1970; 0 where the store does not tell."""
         try:
             return self.fs.modified(self.path(relative)).timestamp()
-        except NotImplementedError:
+        except NotImplementedError:  # so fsspec says that a file system keeps no times
             return 0.0
 
     def write_bytes(self, relative: str, content: bytes) -> None:
@@ -97,18 +97,18 @@ class Storage:
         """Publish a small file unless there is one of that name: FileExistsError then, and nothing is changed.
 
         Of several that try at once one succeeds, on disks and on stores that know conditional writes (S3, GCS, Azure); on
-        others the check comes just before the write.
+        others it rests on the check just before the write.
         """
         path = self.path(relative)
         if self.is_local:
             with self._aside(Path(path), content) as aside:
                 _link(aside, Path(path))
             return
+        if self.exists(relative):
+            raise FileExistsError(path)
         try:
             self.fs.pipe_file(path, content, mode="create")
-        except (NotImplementedError, TypeError):
-            if self.exists(relative):
-                raise FileExistsError(path) from None
+        except (NotImplementedError, TypeError):  # so fsspec's file systems refuse a mode that they do not have
             self.fs.pipe_file(path, content)
         except OSError as error:
             # What a conditional write that lost is called differs between stores.

@@ -14,6 +14,7 @@ from scipy.spatial import cKDTree
 
 from pipeline.duplicates.config import DedupeConfig
 from pipeline.duplicates.signatures import FRAMES, HASH_BITS, Signature, likeness
+from schemas.curves import between
 
 _COARSE = 8
 """Every so many-th moment is enough to find neighbours by."""
@@ -114,7 +115,7 @@ def _asked(items: Sequence[Item], start: float, end: float, mirrored: bool) -> F
     """The motions between two shares of their length, as if they had been cut so."""
     places = np.linspace(start, end, FRAMES) * (FRAMES - 1)
     motions = (item.motion.mirrored() if mirrored else item.motion for item in items)
-    return np.stack([_row(_at(motion.pose_m, places)) for motion in motions])
+    return np.stack([_row(between(motion.pose_m, places)) for motion in motions])
 
 
 def _coarse(motion: Signature) -> Float[np.ndarray, "D"]:
@@ -125,13 +126,6 @@ def _coarse(motion: Signature) -> Float[np.ndarray, "D"]:
 def _row(pose_m: np.ndarray) -> Float[np.ndarray, "D"]:
     rows = pose_m[_COARSE // 2 :: _COARSE].astype(np.float32)
     return rows.reshape(-1) / np.sqrt(rows.shape[0] * rows.shape[1])
-
-
-def _at(values: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """Between moments too."""
-    low = np.clip(places.astype(int), 0, FRAMES - 2)
-    share = (places - low).astype(np.float32).reshape(-1, *[1] * (values.ndim - 1))
-    return values[low].astype(np.float32) * (1 - share) + values[low + 1].astype(np.float32) * share
 
 
 def _alike_pictures(items: Sequence[Item], mirrored: bool) -> set[tuple[int, int]]:
@@ -200,11 +194,10 @@ def _apart(one: Signature, other: Signature, max_shift: float, far_m: float) -> 
             best = min(best, (_gap(one, other, shift, rate), shift, rate))
     distance, shift, rate = best
     here, there = _common(one, other, shift, rate)
-    first, second = (path @ np.array([1, 1j]) for path in (_at(one.path_m, here), _at(other.path_m, there)))
+    first, second = (path @ np.array([1, 1j]) for path in (between(one.path_m, here), between(other.path_m, there)))
     first, second = first - first.mean(), second - second.mean()
-    turn = np.exp(
-        1j * np.angle(np.vdot(second, first))
-    )  # the best turn about the vertical: cut elsewhere, they face another way
+    # The best turn about the vertical: cut elsewhere, they face another way.
+    turn = np.exp(1j * np.angle(np.vdot(second, first)))
     gap_m = float(np.sqrt(np.mean(np.abs(first - turn * second) ** 2)))
     return distance, gap_m, shift * one.seconds / (FRAMES - 1)
 
@@ -213,7 +206,7 @@ def _gap(one: Signature, other: Signature, shift: float, rate: float, every: int
     here, there = _common(one, other, shift, rate)
     if len(here) < FRAMES // 2:
         return float("inf")
-    apart = _at(one.pose_m, here[::every]) - _at(other.pose_m, there[::every])
+    apart = between(one.pose_m, here[::every]) - between(other.pose_m, there[::every])
     return float(np.sqrt(np.mean(np.sum(apart**2, axis=-1))))
 
 

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 
 from schemas.body_model import BodyModel
-from schemas.curves import smooth
+from schemas.curves import between, smooth
 from schemas.kinematics import forward_kinematics
 from schemas.rotations import axis_angle_to_matrix, heading_rad, yaw_matrix
 from schemas.sample import MotionArrays
@@ -68,10 +68,7 @@ def motion_signature(motion: MotionArrays, fps: float, body: BodyModel) -> Signa
 
 def _resampled(values: np.ndarray) -> np.ndarray:
     """At `FRAMES` moments from the first to the last."""
-    places = np.linspace(0, len(values) - 1, FRAMES)
-    low = np.minimum(places.astype(int), max(len(values) - 2, 0))
-    share = (places - low).reshape(-1, *[1] * (values.ndim - 1))
-    return values[low] * (1 - share) + values[np.minimum(low + 1, len(values) - 1)] * share
+    return between(values, np.linspace(0, len(values) - 1, FRAMES))
 
 
 def picture_hash(clip_mp4: bytes) -> tuple[Bool[np.ndarray, "256"], Bool[np.ndarray, "256"]]:
