@@ -138,11 +138,12 @@ class Hand:
                 return self._turned_down(bundle, answer, failures.total())
 
     def _try(self, bundle: Bundle, content: bytes) -> Bundle | _Failure:
-        if self._child is None or not self._child.lives:
+        waited = self._child is not None and self._child.lives
+        if self._child is None or not waited:
             self._drop()
             self._child = self._start()
             self.restarts += 1
-        child = self._child
+        child, begun = self._child, False
         first = next(name for name in self._names if passes(bundle.source.kind, name))
         at, since, limit_s = Begun.of(first, bundle), time.monotonic(), self._faults.time_limit_s
         try:
@@ -151,8 +152,11 @@ class Hand:
                 if isinstance(message, Bundle):
                     return message
                 assert isinstance(message, Begun)
-                at, since = message, time.monotonic()
+                at, since, begun = message, time.monotonic(), True
         except (EOFError, OSError):
+            if waited and not begun:  # it died while it had nothing to do, and nobody had noticed yet
+                self._drop()
+                return self._try(bundle, content)
             seconds = time.monotonic() - since
             words = child.obituary()
             self._drop()

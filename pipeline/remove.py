@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow.compute as pc
+
 from pipeline.audit.query import Questions
 from pipeline.lease import Lease
 from pipeline.pack import causes_of, is_packed, pack
@@ -14,6 +16,9 @@ from schemas.errors import UsageError
 from schemas.ledger import read_history
 from schemas.shards import decode_sample_bytes
 from schemas.storage import Storage
+
+
+_COLUMNS = ["source_id", "record_id", "licence", "subset", "part", "offset", "length", "record_sha256", "commit"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +68,8 @@ def remove(
 def _samples(dataset: str) -> dict[str, set[str]]:
     """Key of every sample that was ever accepted -> all that a removal could name to mean it."""
     storage = Storage(dataset)
-    columns = ["source_id", "record_id", "outcome", "licence", "subset", "part", "offset", "length", "commit"]
-    rows = [row for row in read_history(storage).select(columns).to_pylist() if row["outcome"] == "accepted"]
+    history = read_history(storage)
+    rows = history.filter(pc.equal(history.column("outcome"), "accepted")).select(_COLUMNS).to_pylist()
     found: dict[str, set[str]] = {}
     for row in rows:
         found.setdefault(row["record_id"], {f"key {row['record_id']}"}).update(causes_of(row))

@@ -17,9 +17,10 @@ class DedupeConfig(Config):
     within 5 mm of the take before. Of 1,437 takes of Bandai-Namco and CMU no two come within 0.08; the nearest are raised arms of
     one actor (0.084), and no two walks and no two styles of one action come within 0.11."""
     max_speed_ratio: float = Field(1.1, ge=1)
-    """Largest ratio of the lengths: a copy that plays 5 % faster is a copy, a slow and a quick bow are two."""
-    max_shift: float = Field(0.08, ge=0, le=0.25)
-    """Most that one may begin before the other, as a share of the length: clips of one video cut twice do not begin alike."""
+    """Largest ratio of the lengths of the same at two speeds: a copy that plays 5 % faster is a copy, a slow and a quick bow are
+    two."""
+    min_overlap: float = Field(0.5, gt=0, le=1)
+    """Least share of the shorter one that both must have in common: a video that was trimmed is cut into other clips."""
     max_path_m: float = Field(0.3, gt=0)
     """Largest root mean square distance between the paths over the ground, metres, laid over one another."""
     picture_bits: float = Field(0.1, ge=0, le=1)
@@ -27,11 +28,14 @@ class DedupeConfig(Config):
     to 0.08, other people of the same film in 0.19 and more, other films in about half."""
     embedding_cosine: float = Field(0.97, ge=-1, le=1)
     """Least cosine of the pictures' embeddings, where both samples have one, that counts as alike pictures."""
+    text_likeness: float = Field(0.8, ge=0, le=1)
+    """Least share of word pairs in common that counts as alike words: what was said, or written by somebody who saw it. What
+    rules wrote is not compared, for it is the motion in other words."""
     loosened: float = Field(1.5, ge=1)
-    """Where the pictures are alike, distances may be this many times as long, and how much moves is not asked: motions that were
-    estimated from a worse encoding lay 6 to 18 mm away, whether somebody played tennis or sat and watched."""
+    """Where pictures or words are alike, distances may be this many times as long, and how much moves is not asked: motions
+    that were estimated from a worse encoding lay 6 to 18 mm away, whether somebody played tennis or sat and watched."""
     neighbours: int = Field(12, ge=1)
-    """So many nearest motions of each are looked at; more than anybody copies a clip."""
+    """So many nearest stretches of each are looked at; more than anybody copies a clip."""
     dimensions: int = Field(16, ge=2)
     """Principal components that neighbours are looked for in; distances in them are never longer than the true ones."""
     score: str = "jitter"

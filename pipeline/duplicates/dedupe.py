@@ -3,7 +3,7 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from pipeline.audit.pages import film_strip, publish
 from pipeline.duplicates.config import DedupeConfig
 from pipeline.duplicates.search import Item, Pair, chosen, find_pairs
-from pipeline.duplicates.signatures import JOINTS, Signature, motion_signature, picture_hash, shingles
+from pipeline.duplicates.signatures import JOINTS, Signature, hash_pictures, motion_signature, shingles
 from pipeline.lease import Lease
 from pipeline.remove import remove
 from schemas.body_model import BodyModel
@@ -82,9 +82,15 @@ def _items(storage: Storage, config: DedupeConfig) -> Iterator[Item]:
             sources=frozenset(sources_of(meta)) | frozenset(contents_of(meta)),
             score=meta["scores"].get(config.score, math.inf), caption=text["body"][0],
             motion=motion_signature(decode_motion(members["motion.npz"], f"{key}.motion.npz"), meta["fps"], body),
-            words=shingles(text["body"]), picture=picture_hash(members["clip.mp4"]) if "clip.mp4" in members else None,
+            words=shingles(_words(text)), pictures=hash_pictures(members["clip.mp4"]) if "clip.mp4" in members else None,
             embedding=keypoints.get("visual_embedding", np.zeros(0, np.float32)),
         )  # fmt: skip
+
+
+def _words(text: Mapping[str, Any]) -> list[str]:
+    """What was said in a clip, and what others than the rules wrote about it."""
+    written = [one["text"] for one in text["checks"] if one["verdict"] not in ("derived", "rejected")]
+    return [text["transcript"]["text"], *written]
 
 
 def _context(
@@ -97,7 +103,7 @@ def _context(
     known = {item.key: item for item in items if item.key in wanted}
     splits = {item.key: item.split for item in items}
     films = {}
-    if any(item.picture is not None for item in known.values()):
+    if any(item.pictures is not None for item in known.values()):
         videos = iterate_samples(storage, subset="video")
         films = {key: film_strip(members, 1) for _, key, members in videos if key in wanted}
     return {

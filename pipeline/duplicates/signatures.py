@@ -1,4 +1,4 @@
-"""What motions, pictures and texts are compared by: a few kilobytes a sample, the same however long it is."""
+"""What motions, pictures and texts are compared by: about 14 kilobytes for ten seconds."""
 
 import io
 import itertools
@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
+from scipy.interpolate import CubicSpline
+from scipy.signal import find_peaks
 
 from schemas.body_model import BodyModel
 from schemas.curves import between, smooth
@@ -16,38 +18,78 @@ from schemas.rotations import axis_angle_to_matrix, heading_rad, yaw_matrix
 from schemas.sample import MotionArrays
 from schemas.skeleton import SMPL_JOINTS, mirror_order
 
-FRAMES = 64
-"""Moments that a motion is taken at, evenly spread over its length."""
+RATE_HZ = 10.0
+"""Moments a second; what is faster has been smoothed away."""
 JOINTS = 22
 """The hands are left out: nobody measures them."""
 _SMOOTHED_S = 0.1
 """Standard deviation of the smoothing, seconds: what trembles does not tell a copy from its original."""
 _MARGIN_S = 0.2
 """So much at either end is only smoothed over, seconds: there smoothing has nothing to lean on."""
-HASHED_FRAMES = 4
+_FEWEST = 4
+"""Moments of the shortest motion: a cubic spline needs them."""
+_PEAKS_APART_S = 0.4
+_PROMINENCE_M_S = 0.02
+"""How far the joints' speed must rise above or fall below what lies around a moment that is marked by it, metres a second."""
+PICTURES_HZ = 2.0
 _SIDE = 8
-HASH_BITS = HASHED_FRAMES * _SIDE * _SIDE
 _MIRRORED = list(mirror_order(SMPL_JOINTS))[:JOINTS]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Signature:
-    """One motion, resampled."""
+    """One motion, `RATE_HZ` moments a second."""
 
-    pose_m: Float[np.ndarray, "64 22 3"]
+    pose_m: Float[np.ndarray, "T 22 3"]
     """Joints about the pelvis, turned to face +Z at every moment, metres, on the mean body."""
-    path_m: Float[np.ndarray, "64 2"]
+    path_m: Float[np.ndarray, "T 2"]
     """Way over the ground (x, z) from the first moment on, as seen facing +Z then, metres."""
-    seconds: float
-    """From the first moment to the last."""
+    start_s: float
+    """Of the first moment, in the motion: the ends are only smoothed over."""
     length_s: float
-    """Of the whole motion, the ends that are only smoothed over too."""
+    """Of the whole motion."""
+
+    @property
+    def end_s(self) -> float:
+        """Of the last moment."""
+        return self.start_s + (len(self.pose_m) - 1) / RATE_HZ
 
     def mirrored(self) -> "Signature":
         """The same in a mirror."""
         flip = np.array([-1, 1, 1], self.pose_m.dtype)
         path = self.path_m * np.array([-1, 1], self.path_m.dtype)
         return replace(self, pose_m=self.pose_m[:, _MIRRORED] * flip, path_m=path)
+
+    def pose_between(self) -> CubicSpline:
+        """Poses (N, 22, 3) at any times (N,) in seconds."""
+        return CubicSpline(self.start_s + np.arange(len(self.pose_m)) / RATE_HZ, self.pose_m.astype(np.float64))
+
+    def pose_near(self, times_s: Float[np.ndarray, "N"]) -> Float[np.ndarray, "N 22 3"]:
+        """Poses on straight lines between the moments: quick, and a little off."""
+        return between(self.pose_m, self._places(times_s))
+
+    def path_near(self, times_s: Float[np.ndarray, "N"]) -> Float[np.ndarray, "N 2"]:
+        """The way over the ground on straight lines between the moments."""
+        return between(self.path_m, self._places(times_s))
+
+    def _places(self, times_s: np.ndarray) -> np.ndarray:
+        return ((times_s - self.start_s) * RATE_HZ).clip(0, len(self.pose_m) - 1)
+
+    def marked_s(self) -> Float[np.ndarray, "N"]:
+        """When the joints move faster or slower than before and after: times that do not depend on where a motion was cut."""
+        pose = self.pose_m.astype(np.float64)
+        speed = _rms(np.diff(pose, axis=0)) * RATE_HZ
+        found = []
+        for curve in (speed, -speed):
+            peaks, _ = find_peaks(curve, distance=round(_PEAKS_APART_S * RATE_HZ), prominence=_PROMINENCE_M_S)
+            before, top, after = (curve[peaks + step] for step in (-1, 0, 1))
+            # A parabola through a peak and its neighbours says where between moments the peak is.
+            found.append(peaks + 0.5 + 0.5 * (before - after) / np.minimum(before - 2 * top + after, -1e-9))
+        return self.start_s + np.sort(np.concatenate(found)) / RATE_HZ
+
+
+def _rms(points: Float[np.ndarray, "T J 3"]) -> Float[np.ndarray, "T"]:
+    return np.sqrt(np.mean(np.sum(points**2, axis=-1), axis=-1))
 
 
 def motion_signature(motion: MotionArrays, fps: float, body: BodyModel) -> Signature:
@@ -58,35 +100,48 @@ def motion_signature(motion: MotionArrays, fps: float, body: BodyModel) -> Signa
     turn_back = yaw_matrix(heading_rad(rotations[:, 0]))
     pose = smooth(((joints - joints[:, :1]) @ turn_back).numpy(), _SMOOTHED_S * fps, ends="continued")
     path = ((joints[:, 0] - joints[0, 0]) @ turn_back[0]).numpy()[:, [0, 2]]
-    margin = min(round(_MARGIN_S * fps), len(pose) // 4)
-    inner = slice(margin, len(pose) - margin)
+    margin = min(_MARGIN_S, len(pose) / fps / 4)
+    last_s = (len(pose) - 1) / fps
+    moments = max(int((last_s - 2 * margin) * RATE_HZ) + 1, _FEWEST)
+    frames = np.minimum(margin + np.arange(moments) / RATE_HZ, last_s) * fps
     return Signature(
-        pose_m=_resampled(pose[inner]).astype(np.float16), path_m=_resampled(path[inner]).astype(np.float16),
-        seconds=(len(pose) - 2 * margin - 1) / fps, length_s=len(pose) / fps,
+        pose_m=between(pose, frames).astype(np.float16), path_m=between(path, frames).astype(np.float16),
+        start_s=margin, length_s=len(pose) / fps,
     )  # fmt: skip
 
 
-def _resampled(values: np.ndarray) -> np.ndarray:
-    """At `FRAMES` moments from the first to the last."""
-    return between(values, np.linspace(0, len(values) - 1, FRAMES))
-
-
-def picture_hash(clip_mp4: bytes) -> tuple[Bool[np.ndarray, "256"], Bool[np.ndarray, "256"]]:
-    """Difference hash of four frames spread over a clip, and that of the clip in a mirror.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pictures:
+    """Difference hashes of a clip, `PICTURES_HZ` frames a second from the first on.
 
     Of each frame, shrunk to 9 x 8 grey pixels, a bit says whether a pixel is lighter than its right neighbour: what a change of
     size, brightness or bit rate leaves as it is.
     """
+
+    bits: Bool[np.ndarray, "K 64"]
+    mirrored: Bool[np.ndarray, "K 64"]
+    """Of the same clip in a mirror."""
+
+
+def hash_pictures(clip_mp4: bytes) -> Pictures:
+    """Those of a clip; its frame rate is read from it."""
     import av
     import cv2
 
     with av.open(io.BytesIO(clip_mp4), "r") as container:
-        frames = [frame.to_ndarray(format="gray") for frame in container.decode(video=0)]
-    chosen = [frames[(2 * number + 1) * len(frames) // (2 * HASHED_FRAMES)] for number in range(HASHED_FRAMES)]
-    small = [cv2.resize(frame, (_SIDE + 1, _SIDE), interpolation=cv2.INTER_AREA).astype(np.int16) for frame in chosen]
-    bits = np.stack([frame[:, :-1] > frame[:, 1:] for frame in small])
-    flipped = np.stack([frame[:, ::-1][:, :-1] > frame[:, ::-1][:, 1:] for frame in small])
-    return bits.reshape(-1), flipped.reshape(-1)
+        stream = container.streams.video[0]
+        every = max(round(float(stream.average_rate or 30) / PICTURES_HZ), 1)
+        frames = [
+            cv2.resize(frame.to_ndarray(format="gray"), (_SIDE + 1, _SIDE), interpolation=cv2.INTER_AREA)
+            for number, frame in enumerate(container.decode(stream))
+            if number % every == 0
+        ]
+    small = np.stack(frames).astype(np.int16)
+    flipped = small[:, :, ::-1]
+    return Pictures(
+        bits=(small[:, :, :-1] > small[:, :, 1:]).reshape(len(small), -1),
+        mirrored=(flipped[:, :, :-1] > flipped[:, :, 1:]).reshape(len(small), -1),
+    )
 
 
 def shingles(sentences: list[str]) -> frozenset[tuple[str, ...]]:

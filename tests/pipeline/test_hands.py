@@ -147,6 +147,18 @@ def test_a_child_that_died_idle_is_replaced_without_a_word(hand: Hand) -> None:
     assert len(hand.advance(bundle("nothing")).records) == 2
 
 
+def test_nor_is_one_blamed_on_a_bundle_that_nobody_has_seen_to_be_dead(
+    hand: Hand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = hand.process_id
+    os.kill(before, signal.SIGKILL)
+    assert ends(before)
+    monkeypatch.setattr("pipeline.hands._Child.lives", True)
+    assert len(hand.advance(bundle("nothing")).records) == 2
+    given = bundle("killed")
+    check_turned_down(given, hand.advance(given), "worker_died")
+
+
 def test_tries_are_bounded_and_begin_anew(tmp_path: Path) -> None:
     with Hand(misbehaving.stages, NAMES, Limits(time_limit_s=0, retries=1)) as hand:
         got = hand.advance(bundle("die_once", tmp_path / "flaky"))

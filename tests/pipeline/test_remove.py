@@ -4,6 +4,7 @@ import itertools
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from schemas.errors import HumoError, UsageError
 from schemas.ids import digest
 from schemas.ledger import read_ledger
 from schemas.records import Source
+from schemas.sample import encode_json
 from schemas.shards import decode_sample_bytes
 from schemas.storage import Storage
 
@@ -82,6 +84,19 @@ def test_a_tombstone_is_honoured_at_once_and_packing_deletes_for_good(dataset: s
     rows = [row for row in read_ledger(Storage(dataset)).to_pylist() if row["source_id"] == "source-2"]
     assert {(row["outcome"], row["part"], row["detail"]) for row in rows} == {("removed", "", "source source-2")}
     assert "source-2" in done_sources(Storage(dataset))
+
+
+def test_a_joined_motion_that_no_packing_knows_yet_goes_too(dataset: str) -> None:
+    one, other = (key for name, (key, _) in keys(dataset).items() if name in ("source-0", "source-1"))
+    made = Bundle.of(Source(id="joined", uri="joined", licence="L0 AND L1"))
+    joined = make_sample("mocap", 90, source=made.source)
+    meta = json.loads(joined.members["meta.json"]) | {"subset": "long"}
+    meta["segments"] = [{"key": one, "source_id": "source-0"}, {"key": other, "source_id": "source-1"}]
+    made.records = [replace(joined, subset="long", members=joined.members | {"meta.json": encode_json(meta)})]
+    commit(Storage(dataset), [made], "digest")
+    found = remove(dataset, ["source-1"], packing=False)
+    assert joined.key in found.removed
+    assert found.joined == 1
 
 
 def test_the_proof_names_keys_causes_and_every_file(dataset: str) -> None:
