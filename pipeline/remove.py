@@ -17,7 +17,6 @@ from schemas.ledger import read_history
 from schemas.shards import decode_sample_bytes
 from schemas.storage import Storage
 
-
 _COLUMNS = ["source_id", "record_id", "licence", "subset", "part", "offset", "length", "record_sha256", "commit"]
 
 
