@@ -23,17 +23,17 @@ class DedupeConfig(Config):
     """Least share of the shorter one that both must have in common: a video that was trimmed is cut into other clips."""
     max_path_m: float = Field(0.3, gt=0)
     """Largest root mean square distance between the paths over the ground, metres, laid over one another."""
-    picture_bits: float = Field(0.1, ge=0, le=1)
-    """Largest share of differing bits between the pictures' hashes. Clips of one video at another size and quality differ in 0.02
-    to 0.08, other people of the same film in 0.19 and more, other films in about half."""
+    picture_bits: float = Field(0.2, ge=0, le=1)
+    """Largest share of differing bits between the pictures' hashes. The same person in a copy of three quarters of the size and
+    low quality, cut elsewhere, differs in 0.08 to 0.11, other people in 0.4 and more."""
     embedding_cosine: float = Field(0.97, ge=-1, le=1)
     """Least cosine of the pictures' embeddings, where both samples have one, that counts as alike pictures."""
     text_likeness: float = Field(0.8, ge=0, le=1)
     """Least share of word pairs in common that counts as alike words: what was said, or written by somebody who saw it. What
     rules wrote is not compared, for it is the motion in other words."""
-    loosened: float = Field(1.5, ge=1)
+    loosened: float = Field(2.0, ge=1)
     """Where pictures or words are alike, distances may be this many times as long, and how much moves is not asked: motions
-    that were estimated from a worse encoding lay 6 to 18 mm away, whether somebody played tennis or sat and watched."""
+    that were estimated from such a copy lie 9 to 47 mm away, whether somebody plays tennis or sits and watches."""
     neighbours: int = Field(12, ge=1)
     """So many nearest stretches of each are looked at; more than anybody copies a clip."""
     dimensions: int = Field(16, ge=2)

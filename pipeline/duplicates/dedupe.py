@@ -76,14 +76,17 @@ def _items(storage: Storage, config: DedupeConfig) -> Iterator[Item]:
         if shard.subset == "long":
             continue
         meta, text = json.loads(members["meta.json"]), json.loads(members["text.json"])
-        keypoints = decode_npz(members["keypoints.npz"]) if "keypoints.npz" in members else {}
+        embedding, pictures = np.zeros(0, np.float32), None
+        if "clip.mp4" in members:
+            seen = decode_npz(members["keypoints.npz"])
+            embedding = seen["visual_embedding"]
+            pictures = hash_pictures(members["clip.mp4"], meta["crop"], seen["boxes"], meta["fps"])
         yield Item(
             key=key, subset=shard.subset, split=shard.split,
             sources=frozenset(sources_of(meta)) | frozenset(contents_of(meta)),
             score=meta["scores"].get(config.score, math.inf), caption=text["body"][0],
             motion=motion_signature(decode_motion(members["motion.npz"], f"{key}.motion.npz"), meta["fps"], body),
-            words=shingles(_words(text)), pictures=hash_pictures(members["clip.mp4"]) if "clip.mp4" in members else None,
-            embedding=keypoints.get("visual_embedding", np.zeros(0, np.float32)),
+            words=shingles(_words(text)), pictures=pictures, embedding=embedding,
         )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from scipy.interpolate import CubicSpline
 from scipy.spatial import cKDTree
 
 from pipeline.duplicates.config import DedupeConfig
-from pipeline.duplicates.signatures import PICTURES_HZ, RATE_HZ, Pictures, Signature, likeness
+from pipeline.duplicates.signatures import RATE_HZ, Pictures, Signature, likeness
 
 _STRETCH_S = np.linspace(-0.5, 0.5, 9)
 """Moments around a marked one that it is known by, seconds."""
@@ -27,7 +27,9 @@ _FITTED_ON = 2_000
 """Motions that the principal components are taken from, or somewhat more."""
 _NET = 2.0
 """How much further apart than whole motions single stretches may be."""
-_BAND_BITS = 16
+_BAND_BYTES = 2
+_EVERY = 5
+"""Every so many-th frame is looked up."""
 _MOST_ALIKE = 50
 """A band that more samples share than this, such as that of black pictures, tells nothing."""
 _FEWEST_WORDS = 8
@@ -158,24 +160,23 @@ def _alike_pictures(items: Sequence[Item], mirrored: bool, places: Places) -> No
     """Frames that may show the same, into `places`."""
     bands: dict[tuple[int, bytes], dict[int, float]] = defaultdict(dict)
     for number, item in enumerate(items):
-        for time, band in _bands(item, False):
+        for time, band in _bands(item.pictures, _EVERY):
             bands[band].setdefault(number, time)
     for number, item in enumerate(items):
-        for time, band in _bands(item, mirrored):
+        for time, band in _bands(item.pictures and item.pictures.mirrored() if mirrored else item.pictures, 1):
             if len(bands.get(band, {})) <= _MOST_ALIKE:
                 for other, then in bands.get(band, {}).items():
                     _note(items, places, (number, time), (other, then))
 
 
-def _bands(item: Item, mirrored: bool) -> Iterable[tuple[float, tuple[int, bytes]]]:
-    """Each band of each frame's bits, and when it is."""
-    if item.pictures is None:
+def _bands(pictures: Pictures | None, every: int) -> Iterable[tuple[float, tuple[int, bytes]]]:
+    """Each band of every so many-th frame's bits, and when it is."""
+    if pictures is None:
         return
-    step = _BAND_BITS // 8
-    for frame, bits in enumerate(item.pictures.mirrored if mirrored else item.pictures.bits):
-        packed = np.packbits(bits).tobytes()
-        for start in range(0, len(packed), step):
-            yield frame / PICTURES_HZ, (start, packed[start : start + step])
+    for frame in range(0, len(pictures.bits), every):
+        packed = pictures.bits[frame].tobytes()
+        for start in range(0, len(packed), _BAND_BYTES):
+            yield frame / RATE_HZ, (start, packed[start : start + _BAND_BYTES])
 
 
 def compare(
@@ -190,10 +191,13 @@ def compare(
         cosine = float(one.embedding @ other.embedding)
     if min(len(one.words), len(other.words)) >= _FEWEST_WORDS:
         text = likeness(one.words, other.words)
-    two = _Two(one.motion, other.motion.mirrored() if mirrored else other.motion, config.min_overlap)
+    seen_as, pictures = other.motion, other.pictures
+    if mirrored:
+        seen_as, pictures = seen_as.mirrored(), pictures and pictures.mirrored()
+    two = _Two(one.motion, seen_as, config.min_overlap)
     found = []
     for laid in two.roughly(times, config.max_speed_ratio):
-        bits = _picture_bits(one.pictures, other.pictures, laid, mirrored)
+        bits = _unlike(one.pictures, pictures, laid)
         seen = bits <= config.picture_bits or cosine >= config.embedding_cosine
         told = text >= config.text_likeness
         wider = config.loosened if seen or told else 1.0
@@ -325,19 +329,14 @@ def _apart_m(one: Float[np.ndarray, "N J 3"], other: Float[np.ndarray, "M J 3"])
     return float(np.sqrt(np.mean(np.sum((one - other) ** 2, axis=-1))))
 
 
-def _picture_bits(one: Pictures | None, other: Pictures | None, laid: _Laid, mirrored: bool) -> float:
-    """Share of differing bits over the frames that both have; NaN where there are none. Frames half a second apart seldom fall
-    on the same moment, so the nearer in looks of two neighbours in time counts."""
+def _unlike(one: Pictures | None, other: Pictures | None, laid: _Laid) -> float:
+    """Share of differing bits over the frames that both have; NaN where there are none."""
     if one is None or other is None:
         return float("nan")
-    theirs = other.mirrored if mirrored else other.bits
-    places = laid.there(np.arange(len(one.bits)) / PICTURES_HZ) * PICTURES_HZ
-    inside = (places >= -0.5) & (places <= len(theirs) - 0.5)
-    if not inside.any():
-        return float("nan")
-    neighbours = [rounded(places[inside]).astype(int).clip(0, len(theirs) - 1) for rounded in (np.floor, np.ceil)]
-    bits = [np.mean(one.bits[inside] != theirs[frames], axis=1) for frames in neighbours]
-    return float(np.mean(np.minimum(*bits)))
+    here = np.arange(len(one.bits))
+    there = np.rint(laid.there(here / RATE_HZ) * RATE_HZ).astype(int)
+    inside = (there >= 0) & (there < len(other.bits))
+    return float(np.mean(one.unlike(here[inside], other, there[inside]))) if inside.any() else float("nan")
 
 
 def chosen(items: Iterable[Item], pairs: Iterable[Pair], config: DedupeConfig) -> dict[str, str]:

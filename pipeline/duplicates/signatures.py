@@ -3,12 +3,14 @@
 import io
 import itertools
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Int, UInt8
 from scipy.interpolate import CubicSpline
+from scipy.ndimage import median_filter
 from scipy.signal import find_peaks
 
 from schemas.body_model import BodyModel
@@ -19,7 +21,7 @@ from schemas.sample import MotionArrays
 from schemas.skeleton import SMPL_JOINTS, mirror_order
 
 RATE_HZ = 10.0
-"""Moments a second; what is faster has been smoothed away."""
+"""Moments and pictures a second; what is faster has been smoothed away."""
 JOINTS = 22
 """The hands are left out: nobody measures them."""
 _SMOOTHED_S = 0.1
@@ -31,8 +33,10 @@ _FEWEST = 4
 _PEAKS_APART_S = 0.4
 _PROMINENCE_M_S = 0.02
 """How far the joints' speed must rise above or fall below what lies around a moment that is marked by it, metres a second."""
-PICTURES_HZ = 2.0
 _SIDE = 8
+_BITS = _SIDE * _SIDE
+_WINDOW_S = 0.3
+"""Standard deviation by which the window that is hashed is smoothed, seconds."""
 _MIRRORED = list(mirror_order(SMPL_JOINTS))[:JOINTS]
 
 
@@ -112,36 +116,58 @@ def motion_signature(motion: MotionArrays, fps: float, body: BodyModel) -> Signa
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Pictures:
-    """Difference hashes of a clip, `PICTURES_HZ` frames a second from the first on.
+    """Difference hashes of a person, `RATE_HZ` frames a second from the first on.
 
-    Of each frame, shrunk to 9 x 8 grey pixels, a bit says whether a pixel is lighter than its right neighbour: what a change of
-    size, brightness or bit rate leaves as it is.
+    Of each frame an upright window about the person, shrunk to 9 x 8 grey pixels; a bit says whether a pixel is lighter than its
+    right neighbour: what a change of size, brightness, bit rate or of the clip's crop leaves as it is.
     """
 
-    bits: Bool[np.ndarray, "K 64"]
-    mirrored: Bool[np.ndarray, "K 64"]
-    """Of the same clip in a mirror."""
+    bits: UInt8[np.ndarray, "K 8"]
+    """Eight to a byte, a byte a row."""
+
+    flipped: UInt8[np.ndarray, "K 8"]
+    """The same of the frames in a mirror."""
+
+    def mirrored(self) -> "Pictures":
+        """The hashes of the clip in a mirror."""
+        return Pictures(bits=self.flipped, flipped=self.bits)
+
+    def unlike(self, frames: Int[np.ndarray, "N"], other: "Pictures", theirs: Int[np.ndarray, "N"]) -> np.ndarray:
+        """Share of differing bits of some frames of two clips, (N,)."""
+        return np.bitwise_count(self.bits[frames] ^ other.bits[theirs]).sum(axis=1) / _BITS
 
 
-def hash_pictures(clip_mp4: bytes) -> Pictures:
-    """Those of a clip; its frame rate is read from it."""
+def hash_pictures(clip_mp4: bytes, crop: Sequence[float], boxes: Float[np.ndarray, "T 4"], fps: float) -> Pictures:
+    """Those of a clip, which shows `crop` (x0, y0, x1, y1); boxes are in the same pixels, `fps` of them a second."""
     import av
     import cv2
 
+    windows = (_windows(boxes, fps) - np.tile(crop[:2], 2)) / np.tile(np.subtract(crop[2:], crop[:2]), 2)
+    small: list[np.ndarray] = []
     with av.open(io.BytesIO(clip_mp4), "r") as container:
-        stream = container.streams.video[0]
-        every = max(round(float(stream.average_rate or 30) / PICTURES_HZ), 1)
-        frames = [
-            cv2.resize(frame.to_ndarray(format="gray"), (_SIDE + 1, _SIDE), interpolation=cv2.INTER_AREA)
-            for number, frame in enumerate(container.decode(stream))
-            if number % every == 0
-        ]
-    small = np.stack(frames).astype(np.int16)
-    flipped = small[:, :, ::-1]
-    return Pictures(
-        bits=(small[:, :, :-1] > small[:, :, 1:]).reshape(len(small), -1),
-        mirrored=(flipped[:, :, :-1] > flipped[:, :, 1:]).reshape(len(small), -1),
-    )
+        for frame in container.decode(video=0):
+            time_s = frame.time or 0.0
+            if time_s < len(small) / RATE_HZ - 1e-3:
+                continue
+            image = frame.to_ndarray(format="gray")
+            size = np.array(image.shape[::-1] * 2)
+            x0, y0, x1, y1 = (
+                np.rint(windows[min(round(time_s * fps), len(windows) - 1)] * size).astype(int).clip(0, size)
+            )
+            person = image[y0:y1, x0:x1] if x1 > x0 and y1 > y0 else image
+            small.append(cv2.resize(person, (_SIDE + 1, _SIDE), interpolation=cv2.INTER_AREA))
+    both = np.stack(small), np.stack(small)[:, :, ::-1]
+    bits, flipped = (np.packbits(grey[:, :, :-1] > grey[:, :, 1:], axis=-1)[..., 0] for grey in both)
+    return Pictures(bits=bits, flipped=flipped)
+
+
+def _windows(boxes: Float[np.ndarray, "T 4"], fps: float) -> Float[np.ndarray, "T 4"]:
+    """Of a person's height and 0.6 of it wide, about the middle of the box: it does not leap where an arm is put out."""
+    boxes = boxes.astype(np.float64)
+    height = smooth(median_filter(boxes[:, 3] - boxes[:, 1], size=round(fps) // 2 * 2 + 1), _WINDOW_S * fps)
+    middle = smooth((boxes[:, :2] + boxes[:, 2:]) / 2, _WINDOW_S * fps)
+    half = height[:, None] * [0.3, 0.5]
+    return np.concatenate([middle - half, middle + half], axis=1)
 
 
 def shingles(sentences: list[str]) -> frozenset[tuple[str, ...]]:

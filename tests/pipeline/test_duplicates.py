@@ -13,7 +13,7 @@ from pipeline.commits import commit
 from pipeline.duplicates.config import DedupeConfig
 from pipeline.duplicates.dedupe import dedupe
 from pipeline.duplicates.search import Item, chosen, find_pairs
-from pipeline.duplicates.signatures import hash_pictures, likeness, motion_signature, shingles
+from pipeline.duplicates.signatures import Pictures, hash_pictures, likeness, motion_signature, shingles
 from pipeline.pack import pack
 from pipeline.verify import verify
 from schemas.body_model import BodyModel
@@ -55,7 +55,7 @@ def item(
     return Item(
         key=key, subset="mocap", split=split, sources=frozenset({key}), score=score, caption="a person moves",
         motion=motion_signature(motion, 30.0, BODY), words=shingles([said]),
-        pictures=hash_pictures(clip) if clip else None, embedding=np.zeros(0),
+        pictures=hashed(clip) if clip else None, embedding=np.zeros(0),
     )  # fmt: skip
 
 
@@ -135,7 +135,7 @@ def test_train_goes_before_val_and_the_worse_of_one_split() -> None:
     assert chosen(some[::-1], find_pairs(some[::-1], DedupeConfig()), DedupeConfig()) == {"a": "d"}
 
 
-def film(seed: int, width: int = 160, flipped: bool = False) -> bytes:
+def drawn(seed: int, width: int = 160) -> list[np.ndarray]:
     """Blobs that wander, drawn at any width."""
     import cv2
 
@@ -148,15 +148,35 @@ def film(seed: int, width: int = 160, flipped: bool = False) -> bytes:
         for centre, speed, shade in zip(centres, speeds, shades, strict=True):
             place = ((centre + speed * time) * frame.shape[1::-1]).astype(int)
             cv2.circle(frame, tuple(map(int, place)), width // 5, (int(shade),) * 3, -1)
-        frames.append(np.ascontiguousarray(frame[:, ::-1] if flipped else frame))
-    return mp4(frames)
+        frames.append(frame)
+    return frames
+
+
+def film(seed: int, width: int = 160, flipped: bool = False) -> bytes:
+    return mp4([np.ascontiguousarray(frame[:, ::-1] if flipped else frame) for frame in drawn(seed, width)])
+
+
+def hashed(clip: bytes) -> Pictures:
+    """Of a person who fills the clip."""
+    return hash_pictures(clip, (0, 0, 160, 120), np.tile(np.float32([0, 0, 160, 120]), (24, 1)), 30.0)
 
 
 def test_pictures_of_another_encoding_agree() -> None:
-    one, small = hash_pictures(film(1)), hash_pictures(film(1, width=96))
-    assert np.mean(one.bits != small.bits) < 0.1
-    assert np.mean(one.bits != hash_pictures(film(2)).bits) > 0.25
-    assert np.mean(one.bits != hash_pictures(film(1, flipped=True)).mirrored) < 0.1
+    one = hashed(film(1))
+    frames = np.arange(len(one.bits))
+    assert len(frames) == 8
+    assert one.unlike(frames, hashed(film(1, width=96)), frames).mean() < 0.1
+    assert one.unlike(frames, hashed(film(2)), frames).mean() > 0.25
+    assert one.unlike(frames, hashed(film(1, flipped=True)).mirrored(), frames).mean() < 0.1
+
+
+def test_pictures_are_those_of_the_person_whatever_the_crop() -> None:
+    wide = [np.pad(frame, ((0, 0), (200, 40), (0, 0))) for frame in drawn(1)]
+    boxes = np.tile(np.float32([200, 0, 360, 120]), (24, 1))
+    one = hash_pictures(mp4(wide), (0, 0, 400, 120), boxes, 30.0)
+    same = hash_pictures(film(1), (200, 0, 360, 120), boxes, 30.0)
+    frames = np.arange(8)
+    assert one.unlike(frames, same, frames).mean() < 0.1
 
 
 def further_off(motion: MotionArrays) -> MotionArrays:
