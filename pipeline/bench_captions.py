@@ -51,7 +51,8 @@ DEFINITIONS = {
     "distinct_sentences": "different sentences about the body over all of them",
     "parts_described": "share of parts in view of which more is told than that they rest",
     "sides": "share of the captioned films of sided actions that tell the right side: the arms that sentences about the body "
-    "name, for legs and turns the event; `exchanged`: the other side instead; `both`, `neither`: the rest",
+    "name, the legs that they or an event name, for turns and sidesteps the event; `exchanged`: the other side instead; "
+    "`both`, `neither`: the rest",
     "sides_of_truth": "the same of the motions that were filmed, through the same rules: what there is to be kept",
     "sides_kept": "share of the films in which these are right whose captions are right",
     "noise_mm": "how far joints lie from where they were, relative to the pelvis, in motions as if recovered",
@@ -290,14 +291,17 @@ def _sides_in_films(count: int, body: BodyModel) -> dict[str, Any]:
 
 def told_side(expected: Expected, pieces: Sequence[Captions]) -> str:
     """Whether captions tell the side that is expected and no other (`right`), the other one (`exchanged`), both or neither."""
-    sided = frozenset().union(*expected.kinds)
+    sided, turned = (frozenset().union(*one.kinds) for one in (expected, expected.mirrored()))
     kinds = {kind for one in pieces for event in one.events for kind in _names(event.part, event.kind, event.side)}
-    asked = {kind.split(":")[1] for kind in sided if kind.endswith("_arm")}
+    asked = {kind.split(":")[1] for kind in sided if ":" in kind}
     if asked:
-        named = arms_named(" ".join(sentence for one in pieces for sentence in one.body))
+        said = " ".join(sentence for one in pieces for sentence in one.body)
+        if any(limb.endswith("_arm") for limb in asked):
+            named = arms_named(said)
+        else:
+            named = legs_named(said) | {kind.split(":")[1] for kind in kinds & (sided | turned)}
         right, other = bool(named & asked), bool(named - asked)
     else:
-        turned = frozenset().union(*expected.mirrored().kinds)
         right, other = bool((sided - turned) & kinds), bool((turned - sided) & kinds)
     if right == other:
         return "both" if right else "neither"
@@ -313,9 +317,18 @@ def _names(part: str, kind: str, side: str) -> tuple[str, ...]:
 
 def arms_named(text: str) -> frozenset[str]:
     """The arms that sentences speak of."""
-    found = re.findall(r"\b(left|right|both) (?:arm|hand|fist|elbow)s?\b", text)
+    return _limbs_named(text, "arm", "arms?|hands?|fists?|elbows?")
+
+
+def legs_named(text: str) -> frozenset[str]:
+    """The legs that sentences speak of."""
+    return _limbs_named(text, "leg", "legs?|foot|feet|knees?")
+
+
+def _limbs_named(text: str, limb: str, words: str) -> frozenset[str]:
+    found = re.findall(rf"\b(left|right|both) (?:{words})\b", text)
     sides = {side for word in found for side in (("left", "right") if word == "both" else (word,))}
-    return frozenset(f"{side}_arm" for side in sides)
+    return frozenset(f"{side}_{limb}" for side in sides)
 
 
 def _sentences(captions: Captions) -> tuple[Any, ...]:

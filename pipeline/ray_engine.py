@@ -11,8 +11,9 @@ import math
 import os
 import pickle
 import sys
+import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -33,8 +34,12 @@ _CHUNK = 256
 """Rows that wait as one object until they are wanted: a million sources are some thousand objects, not a million."""
 _LIGHT = 16
 """Sources of a task where all are light: Ray's own work for a task is some milliseconds of the one process that plans."""
+_LOOK_S = 20.0
+"""Between two looks at what the cluster has."""
 _TASKS_PER_CPU = 4
 """Fewer sources a task where there are not enough for so many tasks a core: the last ones should end together."""
+
+_log = logging.getLogger(__name__)
 
 
 class _Worker:
@@ -167,10 +172,53 @@ def _run(
                 num_gpus=worker.gpus,
             )
         try:
-            for row in data.iter_rows():
-                yield from pickle.loads(row["row"])
+            with _watched(partial(shortage, layout, grows=config.engine.grows)):
+                for row in data.iter_rows():
+                    yield from pickle.loads(row["row"])
         except ray.exceptions.RayError as error:
             raise _explained(error) from error
+
+
+def shortage(layout: Sequence[tuple[list[str], WorkerConfig]], have: Mapping[str, float], *, grows: bool) -> str:
+    """Why a job stands still on a cluster that has lost nodes, or not got them yet, and what helps; empty where it need not."""
+    for kind in ("CPU", "GPU"):
+        need = sum(getattr(worker, f"{kind.lower()}s") for _, worker in layout)
+        if need > have.get(kind, 0) + 1e-6:
+            remedy = (
+                "it waits for the cluster to grow"
+                if grows
+                else "add nodes, or stop it and run it again on what is left"
+            )
+            return (
+                f"one worker of each pool needs {need:g} {kind}s and Ray has {have.get(kind, 0):g}: the job stands still; "
+                f"{remedy} (nothing that was committed is lost)"
+            )
+    return ""
+
+
+@contextmanager
+def _watched(what_is_short: Callable[[Mapping[str, float]], str]) -> Iterator[None]:
+    """Say so, each time anew, when nodes have gone that the pools cannot do without: Ray itself waits in silence."""
+    import ray
+
+    done = threading.Event()
+
+    def watch() -> None:
+        said = ""
+        while not done.wait(_LOOK_S):
+            with suppress(ray.exceptions.RayError, ConnectionError):  # the job itself hears of a Ray that is gone
+                found = what_is_short(ray.cluster_resources())
+                if found and found != said:
+                    _log.warning("%s", found)
+                said = found
+
+    watcher = threading.Thread(target=watch, name="resources", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
 
 
 def _input(bundles: Sequence[Bundle], per_task: int) -> Any:

@@ -105,5 +105,7 @@ def test_sides_that_captions_tell_are_held_against_the_action() -> None:
     assert told_side(wave, told("A person stands.")) == "neither"
     assert told_side(kick, told("", ("right_leg", "kick", "right"))) == "right"
     assert told_side(kick, told("", ("left_leg", "kick", "left"))) == "exchanged"
+    assert told_side(kick, told("A person lifts the right foot.")) == "right"
+    assert told_side(kick, told("A person swings the left leg.", ("right_leg", "kick", "right"))) == "both"
     assert told_side(turn, told("", ("body", "walk", "none"), ("body", "turn_right", "right"))) == "exchanged"
     assert told_side(turn, told("", ("body", "walk", "none"))) == "neither"
