@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import avg_pool1d
 
 from schemas.records import FPS
 
@@ -24,6 +25,10 @@ _SEEN = 0.3
 """From this confidence on a keypoint tells how noisy they are."""
 _ROUNDS, _ROUNDS_CARRIED = 3, 6
 """Of reweighting."""
+_GLIDE_FRAMES = 15
+_LEAST_BELIEF = 0.1
+_TRUSTED = 3
+"""Rounds in which feet are believed all that is said of them, under a camera that may be carried."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,8 @@ class Certainty:
     """The network's velocity."""
     slip_mps: float = 0.06
     """Of a foot that stands."""
+    glide_mps: float = 0.25
+    """A foot that is said to stand, and glides faster than this without being held, did not stand."""
     camera_mps: float = 0.1
     """Of a camera that may be carried."""
     robust: float = 2.0
@@ -98,11 +105,19 @@ def solve_path(
     weight_step = torch.full((frames - 1,), 1 / (certainty.velocity_mps / FPS) ** 2, dtype=dtype)
     weight_camera = torch.full((frames - 1,), 1 / (certainty.camera_mps / FPS) ** 2, dtype=dtype)
     path, camera = guess, torch.zeros_like(guess)
-    for _ in range(_ROUNDS_CARRIED if carried else _ROUNDS):
+    belief: Tensor | float
+    for number in range(_ROUNDS_CARRIED if carried else _ROUNDS):
         apart = ((lines @ (path - camera)[:, None, :, None])[..., 0] - target).norm(dim=-1, keepdim=True)
         rays_now = weight_rays * _huber(apart / unit[:, None, None], certainty.robust)
         slip = (path[1:] - path[:-1])[:, None] - moved
         slip_now = weight_slip * _huber(slip.norm(dim=-1) * FPS / certainty.slip_mps, certainty.robust)
+        if carried and number < _TRUSTED:
+            belief = 1.0  # nothing else tells a camera that is carried from a body that walks
+        elif number == 0:
+            belief = 0.0  # those that now glide along did not stand, and would hold the body back
+        else:
+            belief = _stands(slip, certainty.glide_mps)
+        slip_now = slip_now * belief
         blocks = torch.einsum("tkra,tkr,tkrb->tab", lines, rays_now, lines)
         right = torch.einsum("tkra,tkr,tkr->ta", lines, rays_now, target)
         blocks = blocks + weight_depth[:, None, None] * depth_axis[:, :, None] * depth_axis[:, None]
@@ -127,6 +142,14 @@ def solve_path(
         if carried:
             camera = solved[:, 3:]
     return path.to(first_guess.dtype), camera.to(first_guess.dtype)
+
+
+def _stands(slip: Float[Tensor, "S C 3"], glide_mps: float) -> Float[Tensor, "S C"]:
+    """How far to believe that feet stand which slip so much from frame to frame, metres: a Geman-McClure weight of their mean
+    velocity over half a second. What a noisy path trembles is no gliding."""
+    mean = avg_pool1d(slip.permute(1, 2, 0), _GLIDE_FRAMES, 1, _GLIDE_FRAMES // 2, count_include_pad=False)
+    speed_mps = mean.permute(2, 0, 1).norm(dim=-1) * FPS
+    return (1 + (speed_mps / glide_mps) ** 2).pow(-2).clamp(min=_LEAST_BELIEF)
 
 
 def _huber(deviations: Tensor, bend: float) -> Tensor:
