@@ -1,15 +1,20 @@
 """Jobs on Ray clusters: nodes and actors that die in the middle, pools, tasks and what waits between them."""
 
+import itertools
 import json
 import os
 import shlex
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import crowding
 import pytest
 import yaml
 from mocap_files import body_motion, write_known_bvh
@@ -18,13 +23,15 @@ from typer.testing import CliRunner
 from pipeline.bundles import Bundle
 from pipeline.chain import build_chain
 from pipeline.cli import app
-from pipeline.config import IngestConfig
+from pipeline.config import IngestConfig, WorkerConfig
 from pipeline.ingest import ingest
-from pipeline.ray_engine import most_workers, pools, sources_per_task
+from pipeline.ray_engine import _watched as watched
+from pipeline.ray_engine import most_workers, pools, run_ray, shortage, sources_per_task
 from pipeline.verify import verify
 from schemas.config import load_config, parse_config
 from schemas.dataset import read_description
 from schemas.errors import HumoError
+from schemas.offline import hold_still
 from schemas.records import Source
 from schemas.storage import Storage
 
@@ -123,6 +130,61 @@ def test_pools_on_clusters_that_grow() -> None:
     assert most_workers(growing, named, {}) == 32
     assert most_workers(growing, other, {}) is None
     assert most_workers(fixed, named, {"CPU": 64, "GPU": 2}) == 8, "as many as two GPUs have room for"
+
+
+def test_a_cluster_that_lost_what_the_pools_need_is_told_of(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    layout = [(["one"], WorkerConfig(cpus=2)), (["two"], WorkerConfig(cpus=1, gpus=1))]
+    assert shortage(layout, {"CPU": 3, "GPU": 1}, grows=False) == ""
+    assert "3 CPUs and Ray has 2" in shortage(layout, {"CPU": 2, "GPU": 1}, grows=False)
+    assert "1 GPUs and Ray has 0" in shortage(layout, {"CPU": 3}, grows=False)
+    assert "waits for the cluster to grow" in shortage(layout, {"CPU": 0}, grows=True)
+    monkeypatch.setattr("pipeline.ray_engine._LOOK_S", 0.01)
+    lost = itertools.chain([{"CPU": 4.0, "GPU": 1.0}, {"CPU": 2.0}], itertools.repeat({"CPU": 2.0}))
+    monkeypatch.setattr(ray, "cluster_resources", lambda: next(lost))
+    with watched(partial(shortage, layout, grows=False)):
+        time.sleep(0.3)
+    (told,) = (record.message for record in caplog.records)
+    assert told.startswith("one worker of each pool needs 3 CPUs and Ray has 2")
+
+
+@pytest.mark.slow
+def test_a_quick_pool_waits_for_a_slow_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 40 times 4 MB, what lies between two pools stays within a store of 80 MB, however many sources come."""
+    import ray
+
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(crowding.__file__).parent), str(ROOT)]))
+    hold_still()
+    for attempt in range(3):  # as in run_on_cluster
+        try:
+            ray.init(
+                address="local", num_cpus=2, object_store_memory=80_000_000, include_dashboard=False,
+                log_to_driver=False, logging_level="error",
+            )  # fmt: skip
+            break
+        except Exception:
+            if attempt == 2:
+                raise
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    resources = {"read_videos": {"cpus": 0.5}, "track_people": {"cpus": 0.5, "workers": 1}}
+    engine = {"kind": "ray", "isolate": False}
+    config = config_of(output=str(tmp_path / "data"), engine=engine, resources=resources)
+    bundles = [
+        replace(bundle, records=[replace(bundle.source, description=str(marks))]) for bundle in bundles_of("video", 40)
+    ]
+    done = waiting = 0
+    try:
+        for _ in run_ray(config, crowding.stages(), bundles, crowding.stages):
+            done += 1
+            waiting = max(waiting, len(list(marks.iterdir())) - done)
+    finally:
+        ray.shutdown()
+    assert done == 40
+    assert 0 < waiting * crowding.MADE_BYTES < 80_000_000
 
 
 class TestKubernetes:
