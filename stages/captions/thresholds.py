@@ -153,7 +153,7 @@ class Thresholds(StageConfig):
     """Least width of a single swing."""
     reach_ratio: float = 0.82
     """An arm reaches when the wrist is farther from the shoulder than this share of the arm's length."""
-    reach_least_m: float = 0.25
+    reach_least_m: float = 0.2
     """Least way of the wrist away from the shoulder."""
     reach_highest_ratio: float = 0.2
     """A reaching hand stays below this share of the arm above the shoulder: higher it is raised."""
