@@ -138,8 +138,8 @@ class Hand:
                 return self._turned_down(bundle, answer, failures.total())
 
     def _try(self, bundle: Bundle, content: bytes) -> Bundle | _Failure:
-        waited = self._child is not None and self._child.lives
-        if self._child is None or not waited:
+        idled = self._child is not None and self._child.lives
+        if self._child is None or not idled:
             self._drop()
             self._child = self._start()
             self.restarts += 1
@@ -154,7 +154,7 @@ class Hand:
                 assert isinstance(message, Begun)
                 at, since, begun = message, time.monotonic(), True
         except (EOFError, OSError):
-            if waited and not begun:  # it died while it had nothing to do, and nobody had noticed yet
+            if idled and not begun:  # it died while it had nothing to do, and nobody had noticed yet
                 self._drop()
                 return self._try(bundle, content)
             seconds = time.monotonic() - since

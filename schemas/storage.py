@@ -85,7 +85,8 @@ class Storage:
         """When a file was written, seconds since 1970; 0 where the store does not tell."""
         try:
             return self.fs.modified(self.path(relative)).timestamp()
-        except NotImplementedError:  # so fsspec says that a file system keeps no times
+        except NotImplementedError:
+            # Nothing unfinished of ours: so fsspec answers for a file system that keeps no times.
             return 0.0
 
     def write_bytes(self, relative: str, content: bytes) -> None:
@@ -108,7 +109,8 @@ class Storage:
             raise FileExistsError(path)
         try:
             self.fs.pipe_file(path, content, mode="create")
-        except (NotImplementedError, TypeError):  # so fsspec's file systems refuse a mode that they do not have
+        except (NotImplementedError, TypeError):
+            # Nothing unfinished of ours: so plugins answer that do not know fsspec's mode.
             self.fs.pipe_file(path, content)
         except OSError as error:
             # What a conditional write that lost is called differs between stores.

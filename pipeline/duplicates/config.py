@@ -25,7 +25,7 @@ class DedupeConfig(Config):
     """Largest root mean square distance between the paths over the ground, metres, laid over one another."""
     picture_bits: float = Field(0.2, ge=0, le=1)
     """Largest share of differing bits between the pictures' hashes. The same person in a copy of three quarters of the size and
-    low quality, cut elsewhere, differs in 0.08 to 0.11, other people in 0.4 and more."""
+    low quality, cut elsewhere, differs in 0.04 to 0.14, other people in 0.4 and more."""
     embedding_cosine: float = Field(0.97, ge=-1, le=1)
     """Least cosine of the pictures' embeddings, where both samples have one, that counts as alike pictures."""
     text_likeness: float = Field(0.8, ge=0, le=1)
