@@ -24,6 +24,14 @@ def choose_device(name: str, *, index: int = 0) -> torch.device:
     return device
 
 
+def computes_bf16(device: torch.device) -> bool:
+    """Whether a device multiplies bfloat16 matrices by itself; elsewhere that is slower than single precision."""
+    if device.type == "cpu":
+        known = torch.cpu.get_capabilities()
+        return any(known.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
+    return device.type == "cuda" and torch.cuda.is_bf16_supported()
+
+
 @contextmanager
 def torch_threads(count: int) -> Iterator[None]:
     """So many threads for torch's operators in the block, as many as before after it.

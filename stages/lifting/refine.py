@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from schemas.curves import smooth
 from schemas.kinematics import forward_kinematics
@@ -111,7 +111,8 @@ def refine(
     """
     frames, device, clips = len(rays), rays.device, len(pose.betas)
     deviation = torch.zeros(frames, NUM_TURNS + 3, device=device)
-    shape = torch.zeros(clips, 10, device=device)
+    free = slice(0, 10 if settings.shape else 0)  # which betas move
+    shape = torch.zeros(clips, 10, device=device)[:, free]
     trust = confidence[..., None] ** 2 / settings.shared
     prior = torch.zeros(NUM_TURNS + 3, NUM_TURNS + 3, device=device).repeat(frames, 1, 1)
     prior[:, :NUM_TURNS, :NUM_TURNS] = settings.held * precision
@@ -121,8 +122,7 @@ def refine(
     prior[:, NUM_TURNS:, NUM_TURNS:] = along[..., None] * ray[:, :, None] * ray[:, None] + torch.eye(3, device=device)
     slow = torch.cat([settings.slow * precision.diagonal(), torch.full((3,), settings.step_m**-2, device=device)])
     chain = _Chain(slow * (pose.owner[1:] == pose.owner[:-1])[:, None], pose.owner, clips)
-    shape_prior = torch.full((10,), (settings.shape or 1e-3) ** -2, device=device)
-    shape_prior[0] = (settings.build or 1e-3) ** -2
+    shape_prior = torch.tensor([settings.build, *[settings.shape] * 9], device=device)[free] ** -2
     by_shape = torch.empty(0)
     least = settings.least_noise
     expected = least + settings.doubt * (noise - least).clamp(min=0)
@@ -130,7 +130,7 @@ def refine(
         seen, jacobian, lines, turns = _linearise(pose, rigs)
         if not iteration:
             # How the shape moves keypoints hardly changes with the small turns that follow.
-            by_shape = lines @ _by_betas(turns, rigs)
+            by_shape = lines @ _by_betas(turns, rigs) if settings.shape else lines[..., :0]
         # The first step is long: what is farther off than the noise is no outlier yet.
         unit = ((expected if iteration else expected.clamp(min=settings.first_noise)) * size[:, None])[..., None]
         residual = (seen - rays) / unit
@@ -147,7 +147,7 @@ def refine(
             settings.solver_steps,
         )  # fmt: skip
         deviation, shape = deviation + step, shape + shape_step
-        pose = _moved(pose, turns, step, shape_step)
+        pose = _moved(pose, turns, step, nn.functional.pad(shape_step, (0, 10 - shape_step.shape[1])))
     return pose
 
 
@@ -228,10 +228,13 @@ class _Chain:
 
     def pull(self, values: Float[Tensor, "T D"]) -> Float[Tensor, "T D"]:
         """Gradient of half the weighted squared differences of neighbours."""
-        apart = (values[1:] - values[:-1]) * self.link
+        return self.diagonal * values - self.beside(values)
+
+    def beside(self, values: Float[Tensor, "T D"]) -> Float[Tensor, "T D"]:
+        """The part of that gradient that comes from neighbours, turned round."""
         out = torch.zeros_like(values)
-        out[1:] += apart
-        out[:-1] -= apart
+        out[1:] += values[:-1] * self.link
+        out[:-1] += values[1:] * self.link
         return out
 
     def add(self, values: Float[Tensor, "T *D"]) -> Float[Tensor, "C *D"]:
@@ -250,7 +253,11 @@ def _solve(
     shape_right: Float[Tensor, "C S"],
     steps: int,
 ) -> tuple[Float[Tensor, "T D"], Float[Tensor, "C S"]]:
-    """Preconditioned conjugate gradients (Hestenes and Stiefel 1952) on frames' blocks, links and shapes, a clip by itself."""
+    """Preconditioned conjugate gradients (Hestenes and Stiefel 1952) on frames' blocks, links and shapes, a clip by itself.
+
+    The preconditioner M is a frame's block with its own share of the links, and M^-1 of what is left is at hand: so M times
+    the way follows by the way's own recurrence, and the blocks themselves are never multiplied with (Eisenstat 1981).
+    """
     owner = chain.owner
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(blocks + torch.diag_embed(chain.diagonal)))
     shape_inverse = torch.linalg.inv(shape_blocks)
@@ -264,10 +271,10 @@ def _solve(
     x, s = torch.zeros_like(right), torch.zeros_like(shape_right)
     left, shape_left = right, shape_right
     z, zs = times(inverse, left), times(shape_inverse, shape_left)
-    way, shape_way = z, zs
+    way, shape_way, through = z, zs, left
     energy = dot(left, shape_left, z, zs)
     for _ in range(steps):
-        image = times(blocks, way) + chain.pull(way) + times(between, shape_way[owner])
+        image = through - chain.beside(way) + times(between, shape_way[owner])
         shape_image = chain.add(times(between.mT, way)) + times(shape_blocks, shape_way)
         size = (energy / dot(way, shape_way, image, shape_image).clamp(min=_TINY))[:, None]
         x, s = x + size[owner] * way, s + size * shape_way
@@ -276,6 +283,7 @@ def _solve(
         before, energy = energy, dot(left, shape_left, z, zs)
         ratio = (energy / before.clamp(min=_TINY))[:, None]
         way, shape_way = z + ratio[owner] * way, zs + ratio * shape_way
+        through = left + ratio[owner] * through
     return x, s
 
 
