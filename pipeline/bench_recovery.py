@@ -44,7 +44,7 @@ from stages.studio.motions import ACTIONS
 
 REFINED, PLAIN, RIVAL = "lifter, refined", "lifter alone", "optimisation alone"
 EXACT = "lifter, refined, exact keypoints"
-"""On films: as if the tracker made no error, which tells its share from the fitter's."""
+"""On films: as if the tracker made no error in the picture (no depths are told), which tells its share from the fitter's."""
 SETTINGS = {
     "mean body, clean": (0.0, 0.0),
     "mean body, noisy": (0.0, 1.0),

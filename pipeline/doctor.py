@@ -83,6 +83,7 @@ def _weights() -> list[Item]:
         path = Path(spec.origin).parent / inside if spec and spec.origin else None
         return path if path and path.exists() else None
 
+    from stages.closeup.look import SHIPPED as CLOSEUP
     from stages.lifting.fitter import SHIPPED_WEIGHTS
     from stages.open_clip_weights import HOW
 
@@ -99,6 +100,7 @@ def _weights() -> list[Item]:
         _item(
             "lifter", SHIPPED_WEIGHTS.is_file(), f"{SHIPPED_WEIGHTS}, for fit_smpl", needed=True, licence="Apache-2.0",
         ),
+        _item("closer look", CLOSEUP.is_file(), f"{CLOSEUP}, for track_people", needed=True, licence="Apache-2.0"),
         _item("image and text", False, f"score_pictures is off: {HOW}"),
         _item("captions by a model", False, "captions come from rules; write_captions.vlm takes an endpoint, .coca weights"),
     ]  # fmt: skip

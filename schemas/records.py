@@ -143,6 +143,10 @@ class Track:
     camera_seen: float = 0.0
     """Share of the shot's frames in which the background told how the camera turns. Where that is too few (a bare wall),
     `camera_turn` is 0 and this tells that nobody knows."""
+    closeup: Float[np.ndarray, "N 17 3"] | None = None
+    """What a closer look (`stages.closeup`) told of each keypoint, source pixels: its depth, away from the camera from the
+    middle of all of them, times the focal length over that depth; how far its place and its depth are expected to be off.
+    None: nobody looked closer."""
 
     @property
     def id(self) -> str:
@@ -161,6 +165,8 @@ class Clip:
     """Confidence is 0 where the tracker saw nothing."""
     camera_turn: Float[np.ndarray, "T 3"] | None = None
     """As in `Track`, counted from the clip's first frame. None: taken to stand still."""
+    closeup: Float[np.ndarray, "T 17 3"] | None = None
+    """As in `Track`; between sightings it means no more than the keypoints there."""
 
     @property
     def id(self) -> str:

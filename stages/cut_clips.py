@@ -47,7 +47,7 @@ class CutClips(Stage[Track, Clip]):
         if height < least:
             yield self.reject(record, "person_too_small", "median box height, pixels", measured=height, limit=least)
             return
-        times_s, boxes, keypoints, gap_s = _resample(record)
+        times_s, boxes, keypoints, closeup, gap_s = _resample(record)
         covered = gap_s <= limits.max_gap_s
         seen = (keypoints[:, _BODY, 2] >= limits.min_confidence).mean(axis=1)
         good = covered & _majority(seen >= limits.min_visible, round(limits.settle_s * FPS))
@@ -71,6 +71,7 @@ class CutClips(Stage[Track, Clip]):
                     boxes=boxes[first:last],
                     keypoints=keypoints[first:last],
                     camera_turn=_camera_turn(record, times_s[first:last]),
+                    closeup=None if closeup is None else closeup[first:last],
                 )
                 if seconds < limits.min_s:
                     yield self.reject(clip, "clip_too_short", measured=seconds, limit=limits.min_s)
@@ -80,8 +81,15 @@ class CutClips(Stage[Track, Clip]):
 
 def _resample(
     track: Track,
-) -> tuple[Float[np.ndarray, "T"], Float[np.ndarray, "T 4"], Float[np.ndarray, "T 17 3"], Float[np.ndarray, "T"]]:
-    """Times, boxes and keypoints at FPS by linear interpolation, and the length of the gap that a frame lies in, seconds.
+) -> tuple[
+    Float[np.ndarray, "T"],
+    Float[np.ndarray, "T 4"],
+    Float[np.ndarray, "T 17 3"],
+    Float[np.ndarray, "T 17 3"] | None,
+    Float[np.ndarray, "T"],
+]:
+    """Times, boxes, keypoints and what a closer look told at FPS by linear interpolation, and the length of the gap that a
+    frame lies in, seconds.
 
     A keypoint between two sightings is as sure as the less sure of them; outside gaps the length is 0.
     """
@@ -93,14 +101,22 @@ def _resample(
     span_s = source[right] - source[left]
     weight = np.divide(times_s - source[left], span_s, out=np.zeros_like(times_s), where=span_s > 0)
     weight = weight.clip(0, 1).astype(np.float32)
-    boxes = track.boxes[left] + weight[:, None] * (track.boxes[right] - track.boxes[left])
-    keypoints = track.keypoints[left] + weight[:, None, None] * (track.keypoints[right] - track.keypoints[left])
-    keypoints[..., 2] = np.minimum(track.keypoints[left][..., 2], track.keypoints[right][..., 2])
     at_left, at_right = np.isclose(weight, 0, atol=1e-3), np.isclose(weight, 1, atol=1e-3)
-    keypoints[at_left], keypoints[at_right] = track.keypoints[left][at_left], track.keypoints[right][at_right]
+
+    def between(values: Float[np.ndarray, "N *B"]) -> Float[np.ndarray, "T *B"]:
+        share = weight.reshape(-1, *[1] * (values.ndim - 1))
+        mixed = values[left] + share * (values[right] - values[left])
+        mixed[at_left], mixed[at_right] = values[left][at_left], values[right][at_right]
+        return mixed.astype(np.float32)
+
+    keypoints = between(track.keypoints)
+    surest = np.minimum(track.keypoints[left][..., 2], track.keypoints[right][..., 2])
+    inside = ~at_left & ~at_right
+    keypoints[inside, :, 2] = surest[inside]
+    closeup = None if track.closeup is None else between(track.closeup)
     ordinary_s = float(np.median(np.diff(source))) if len(source) > 1 else 1 / FPS
-    between = (span_s > 1.5 * ordinary_s) & ~at_left & ~at_right
-    return times_s, boxes.astype(np.float32), keypoints.astype(np.float32), np.where(between, span_s, 0.0)
+    missing = (span_s > 1.5 * ordinary_s) & inside
+    return times_s, between(track.boxes), keypoints, closeup, np.where(missing, span_s, 0.0)
 
 
 def _camera_turn(track: Track, times_s: Float[np.ndarray, "T"]) -> Float[np.ndarray, "T 3"] | None:

@@ -1,18 +1,22 @@
 """Follow every person through a shot: detection frame by frame, then ByteTrack or BoT-SORT fed by hand.
 
-The background of the same frames tells how the camera turns.
+Whoever is followed is looked at again from close by (`stages.closeup`): that tells better than the detector where keypoints
+are, and how deep; whether they can be seen the detector tells. The background of the same frames tells how the camera turns.
 """
 
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import av
 import numpy as np
+from jaxtyping import Float
 
 from schemas.records import Rejection, Shot, Track
 from stages.base import Stage, StageConfig
 from stages.camera_motion import CameraWatch
+from stages.closeup.look import CloseLook, Look, fits
 from stages.decoding import frames
 from stages.detector import Detections, PoseDetector
 from stages.fitting.cameras import intrinsics_of
@@ -48,6 +52,11 @@ class TrackPeople(Stage[Shot, Track]):
         """Threads of the network on a CPU; 0: the cores that the worker was given."""
         batch: int = 16
         """Frames at once on CUDA."""
+        closeup: Literal["auto", "always", "never"] = "auto"
+        """Whether everybody followed is looked at again in a crop, which places keypoints better and tells their depths;
+        auto: where the detector is the one that the closer look was trained with."""
+        closeup_weights: str = ""
+        """Weights of the closer look (.safetensors); empty for the shipped ones."""
 
     def setup(self) -> None:
         self.detector = PoseDetector(
@@ -59,44 +68,70 @@ class TrackPeople(Stage[Shot, Track]):
             threads=self.config.threads,
             batch=self.config.batch,
         )
+        self.closeup = self._make_closeup()
+
+    def _make_closeup(self) -> CloseLook | None:
+        wanted, weights = self.config.closeup, self.detector.weights
+        if wanted == "never" or (wanted == "auto" and not fits(weights, self.config.closeup_weights or None)):
+            return None
+        return CloseLook(
+            weights,
+            head=self.config.closeup_weights or None,
+            device=self.detector.device,
+            backend=self.detector.backend,
+            threads=self.detector.threads,
+        )
 
     def run(self, record: Shot) -> Iterable[Track | Rejection]:
         fps = min(record.video.fps, self.config.max_fps)
         tracker = self._new_tracker(fps)
-        sightings: dict[int, list[tuple[float, np.ndarray, np.ndarray]]] = defaultdict(list)
+        sightings: dict[int, list[_Sighting]] = defaultdict(list)
         video = record.video
         camera = CameraWatch(video.width, intrinsics_of(video))
+        looked: list[_Sighting] = []
         try:
             for time_s, image, found in self._look(record):
                 camera.look(time_s, image, found.boxes[found.scores >= self.config.new_track_score])
                 grow = np.array([video.width / image.shape[1], video.height / image.shape[0]], np.float32)
                 for person, index in follow(tracker, found, image):
                     box, keypoints = found.boxes[index] * np.tile(grow, 2), found.keypoints[index] * np.append(grow, 1)
-                    sightings[person].append((time_s, box, keypoints))
+                    sightings[person].append(_Sighting(time_s, box, keypoints, float(grow[0])))
+                    if self.closeup:
+                        self.closeup.begin(image, found.boxes[index])
+                        looked.append(sightings[person][-1])
         except av.FFmpegError as error:
+            if self.closeup:
+                self.closeup.finish()
             yield self.reject(record, "broken_stream", str(error)[:500])
             return
+        if self.closeup:
+            for sighting, look in zip(looked, self.closeup.finish(), strict=True):
+                sighting.look_closer(look)
         if not sightings:
             yield self.reject(record, "no_person_found", measured=0.0, limit=1.0)
-        order = sorted(sightings.values(), key=lambda seen: (seen[0][0], seen[0][1][0]))
+        order = sorted(sightings.values(), key=lambda seen: (seen[0].time_s, seen[0].box[0]))
         turns = camera.turns()
         for person, seen in enumerate(order):
-            times_s = np.array([time_s for time_s, _, _ in seen])
+            times_s = np.array([one.time_s for one in seen])
             track = Track(
                 shot=record,
                 person=person,
                 times_s=times_s,
-                boxes=np.stack([box for _, box, _ in seen]).astype(np.float32),
-                keypoints=np.stack([keypoints for _, _, keypoints in seen]).astype(np.float32),
-                models={**record.video.models, "detector": self.detector.version, "tracker": self.config.tracker},
+                boxes=np.stack([one.box for one in seen]).astype(np.float32),
+                keypoints=np.stack([one.keypoints for one in seen]).astype(np.float32),
+                models={**record.video.models, "detector": self._version(), "tracker": self.config.tracker},
                 camera_turn=turns.at(times_s),
                 camera_seen=turns.seen,
+                closeup=np.stack([one.closeup for one in seen]) if self.closeup else None,
             )
             seconds = len(seen) / fps
             if seconds < self.config.min_track_s:
                 yield self.reject(track, "track_too_short", measured=seconds, limit=self.config.min_track_s)
             else:
                 yield track
+
+    def _version(self) -> str:
+        return self.detector.version + (f" {self.closeup.version}" if self.closeup else "")
 
     def _look(self, shot: Shot) -> Iterable[tuple[float, np.ndarray, Detections]]:
         """(time, picture, detections) of each frame; detection runs ahead of who asks, so pictures wait in a queue.
@@ -130,6 +165,23 @@ class TrackPeople(Stage[Shot, Track]):
         }
         kind = BOTSORT if self.config.tracker == "botsort" else BYTETracker
         return kind(IterableSimpleNamespace(**options))
+
+
+@dataclass
+class _Sighting:
+    """One person in one frame, in the source's pixels."""
+
+    time_s: float
+    box: Float[np.ndarray, "4"]
+    keypoints: Float[np.ndarray, "17 3"]
+    grow: float
+    """Pixels of the source in one of the picture that was looked at."""
+    closeup: Float[np.ndarray, "17 3"] = field(default_factory=lambda: np.zeros((17, 3), np.float32))
+
+    def look_closer(self, look: Look) -> None:
+        """Places from the closer look; whether they are seen stays the detector's word."""
+        self.keypoints = np.concatenate([look.places * self.grow, self.keypoints[:, 2:]], axis=1)
+        self.closeup = (np.concatenate([look.depths[:, None], look.off], axis=1) * self.grow).astype(np.float32)
 
 
 def follow(tracker: Any, found: Detections, image: np.ndarray) -> list[tuple[int, int]]:

@@ -174,7 +174,8 @@ def recover(sighting: Sighting, clip: Clip, stage: FitGiven, body: BodyModel) ->
 
 
 def with_true_keypoints(clip: Clip, footage: Footage) -> Clip:
-    """The clip as a tracker without error would have made it; confidence is how much of each keypoint can be seen."""
+    """The clip as a tracker without error, and without a closer look, would have made it; confidence is how much of each
+    keypoint can be seen."""
     person = _most(whose(clip.track, footage))
     if person < 0:
         return clip
@@ -182,8 +183,8 @@ def with_true_keypoints(clip: Clip, footage: Footage) -> Clip:
     keypoints = np.concatenate([filmed.keypoints, filmed.visibility[..., None]], axis=-1).astype(np.float32)
     boxes = filmed.boxes.clip(0, np.array([footage.width, footage.height] * 2)).astype(np.float32)
     there, here = _frames(track.times_s, footage), _frames(_times_s(clip), footage)
-    exact = replace(track, keypoints=keypoints[there], boxes=boxes[there])
-    return replace(clip, track=exact, keypoints=keypoints[here], boxes=boxes[here])
+    exact = replace(track, keypoints=keypoints[there], boxes=boxes[there], closeup=None)
+    return replace(clip, track=exact, keypoints=keypoints[here], boxes=boxes[here], closeup=None)
 
 
 def true_figure(footage: Footage, person: int, body: BodyModel, frames: slice) -> Figure:

@@ -1,4 +1,5 @@
-"""How the detector errs, learned: `python -m stages.lifting.detector_errors FOLDER [OUT]`, from what `watch` saw.
+"""How the detector and the closer look err, learned: `python -m stages.lifting.detector_errors FOLDER [OUT]`, from what
+`watch` saw.
 
 Where a detector puts a limb that the body hides depends on the pose and on the side from which it is seen, and its
 confidence tells little of it. So a small network says, for a person as the camera has them, how each keypoint's error and
@@ -26,11 +27,18 @@ from stages.lifting.draw import normal
 EVERY = 3
 """Only every so many frames of 30 a second are looked at: poses differ more, and errors still go on from one to the next."""
 SHIPPED = Path(__file__).parent / "data" / "detector_errors.safetensors"
+"""Of the detector alone."""
+SHIPPED_CLOSEUP = SHIPPED.with_name("closeup_errors.safetensors")
+"""Of the detector and a closer look (`stages.closeup`)."""
 _KEYPOINTS = len(COCO_KEYPOINTS)
 _MIRROR = list(mirror_order(COCO_KEYPOINTS))
 _MODES = 4
-_NUMBERS = 7
-"""Of a mode of a keypoint: its log weight; mean and log deviation of x, y and the confidence's logit."""
+_ALONE, _LOOKED = 3, 6
+"""What is said of a keypoint by a detector alone: x, y and the confidence's logit; with a closer look also its depth and the
+logs of how far its place and its depth are expected to be off."""
+_USUAL_LOG = math.log(0.02)
+"""The latter are told as more than this."""
+_FLIP = (-1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
 _UNIT = 0.05
 """Box sides that count as one in the network."""
 _LEAST, _MOST = -3.0, 3.0
@@ -57,35 +65,45 @@ class Seen:
     film: Int[np.ndarray, "N"]
     in_camera: Float[Tensor, "N 17 3"]
     picture_share: Float[Tensor, "N"]
-    error: Float[Tensor, "N 17 2"]
-    """In box sides."""
-    logit: Float[Tensor, "N 17"]
-    """Of the confidence."""
+    said: Float[Tensor, "N 17 D"]
+    """Error in x and y in units of `_UNIT` box sides, logit of the confidence; of a closer look besides the error of the depth in
+    that unit, and the logs of how far off both are expected to be."""
     known: Bool[Tensor, "N 17"]
     """Keypoints to learn from."""
 
 
 @dataclass(frozen=True)
 class Modes:
-    """A mixture for each keypoint, M modes; places in units of `_UNIT` box sides."""
+    """A mixture for each keypoint, M modes, D numbers."""
 
     weight: Float[Tensor, "*B 17 M"]
     """Log of the weights, which sum to one."""
-    mean: Float[Tensor, "*B 17 M 3"]
-    log_deviation: Float[Tensor, "*B 17 M 3"]
+    mean: Float[Tensor, "*B 17 M D"]
+    log_deviation: Float[Tensor, "*B 17 M D"]
 
-    def log_likelihood(self, values: Float[Tensor, "*B 17 3"]) -> Float[Tensor, "*B 17"]:
-        """Of errors and logits."""
+    def log_likelihood(self, values: Float[Tensor, "*B 17 D"]) -> Float[Tensor, "*B 17"]:
+        """Of what is said of keypoints."""
         off = (values[..., None, :] - self.mean) * (-self.log_deviation).exp()
         each = -0.5 * off.square() - self.log_deviation - 0.5 * math.log(2 * math.pi)
         return torch.logsumexp(self.weight + each.sum(-1), dim=-1)
 
-    def moments(self) -> tuple[Float[Tensor, "*B 17 3"], Float[Tensor, "*B 17 3"]]:
+    def moments(self) -> tuple[Float[Tensor, "*B 17 D"], Float[Tensor, "*B 17 D"]]:
         """Mean and deviation of the whole mixture."""
         share = self.weight.exp()[..., None]
         mean = (share * self.mean).sum(-2)
         square = (share * (self.mean.square() + (2 * self.log_deviation).exp())).sum(-2)
         return mean, (square - mean.square()).clamp(min=1e-6).sqrt()
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What is said of keypoints."""
+
+    error: Float[Tensor, "N T 17 2"]
+    """Box sides."""
+    confidence: Float[Tensor, "N T 17"]
+    closeup: Float[Tensor, "N T 17 3"]
+    """Error of the depth, and how far place and depth are expected to be off, box sides; 0 where nobody looked closer."""
 
 
 class DetectorErrors(nn.Module):
@@ -95,11 +113,13 @@ class DetectorErrors(nn.Module):
     decay: Tensor
     together: Tensor
 
-    def __init__(self, width: int = _WIDTH) -> None:
+    def __init__(self, width: int = _WIDTH, numbers: int = _ALONE) -> None:
         super().__init__()
+        self.numbers = numbers
         self.network = nn.Sequential(
             nn.Linear(3 * _KEYPOINTS + 1, width), nn.SiLU(), nn.Dropout(_DROPOUT),
-            nn.Linear(width, width), nn.SiLU(), nn.Dropout(_DROPOUT), nn.Linear(width, _KEYPOINTS * _MODES * _NUMBERS),
+            nn.Linear(width, width), nn.SiLU(), nn.Dropout(_DROPOUT),
+            nn.Linear(width, _KEYPOINTS * _MODES * (1 + 2 * numbers)),
         )  # fmt: skip
         self.register_buffer("constant", torch.zeros(()))
         self.register_buffer("decay", torch.zeros(()))
@@ -107,22 +127,27 @@ class DetectorErrors(nn.Module):
 
     def modes(self, in_camera: Float[Tensor, "*B 17 3"], picture_share: Float[Tensor, "*B"]) -> Modes:
         """For keypoints in camera axes (metres) of people whose box takes up a share of the picture's longer side."""
-        out = self.network(_features(in_camera, picture_share)).unflatten(-1, (_KEYPOINTS, _MODES, _NUMBERS))
-        return Modes(out[..., 0].log_softmax(-1), out[..., 1:4], out[..., 4:].clamp(_LEAST, _MOST))
+        out = self.network(_features(in_camera, picture_share)).unflatten(-1, (_KEYPOINTS, _MODES, -1))
+        mean, log_deviation = out[..., 1:].split(self.numbers, dim=-1)
+        return Modes(out[..., 0].log_softmax(-1), mean, log_deviation.clamp(_LEAST, _MOST))
 
     @torch.no_grad()
     def draw(
         self, in_camera: Float[Tensor, "N T 17 3"], picture_share: Float[Tensor, "N T"], generator: torch.Generator
-    ) -> tuple[Float[Tensor, "N T 17 2"], Float[Tensor, "N T 17"]]:
-        """Errors in box sides and confidences over T frames at 30 a second."""
+    ) -> Drawn:
+        """What is said over T frames at 30 a second."""
         modes = self.modes(in_camera, picture_share)
         n, frames = picture_share.shape
         chosen = torch.special.ndtr(self._drivers(n, frames, 1, generator))[..., 0]
         upto = modes.weight.exp().cumsum(-1)
-        mode = (chosen[..., None] > upto[..., :-1]).sum(-1)[..., None, None].expand(-1, -1, -1, 1, 3)
+        mode = (chosen[..., None] > upto[..., :-1]).sum(-1)[..., None, None].expand(-1, -1, -1, 1, self.numbers)
         mean, log_deviation = (part.gather(3, mode)[..., 0, :] for part in (modes.mean, modes.log_deviation))
-        value = mean + log_deviation.exp() * self._drivers(n, frames, 3, generator)
-        return value[..., :2] * _UNIT, value[..., 2].sigmoid()
+        value = mean + log_deviation.exp() * self._drivers(n, frames, self.numbers, generator)
+        closeup = torch.zeros_like(value[..., :3])
+        if self.numbers == _LOOKED:
+            off = (value[..., 4:] + _USUAL_LOG).clamp(-7.0, 0.5).exp()
+            closeup = torch.cat([value[..., 3:4] * _UNIT, off], dim=-1)
+        return Drawn(value[..., :2] * _UNIT, value[..., 2].sigmoid(), closeup)
 
     def _drivers(self, n: int, frames: int, size: int, generator: torch.Generator) -> Float[Tensor, "N T 17 C"]:
         """Normal numbers that stay, partly for good, and go together between keypoints."""
@@ -156,7 +181,9 @@ def load_detector_errors(path: str | Path | None = None) -> DetectorErrors:
     path = Path(path) if path else SHIPPED
     try:
         tensors = {name: value.float() for name, value in load_file(path).items()}
-        model = DetectorErrors(tensors["network.0.weight"].shape[0])
+        last = next(reversed([name for name in tensors if name.startswith("network.") and name.endswith("bias")]))
+        numbers = (tensors[last].shape[0] // (_KEYPOINTS * _MODES) - 1) // 2
+        model = DetectorErrors(tensors["network.0.weight"].shape[0], numbers)
         model.load_state_dict(tensors)
     except Exception as error:
         raise HumoError(
@@ -180,14 +207,22 @@ def read_seen(folder: Path) -> Seen:
 
     found = joined("score") > 0
     keypoints, said = joined("keypoints")[found], joined("said")[found]
+    in_camera = joined("in_camera")[found]
     size = (keypoints.max(1) - keypoints.min(1)).max(-1)
-    confidence = said[..., 2].clip(_SURE, 1 - _SURE)
+    confidence = said[..., 2:].clip(_SURE, 1 - _SURE)
+    off = (said[..., :2] - keypoints) / size[:, None, None] / _UNIT
+    numbers = [off, np.log(confidence / (1 - confidence))]
+    if all("closeup" in part for part in parts):
+        closeup = joined("closeup")[found] / size[:, None, None]
+        middle = in_camera[..., 2].mean(1, keepdims=True)
+        depth = (in_camera[..., 2] / middle - 1) * (joined("focal")[found] / size)[:, None]
+        expected = np.log(closeup[..., 1:].clip(1e-4)) - _USUAL_LOG
+        numbers += [(closeup[..., :1] - depth[..., None]) / _UNIT, expected]
     return Seen(
         film=joined("film")[found],
-        in_camera=torch.from_numpy(joined("in_camera")[found]),
+        in_camera=torch.from_numpy(in_camera),
         picture_share=torch.from_numpy(size / joined("picture")[found]).float(),
-        error=torch.from_numpy((said[..., :2] - keypoints) / size[:, None, None]).float(),
-        logit=torch.from_numpy(np.log(confidence / (1 - confidence))).float(),
+        said=torch.from_numpy(np.concatenate(numbers, axis=-1)).float(),
         known=torch.from_numpy(joined("visibility")[found] >= _SEEN),
     )
 
@@ -196,8 +231,8 @@ def learn(seen: Seen, *, steps: int = _STEPS, seed: int = 0) -> tuple[DetectorEr
     """Learned errors, and how likely they find the films that were kept for validation (nats a keypoint)."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    model = DetectorErrors()
-    values = torch.cat([seen.error / _UNIT, seen.logit[..., None]], dim=-1).clamp(-_FARTHEST, _FARTHEST)
+    model = DetectorErrors(numbers=seen.said.shape[-1])
+    values = seen.said.clamp(-_FARTHEST, _FARTHEST)
     kept = torch.from_numpy(seen.film % _HELD_OUT != _HELD_OUT - 1)
     training = kept.nonzero()[:, 0]
     optimiser = torch.optim.AdamW(model.parameters(), lr=_RATE, weight_decay=_DECAY)
@@ -223,11 +258,11 @@ def learn(seen: Seen, *, steps: int = _STEPS, seed: int = 0) -> tuple[DetectorEr
 
 
 def _mirrored(in_camera: Tensor, values: Tensor, known: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    flip = torch.tensor([-1.0, 1.0, 1.0])
-    return in_camera[:, _MIRROR] * flip, values[:, _MIRROR] * flip, known[:, _MIRROR]
+    flip = torch.tensor(_FLIP)
+    return in_camera[:, _MIRROR] * flip[:3], values[:, _MIRROR] * flip[: values.shape[-1]], known[:, _MIRROR]
 
 
-def _measure_correlation(model: DetectorErrors, seen: Seen, values: Float[Tensor, "N 17 3"]) -> None:
+def _measure_correlation(model: DetectorErrors, seen: Seen, values: Float[Tensor, "N 17 D"]) -> None:
     """How errors, made standard by the mixture's mean and deviation, go together over time and between keypoints."""
     mean, deviation = model.modes(seen.in_camera, seen.picture_share).moments()
     standard = ((values - mean) / deviation).clamp(-2.5, 2.5)[..., :2]
@@ -260,7 +295,8 @@ def main(arguments: list[str]) -> int:
         model, measured = learn(read_seen(Path(arguments[0])))
     except HumoError as error:
         return exit_status(error)
-    out = Path(arguments[1]) if len(arguments) > 1 else SHIPPED
+    shipped = SHIPPED_CLOSEUP if model.numbers == _LOOKED else SHIPPED
+    out = Path(arguments[1]) if len(arguments) > 1 else shipped
     save_file({name: value.half().contiguous() for name, value in model.state_dict().items()}, out)
     print(json.dumps(measured))
     return 0

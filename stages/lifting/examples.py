@@ -1,5 +1,6 @@
 """Training examples out of nothing but motions: a batch of windows, filmed by made-up cameras, seen by a made-up detector."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,11 +12,11 @@ from schemas.kinematics import forward_kinematics
 from schemas.records import FPS
 from schemas.rotations import heading_rad, yaw_matrix
 from schemas.skeleton import joint
-from stages.lifting.augment import Shares, Windows, draw_windows, mirror, vary
+from stages.lifting.augment import Windows, draw_windows, mirror, vary
 from stages.lifting.bank import Bank
 from stages.lifting.cameras import draw_cameras
-from stages.lifting.detector_errors import DetectorErrors, load_detector_errors
-from stages.lifting.draw import chance, normal
+from stages.lifting.detector_errors import SHIPPED_CLOSEUP, DetectorErrors, load_detector_errors
+from stages.lifting.draw import chance, normal, uniform
 from stages.lifting.features import Boxes, Observation, find_boxes
 from stages.lifting.noise import NoiseAmounts, Said, degrade, draw_strength, face_towards, place_offsets
 from stages.lifting.settings import Augmentation
@@ -72,17 +73,28 @@ def draw_examples(
     bank: Bank, count: int, frames: int, rigs: Rigs, augmentation: Augmentation, generator: torch.Generator
 ) -> Examples:
     """Windows of the bank with everything varied."""
-    windows = draw_windows(bank, count, frames, (augmentation.slowest, augmentation.fastest), generator)
-    windows = mirror(windows, chance(0.5, (count,), generator))
-    names = ("gestures", "kicks", "recombined", "perturbed")
-    windows = vary(windows, Shares(**{name: getattr(augmentation, name) for name in names}), generator)
+    windows = varied_windows(bank, count, frames, augmentation, generator)
     betas = normal((count, 10), generator).clamp(-2.5, 2.5) * augmentation.shape_spread
     amounts = NoiseAmounts(strength=augmentation.noise)
-    detector = load_detector_errors().to(generator.device) if augmentation.detector else None
+    detectors = []
+    if augmentation.detector:
+        shares = {None: 1 - augmentation.closeup, SHIPPED_CLOSEUP: augmentation.closeup}
+        detectors = [
+            (load_detector_errors(path).to(generator.device), augmentation.detector * share)
+            for path, share in shares.items()
+            if share
+        ]
     return film(
-        windows, betas, rigs, augmentation.moving_cameras, amounts, augmentation.focal_error, generator, detector,
-        augmentation.detector,
-    )  # fmt: skip
+        windows, betas, rigs, augmentation.moving_cameras, amounts, augmentation.focal_error, generator, detectors
+    )
+
+
+def varied_windows(
+    bank: Bank, count: int, frames: int, augmentation: Augmentation, generator: torch.Generator
+) -> Windows:
+    """Windows of the bank at various speeds, half of them mirrored, some with other limbs."""
+    windows = draw_windows(bank, count, frames, (augmentation.slowest, augmentation.fastest), generator)
+    return vary(mirror(windows, chance(0.5, (count,), generator)), augmentation.shares(), generator)
 
 
 def film(
@@ -93,12 +105,11 @@ def film(
     amounts: NoiseAmounts,
     focal_error: float,
     generator: torch.Generator,
-    detector: DetectorErrors | None = None,
-    detector_share: float = 0.0,
+    detectors: Sequence[tuple[DetectorErrors, float]] = (),
 ) -> Examples:
     """Windows on bodies, seen by cameras and a detector. Longer legs make longer ways, so that feet stay where they stand.
 
-    In a share of the degraded windows errors are those learned from a detector.
+    Each of `detectors` says how one errs, as was learned, and in what share of the degraded windows that is taken.
     """
     body = rigs.body
     rest = body.rest_joints(betas)
@@ -132,17 +143,17 @@ def film(
 
     still = torch.ones(rays.shape[:3], device=rays.device)
     turn = cameras.turn()
-    boxes = find_boxes(Observation(rays, still, turn, windows.valid))
+    boxes = find_boxes(Observation(rays, still, turn, windows.valid, torch.zeros_like(points)))
     half_view = cameras.half_size / assumed[:, None]
     towards = -in_camera / in_camera.norm(dim=-1, keepdim=True).clamp(min=0.1)
     facing = face_towards(cameras.rotation @ root @ turns[:, :, _HEAD], towards)
     said = None
-    if detector is not None:
-        errors, sure = detector.draw(points, boxes.size / (2 * half_view.amax(-1, keepdim=True)), generator)
-        chosen = chance(detector_share, (len(betas),), generator)
-        said = Said(rays + errors * boxes.size[..., None, None], sure, chosen)
-    noisy, confidence = degrade(shown, boxes.size, half_view, facing, strength, amounts, generator, said)
-    seen = Observation(noisy, confidence * windows.valid[..., None], turn, windows.valid)
+    if detectors:
+        middle = points[..., 2].mean(-1, keepdim=True).clamp(min=0.1)
+        depth = (points[..., 2] / middle - 1) * wrong
+        said = _said(detectors, points, rays, depth, boxes, half_view, generator)
+    noisy, confidence, closeup = degrade(shown, boxes.size, half_view, facing, strength, amounts, generator, said)
+    seen = Observation(noisy, confidence * windows.valid[..., None], turn, windows.valid, closeup)
     step = torch.cat([pelvis[:, 1:] - pelvis[:, :-1], (pelvis[:, -1:] - pelvis[:, -2:-1])], dim=1) * FPS
     heading = yaw_matrix(heading_rad(root))
     truth = Truth(
@@ -158,6 +169,32 @@ def film(
         contacts=standing(in_world(feet)),
     )
     return Examples(seen, find_boxes(seen), truth)
+
+
+def _said(
+    detectors: Sequence[tuple[DetectorErrors, float]],
+    points: Float[Tensor, "N T 17 3"],
+    rays: Float[Tensor, "N T 17 2"],
+    depth: Float[Tensor, "N T 17"],
+    boxes: Boxes,
+    half_view: Float[Tensor, "N 2"],
+    generator: torch.Generator,
+) -> Said:
+    """What the detectors say, each of windows of its own; `depth` is the true one as `Observation.closeup` has it."""
+    lot = uniform(0.0, 1.0, (len(points),), generator)
+    size = boxes.size[..., None, None]
+    seen, sure, told = rays, torch.ones_like(depth), torch.zeros_like(points)
+    below = 0.0
+    for detector, share in detectors:
+        drawn = detector.draw(points, boxes.size / (2 * half_view.amax(-1, keepdim=True)), generator)
+        mine = ((lot >= below) & (lot < below + share))[:, None, None]
+        looked = (drawn.closeup[..., 1:] > 0).all(-1)
+        closer = torch.cat([depth[..., None] + drawn.closeup[..., :1] * size, drawn.closeup[..., 1:] * size], dim=-1)
+        seen = torch.where(mine[..., None], rays + drawn.error * size, seen)
+        sure = torch.where(mine, drawn.confidence, sure)
+        told = torch.where((mine & looked)[..., None], closer, told)
+        below += share
+    return Said(seen, sure, told, lot < below)
 
 
 def standing(feet: Float[Tensor, "N T 4 3"]) -> Float[Tensor, "N T 4"]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from schemas.rotations import matrix_to_6d
 from schemas.skeleton import COCO_KEYPOINTS, mirror_order
 
-NUM_FEATURES = 17 * 4 + 3 + 3 + 6
+NUM_FEATURES = 17 * 4 + 3 + 3 + 6 + 17 * 3 + 1
 SEEN_CONFIDENCE = 0.3
 """From here on a keypoint counts for the box."""
 _IGNORED_CONFIDENCE = 0.05
@@ -23,6 +23,8 @@ _MIN_SIZE = 1e-3
 _SURE = 1e-3
 """Confidences are told apart up to this near to 0 and 1."""
 _SMOOTH_FRAMES = 1.5
+_USUALLY_OFF = 0.02
+"""Box sides that a closer look is ordinarily off."""
 _KEYPOINT_MIRROR = mirror_order(COCO_KEYPOINTS)
 
 
@@ -37,6 +39,9 @@ class Observation:
     """Rotation of the camera from the frame before to this one, in camera axes; the identity while it stands still."""
     valid: Bool[Tensor, "N T"]
     """False in frames that only fill up a window."""
+    closeup: Float[Tensor, "N T 17 3"]
+    """What a closer look told, in the unit of the rays: depth from the middle of all keypoints, and how far place and depth
+    are expected to be off; all 0 where nobody looked closer."""
 
     def mirrored(self) -> "Observation":
         """As a mirror would show it: x turned round, left and right keypoints exchanged."""
@@ -44,8 +49,9 @@ class Observation:
         flip = self.rays.new_tensor([-1.0, 1.0])
         matrix = torch.diag(self.rays.new_tensor([-1.0, 1.0, 1.0]))
         return Observation(
-            self.rays[:, :, order] * flip, self.confidence[:, :, order], matrix @ self.turn @ matrix, self.valid
-        )
+            self.rays[:, :, order] * flip, self.confidence[:, :, order], matrix @ self.turn @ matrix, self.valid,
+            self.closeup[:, :, order],
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -76,8 +82,9 @@ def find_boxes(seen: Observation) -> Boxes:
     return Boxes(centre=smooth[..., :2], size=smooth[..., 2].exp())
 
 
-def make_features(seen: Observation, boxes: Boxes) -> Float[Tensor, "N T 80"]:
-    """Numbers of about unit size: keypoints in their box, confidence, the box's ray, size and motion, the camera's turn.
+def make_features(seen: Observation, boxes: Boxes) -> Float[Tensor, "N T 132"]:
+    """Numbers of about unit size: keypoints in their box, confidence, the box's ray, size and motion, the camera's turn, and
+    what a closer look told.
 
     Confidence comes as it is and as a logit: a detector that guesses a hidden limb may say 0.97 where it else says 0.995.
     """
@@ -91,7 +98,12 @@ def make_features(seen: Observation, boxes: Boxes) -> Float[Tensor, "N T 80"]:
     step[:, 1:] = (moved[:, 1:] - moved[:, :-1]) / boxes.size[:, 1:, None]
     turn = matrix_to_6d(seen.turn) - seen.turn.new_tensor([1.0, 0.0, 0.0, 0.0, 1.0, 0.0])
     logit = torch.logit(seen.confidence, eps=_SURE) / 4
+    looked = seen.closeup[..., 1:].amin(-1) > 0
+    depth = (seen.closeup[..., 0] / half * looked).clamp(-3, 3)
+    off = (seen.closeup[..., 1:] / boxes.size[..., None, None] / _USUALLY_OFF).clamp(min=1e-2).log() / 2
+    off = (off.clamp(-2, 2) * looked[..., None]).flatten(-2)
+    closeup = torch.cat([depth, off, looked.any(-1, keepdim=True).to(depth)], dim=-1)
     features = torch.cat(
-        [place, seen.confidence * 2 - 1, box * 2, step.clamp(-0.3, 0.3) * 15, turn * 30, logit], dim=-1
+        [place, seen.confidence * 2 - 1, box * 2, step.clamp(-0.3, 0.3) * 15, turn * 30, logit, closeup], dim=-1
     )
     return features * seen.valid[..., None]

@@ -7,6 +7,7 @@ other is the camera's attitude. Shapes: N windows, T frames, C channels.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -115,7 +116,7 @@ class Lifter(nn.Module):
                     part.fill_(math.log(0.02))
                 offset += size
 
-    def forward(self, features: Float[Tensor, "N T 80"], valid: Bool[Tensor, "N T"]) -> Lifted:
+    def forward(self, features: Float[Tensor, "N T 132"], valid: Bool[Tensor, "N T"]) -> Lifted:
         """Frames that are not valid are looked at by no other."""
         x_NTC = self.stem(features.transpose(1, 2)).transpose(1, 2)
         rotary = _rotary(features.shape[1], self.config.width // self.config.heads, features.device)
@@ -128,6 +129,13 @@ class Lifter(nn.Module):
         betas = self.shape(mean_NC)[:, None].expand(-1, features.shape[1], -1).float()
         parts = self.heads(x_NTC).float().split(list(_SIZES.values()), dim=-1)
         return Lifted(**dict(zip(_SIZES, parts, strict=True)), betas=betas)
+
+
+def with_all_features(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of a lifter, also of one that was trained when there were fewer features: new ones come last and count nothing."""
+    stem = weights["stem.weight"]
+    missing = NUM_FEATURES - stem.shape[1]
+    return {**weights, "stem.weight": nn.functional.pad(stem, (0, 0, 0, missing))} if missing > 0 else dict(weights)
 
 
 class _Norm(nn.Module):

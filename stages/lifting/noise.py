@@ -70,6 +70,8 @@ class Said:
 
     rays: Float[Tensor, "N T 17 2"]
     confidence: Float[Tensor, "N T 17"]
+    closeup: Float[Tensor, "N T 17 3"]
+    """As in `Observation`."""
     windows: Bool[Tensor, "N"]
 
 
@@ -122,9 +124,9 @@ def degrade(
     amounts: NoiseAmounts,
     generator: torch.Generator,
     learned: Said | None = None,
-) -> tuple[Float[Tensor, "N T 17 2"], Float[Tensor, "N T 17"]]:
-    """Rays and confidence as a detector would give them, from true rays, box sizes, half the picture in rays, what
-    `face_towards` says and `draw_strength`; in some windows, where they are given, from learned errors."""
+) -> tuple[Float[Tensor, "N T 17 2"], Float[Tensor, "N T 17"], Float[Tensor, "N T 17 3"]]:
+    """Rays, confidence and what a closer look tells, as a detector would give them, from true rays, box sizes, half the picture
+    in rays, what `face_towards` says and `draw_strength`; in some windows, where they are given, from learned errors."""
     n, frames = size.shape
     spread, limbs, swaps = (rows.to(rays.device) for rows in _rows())
     dirty = strength > 0
@@ -155,16 +157,19 @@ def degrade(
     # An eye on the far side is guessed rightly but without conviction; this tells where people face.
     certainty = certainty * (1 - hidden * uniform(0.5, 1.0, (n, 1, 17), generator))
     certainty = certainty.clamp(0.01, 1)
+    closeup = torch.zeros_like(seen[..., :1]).expand(-1, -1, -1, 3)
     if learned is not None:
         here = learned.windows & dirty
         seen = torch.where(here[:, None, None, None], learned.rays, seen)
         certainty = torch.where(here[:, None, None], learned.confidence, certainty)
+        closeup = torch.where(here[:, None, None, None], learned.closeup, closeup)
 
     order = torch.arange(17, device=rays.device).expand(n, frames, 17)
     exchanged = spans(amounts.swap, (n, len(_PAIRS)), frames, (1, 14), generator) & dirty[:, None, None]
     for row, mask in zip(swaps, exchanged.unbind(1), strict=True):
         order = torch.where(mask[..., None], row[order], order)
     seen = seen.gather(2, order[..., None].expand(-1, -1, -1, 2))
+    closeup = closeup.gather(2, order[..., None].expand(-1, -1, -1, 3))
     doubt = torch.where(order != torch.arange(17, device=rays.device), uniform(0.5, 1.0, (n, 1, 1), generator), 1.0)
     certainty = certainty.gather(2, order) * doubt
 
@@ -180,4 +185,4 @@ def degrade(
     gone |= no_legs[:, None, None] & (limbs[2] + limbs[3] > 0)
     # A detector still says something about what it does not see, at no confidence.
     certainty = torch.where(gone, certainty * chance(0.5, (n, 1, 17), generator) * 0.15, certainty)
-    return seen, certainty
+    return seen, certainty, closeup

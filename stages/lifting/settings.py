@@ -3,6 +3,7 @@
 from pydantic import Field
 
 from schemas.config import Config
+from stages.lifting.augment import Shares
 from stages.lifting.network import NetworkConfig
 
 
@@ -31,6 +32,12 @@ class Augmentation(Config):
     """Factor on what the keypoint noise model does (`stages.lifting.noise`); 0 shows the truth."""
     detector: float = Field(default=0.0, ge=0, le=1)
     """Share of the degraded windows whose keypoints err as was learned of a detector (`stages.lifting.detector_errors`)."""
+    closeup: float = Field(default=0.0, ge=0, le=1)
+    """Share of those windows in which it looked closer (`stages.closeup`), and told depths too."""
+
+    def shares(self) -> Shares:
+        """Those of the windows' variation."""
+        return Shares(self.gestures, self.kicks, self.recombined, self.perturbed)
 
 
 class LossWeights(Config):
@@ -82,7 +89,7 @@ class LifterTraining(Config):
     held_out: float = Field(default=0.05, ge=0, lt=1)
     """Share of those files that is kept for validation."""
     start: str = ""
-    """Checkpoint whose averaged weights a training begins with; empty: from random ones."""
+    """Checkpoint (.pt) whose averaged weights a training begins with, or exported ones (.safetensors); empty: random ones."""
     cache: str = "runs/lifter_bank"
     """Folder in which motion capture is kept once it is read."""
     studio_share: float = Field(default=0.25, ge=0, le=1)

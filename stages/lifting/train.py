@@ -25,8 +25,9 @@ from stages.lifting import bank as banks
 from stages.lifting.bank import Bank
 from stages.lifting.examples import Examples, Rigs, draw_examples
 from stages.lifting.features import make_features
+from stages.lifting.fitter import load_weights
 from stages.lifting.losses import NUM_MEASURED, losses, make_bodies
-from stages.lifting.network import Lifted, Lifter
+from stages.lifting.network import Lifted, Lifter, with_all_features
 from stages.lifting.refine import measure_errors
 from stages.lifting.settings import LifterTraining
 
@@ -45,7 +46,7 @@ def train(config: LifterTraining) -> dict[str, float]:
     print(f"{len(training.names)} motions, {len(training.pelvis)} frames; held out {len(held_out.names)}", flush=True)
     model = Lifter(config.network).to(device)
     if config.start:
-        model.load_state_dict(_checkpoint(Path(config.start), config, "start")["average"])
+        model.load_state_dict(_start(Path(config.start), config))
     average = copy.deepcopy(model).requires_grad_(False)
     optimisers = _optimisers(model, config)
     path, first = output / "checkpoint.pt", 0
@@ -217,6 +218,16 @@ def _checkpoint(path: Path, config: LifterTraining, key: str) -> dict[str, Any]:
             f"{key}: {path}: is of another network ({state['network']}); set the same one, or another {key}"
         )
     return state
+
+
+def _start(path: Path, config: LifterTraining) -> dict[str, Tensor]:
+    """Weights to begin with: a checkpoint's averaged ones, or exported ones."""
+    if path.suffix == ".pt":
+        return with_all_features(_checkpoint(path, config, "start")["average"])
+    loaded = load_weights(path).model
+    if loaded.config != config.network:
+        raise UsageError(f"start: {path}: is of another network ({loaded.config}); set the same one, or another start")
+    return loaded.state_dict()
 
 
 def _restore(path: Path, config: LifterTraining, model: Lifter, average: Lifter, optimisers: list[Any]) -> int:

@@ -1,7 +1,7 @@
-"""See what the detector says of films whose every keypoint is known:
+"""See what the detector and the closer look say of films whose every keypoint is known:
 `python -m stages.lifting.watch FOLDER configs/lifter.yaml [key=value ...]`.
 
-Windows of motion as the lifter trains on them are filmed in furnished places, and the detector looks at the files. What it
+Windows of motion as the lifter trains on them are filmed in furnished places, and both look at the files. What they
 said, beside the truth, goes to FOLDER as one .npz a part; `stages.lifting.detector_errors` learns from those how it errs.
 """
 
@@ -20,11 +20,11 @@ from jaxtyping import Float
 from schemas.body_model import BodyModel
 from schemas.config import load_config
 from schemas.errors import HumoError, exit_status
+from stages.closeup.look import CloseLook
 from stages.decoding import frames as read_frames
 from stages.detector import Detections, PoseDetector
-from stages.lifting.augment import Shares, draw_windows, mirror, vary
 from stages.lifting.detector_errors import EVERY
-from stages.lifting.draw import chance
+from stages.lifting.examples import varied_windows
 from stages.lifting.settings import LifterTraining
 from stages.lifting.train import make_banks
 from stages.studio.film import Footage
@@ -41,7 +41,7 @@ _PART = 25
 """Films a file."""
 
 
-def watch(folder: Path, training: LifterTraining, films: int, first: int = 0) -> int:
+def watch(folder: Path, training: LifterTraining, films: int, first: int = 0, *, closeup: bool = True) -> int:
     """`films` windows of the motions that the lifter trains on, seen by the detector; how many were made by this call.
 
     A film is told by its number, from `first` on, so that several processes can share the work; parts that are there
@@ -52,10 +52,8 @@ def watch(folder: Path, training: LifterTraining, films: int, first: int = 0) ->
     body = BodyModel.load()
     bank, _ = make_banks(training)
     detector = PoseDetector(threads=1)
+    closer = CloseLook(detector.weights, device=detector.device, backend=detector.backend) if closeup else None
     rest = body.rest_joints(torch.zeros(10))[0]
-    changes = training.augmentation
-    names = ("gestures", "kicks", "recombined", "perturbed")
-    shares = Shares(**{name: getattr(changes, name) for name in names})
     began = time.monotonic()
     done = 0
     for begin in range(first, first + films, _PART):
@@ -65,11 +63,10 @@ def watch(folder: Path, training: LifterTraining, films: int, first: int = 0) ->
         rows = []
         for number in range(begin, min(begin + _PART, first + films)):
             generator = torch.Generator().manual_seed(_SEED + number)
-            windows = draw_windows(bank, 1, _FRAMES, (changes.slowest, changes.fastest), generator)
-            windows = vary(mirror(windows, chance(0.5, (1,), generator)), shares, generator)
+            windows = varied_windows(bank, 1, _FRAMES, training.augmentation, generator)
             kept = slice(0, int(windows.valid.sum()), EVERY)
             motion = GivenMotion(windows.rotations[0, kept], windows.pelvis[0, kept] - rest)
-            rows.append({"film": np.full(len(motion.trans), number), **_filmed(motion, number, detector, body)})
+            rows.append({"film": np.full(len(motion.trans), number), **_filmed(motion, number, detector, closer, body)})
             done += 1
         aside = path.with_suffix(".part.npz")
         arrays: dict[str, Any] = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
@@ -79,8 +76,10 @@ def watch(folder: Path, training: LifterTraining, films: int, first: int = 0) ->
     return done
 
 
-def _filmed(motion: GivenMotion, number: int, detector: PoseDetector, body: BodyModel) -> dict[str, np.ndarray]:
-    """A motion in a place of its own, and what the detector says of the film."""
+def _filmed(
+    motion: GivenMotion, number: int, detector: PoseDetector, closer: CloseLook | None, body: BodyModel
+) -> dict[str, np.ndarray]:
+    """A motion in a place of its own, and what is said of the film."""
     rng = np.random.default_rng([number, 77])
     moving, occluded = rng.random() < _MOVING, rng.random() < _OCCLUDED
     scene = make_scene(
@@ -88,23 +87,33 @@ def _filmed(motion: GivenMotion, number: int, detector: PoseDetector, body: Body
     )
     with tempfile.TemporaryDirectory() as work:
         footage = film_scene(scene, Path(work) / "film.mp4", body=body)
-        found = list(detector.detect(frame.image for frame in read_frames(str(footage.path))))
-    return _compared(footage, found)
+        images = [frame.image for frame in read_frames(str(footage.path))]
+        found = list(detector.detect(images))
+    return _compared(footage, images, found, closer)
 
 
-def _compared(footage: Footage, found: list[Detections]) -> dict[str, np.ndarray]:
+def _compared(
+    footage: Footage, images: list[np.ndarray], found: list[Detections], closer: CloseLook | None
+) -> dict[str, np.ndarray]:
     """The truth about the one person of a film, and what was said of them; zeros where nothing was."""
     person = footage.people[0]
     size = len(footage)
     said = np.zeros((size, 17, 3), np.float32)
-    score = np.zeros(size, np.float32)
+    score, told = np.zeros(size, np.float32), np.zeros((size, 17, 3), np.float32)
+    shown = np.zeros((size, 4))
     edge = np.array([footage.width, footage.height] * 2)
     for frame, detections in enumerate(found[:size]):
         best = _SAME_BOX
         for box, one, keypoints in zip(detections.boxes, detections.scores, detections.keypoints, strict=True):
             overlap = _overlap(box, person.boxes[frame].clip(0, edge))
             if overlap > best:
-                best, said[frame], score[frame] = overlap, keypoints, one
+                best, said[frame], score[frame], shown[frame] = overlap, keypoints, one, box
+    if closer:
+        seen = np.flatnonzero(score).tolist()
+        for frame in seen:
+            closer.begin(images[frame], shown[frame])
+        for frame, look in zip(seen, closer.finish(), strict=True):
+            said[frame, :, :2], told[frame, :, 0], told[frame, :, 1:] = look.places, look.depths, look.off
     in_camera = np.einsum("tij,tkj->tki", footage.R, person.keypoints_3d) + footage.t[:, None]
     return {
         "picture": np.full(size, max(footage.width, footage.height), np.float32),
@@ -113,6 +122,8 @@ def _compared(footage: Footage, found: list[Detections]) -> dict[str, np.ndarray
         "visibility": person.visibility.astype(np.float32),
         "said": said,
         "score": score,
+        "focal": np.full(size, footage.K[0, 0], np.float32),
+        **({"closeup": told} if closer else {}),
     }
 
 
@@ -133,10 +144,12 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("overrides", nargs="*", help="key=value over that config, such as mocap=[FOLDER]")
     parser.add_argument("--films", type=int, default=1500, help="windows of motion; about 4 seconds each on one core")
     parser.add_argument("--first", type=int, default=0, help="number of the first film, where processes share the work")
+    parser.add_argument("--without-closeup", action="store_true", help="the detector alone")
     options = parser.parse_args(arguments)
     try:
         training = load_config(options.config, LifterTraining, options.overrides)
-        watch(Path(options.folder), training, options.films, options.first)
+        closeup = not options.without_closeup
+        watch(Path(options.folder), training, options.films, options.first, closeup=closeup)
     except HumoError as error:
         return exit_status(error)
     return 0

@@ -37,6 +37,8 @@ class Sight:
     confidence: Float[Tensor, "T 17"]
     since: Float[Tensor, "T 3 3"] | None = None
     """From the camera's axes in the first frame to those in each; None while it stands still."""
+    closeup: Float[Tensor, "T 17 3"] | None = None
+    """As in `Observation`; None where nobody looked closer."""
 
     def observation(self, device: torch.device) -> Observation:
         """As the network's features are made from."""
@@ -45,7 +47,9 @@ class Sight:
         if self.since is not None:
             turn[1:] = self.since[1:] @ self.since[:-1].mT
         valid = torch.ones(1, frames, dtype=torch.bool)
-        return Observation(*(value.to(device) for value in (self.rays[None], self.confidence[None], turn[None], valid)))
+        closeup = torch.zeros(frames, 17, 3) if self.closeup is None else self.closeup
+        parts = (self.rays[None], self.confidence[None], turn[None], valid, closeup[None])
+        return Observation(*(value.to(device) for value in parts))
 
 
 @dataclass(frozen=True)

@@ -114,6 +114,20 @@ def test_the_cameras_turn_is_counted_from_each_clips_first_frame(fps: float) -> 
         assert np.degrees((found * (whole * whole[0].inv()).inv()).magnitude()).max() < 0.05
 
 
+@pytest.mark.parametrize("fps", [25.0, 30.0, 59.94])
+def test_what_a_closer_look_told_is_cut_with_the_keypoints(fps: float) -> None:
+    times_s = np.arange(0, 13, 1 / fps)
+    told = np.stack([times_s, np.ones_like(times_s), 2 + times_s], -1)[:, None].repeat(17, 1).astype(np.float32)
+    clips, _ = cut(replace(track(times_s), closeup=told))
+    assert len(clips) == 2
+    for clip in clips:
+        assert clip.closeup is not None
+        np.testing.assert_allclose(clip.closeup[:, 3, 0], clip.start_s + np.arange(len(clip.boxes)) / FPS, atol=1e-3)
+        np.testing.assert_allclose(clip.closeup[..., 2] - clip.closeup[..., 0], 2, atol=1e-3)
+    (plain,), _ = cut(track(times_s[: round(5 * fps)]))
+    assert plain.closeup is None
+
+
 def test_still_and_unknown_cameras_stay_so() -> None:
     times_s = np.arange(0, 4, 1 / 25)
     (still,), _ = cut(replace(track(times_s), camera_turn=np.zeros((len(times_s), 3), np.float32)))

@@ -1,4 +1,4 @@
-"""What is learned of a detector's errors, and the films that it is learned from."""
+"""What is learned of the errors of a detector and of a closer look, and the films that it is learned from."""
 
 from pathlib import Path
 
@@ -14,6 +14,8 @@ from stages.lifting.settings import LifterTraining
 from stages.lifting.watch import main as watch_command
 from stages.lifting.watch import watch
 
+UNIT = 0.05
+"""Box sides that count as one in what was seen."""
 WRIST, OTHER = keypoint("left_wrist"), keypoint("right_wrist")
 FILMS, FRAMES = 40, 20
 
@@ -49,7 +51,8 @@ def learned() -> DetectorErrors:
     logit[behind, OTHER] -= 3
     known = torch.ones(len(in_camera), 17, dtype=torch.bool)
     film = np.arange(FILMS).repeat(FRAMES)
-    model, measured = learn(Seen(film, in_camera, torch.full((len(in_camera),), 0.5), error, logit, known), steps=1200)
+    said = torch.cat([error / UNIT, logit[..., None]], dim=-1)
+    model, measured = learn(Seen(film, in_camera, torch.full((len(in_camera),), 0.5), said, known), steps=1200)
     assert measured["validation"] > -4
     return model
 
@@ -57,19 +60,42 @@ def learned() -> DetectorErrors:
 def test_errors_depend_on_the_pose_as_they_did(learned: DetectorErrors) -> None:
     generator = torch.Generator().manual_seed(1)
     in_camera = _people(60, generator).unflatten(0, (60, FRAMES))
-    error, confidence = learned.draw(in_camera, torch.full((60, FRAMES), 0.5), generator)
+    drawn = learned.draw(in_camera, torch.full((60, FRAMES), 0.5), generator)
+    error, confidence = drawn.error, drawn.confidence
     behind = in_camera[..., WRIST, 2] - in_camera[..., 2].mean(-1)
     hidden, shown = behind > 0.1, behind < -0.1
     assert float(error[hidden][:, WRIST, 0].mean()) == pytest.approx(0.2, abs=0.07)
     assert float(error[shown][:, WRIST, 0].mean()) == pytest.approx(0.0, abs=0.05)
     assert float(confidence[hidden][:, WRIST].median()) < 0.9 < float(confidence[shown][:, WRIST].median())
     assert float(error[..., 0, :].mean().abs()) < 0.02
+    assert not drawn.closeup.any(), "nobody looked closer"
+
+
+def test_a_closer_look_errs_in_depth_and_says_how_far_off_it_may_be() -> None:
+    generator = torch.Generator().manual_seed(3)
+    in_camera = _people(FILMS, generator)
+    depth_error, off, depth_off = 0.1, 0.01, 0.04
+    said = torch.cat(
+        [
+            0.2 * torch.randn(len(in_camera), 17, 2, generator=generator),
+            4 + 0.1 * torch.randn(len(in_camera), 17, 1, generator=generator),
+            depth_error / UNIT + 0.1 * torch.randn(len(in_camera), 17, 1, generator=generator),
+            (torch.tensor([off, depth_off]) / 0.02).log().expand(len(in_camera), 17, 2),
+        ],
+        dim=-1,
+    )
+    known, film = torch.ones(len(in_camera), 17, dtype=torch.bool), np.arange(FILMS).repeat(FRAMES)
+    model, _ = learn(Seen(film, in_camera, torch.full((len(in_camera),), 0.5), said, known), steps=300)
+    drawn = model.draw(in_camera.unflatten(0, (FILMS, FRAMES)), torch.full((FILMS, FRAMES), 0.5), generator)
+    depth, *expected = drawn.closeup.flatten(0, 2).median(0).values.tolist()
+    assert depth == pytest.approx(depth_error, abs=0.01)
+    assert expected == pytest.approx([off, depth_off], rel=0.15)
 
 
 def test_errors_stay_over_time(learned: DetectorErrors) -> None:
     generator = torch.Generator().manual_seed(2)
     still = _people(40, generator).unflatten(0, (40, FRAMES))[:, :1].expand(-1, 60, -1, -1)
-    error, _ = learned.draw(still, torch.full((40, 60), 0.5), generator)
+    error = learned.draw(still, torch.full((40, 60), 0.5), generator).error
     nose = error[:, :, 0, 0] - error[:, :, 0, 0].mean()
     together = [float((nose[:, lag:] * nose[:, : 60 - lag]).mean() / nose.square().mean()) for lag in (EVERY, 40)]
     assert together[0] > 0.6
@@ -98,8 +124,10 @@ def test_a_film_is_watched_once(tmp_path: Path) -> None:
     assert len(seen.film) > 15
     assert set(seen.film) == {3}
     # Most keypoints of most frames are where they are, within a tenth of the box.
-    near = seen.error.norm(dim=-1) < 0.1
+    near = seen.said[..., :2].norm(dim=-1) * UNIT < 0.1
     assert float(near[seen.known].float().mean()) > 0.7
+    deep = seen.said[..., 3].abs() * UNIT < 0.15
+    assert float(deep[seen.known].float().mean()) > 0.7, "the closer look tells depths"
     assert watch(tmp_path, training, films=1, first=3) == 0
 
 

@@ -13,7 +13,7 @@ from stages.lifting.cameras import draw_cameras
 from stages.lifting.examples import Examples, Rigs, draw_examples
 from stages.lifting.features import find_boxes, make_features
 from stages.lifting.losses import losses, make_bodies
-from stages.lifting.network import Lifted, Lifter, NetworkConfig
+from stages.lifting.network import Lifted, Lifter, NetworkConfig, with_all_features
 from stages.lifting.settings import Augmentation, LossWeights
 
 
@@ -148,6 +148,44 @@ def test_noise_is_told_by_confidence(bank: banks.Bank, rigs: Rigs) -> None:
     assert 0.6 < float(sure.float().mean()) < 0.95
     quiet = draw_examples(bank, 16, 40, rigs, Augmentation(noise=0.0), torch.Generator().manual_seed(5))
     torch.testing.assert_close(quiet.seen.rays, quiet.truth.rays)
+
+
+def test_a_closer_look_tells_depths(bank: banks.Bank, rigs: Rigs) -> None:
+    told = Augmentation(detector=1.0, closeup=1.0, focal_error=0.0)
+    examples = draw_examples(bank, 48, 40, rigs, told, torch.Generator().manual_seed(6))
+    closeup = examples.seen.closeup
+    looked = (closeup[..., 1] > 0).flatten(1).all(1)
+    assert 0.4 < float(looked.float().mean()) < 0.9, "clean windows have none"
+    assert not closeup[~looked].any()
+    truth = make_bodies(_perfect(examples), rigs)
+    in_camera = truth.keypoints @ truth.root_camera.mT + examples.truth.pelvis_camera[:, :, None]
+    middle = in_camera[..., 2].mean(-1, keepdim=True)
+    depth = (in_camera[..., 2] / middle - 1) / examples.boxes.size[..., None]
+    said = closeup[..., 0] / examples.boxes.size[..., None]
+    off = (said - depth)[looked].abs()
+    assert float(off.median()) < 0.08
+    assert float(torch.corrcoef(torch.stack([said[looked].flatten(), depth[looked].flatten()]))[0, 1]) > 0.7
+    # What is expected to be off is more where more is.
+    expected = (closeup[looked][..., 2] / examples.boxes.size[looked][..., None]).flatten()
+    unsure = expected > expected.quantile(0.8)
+    assert float(off.flatten()[unsure].mean()) > 1.3 * float(off.flatten()[~unsure].mean())
+    twice = examples.seen.mirrored().mirrored()
+    torch.testing.assert_close(twice.closeup, closeup)
+
+
+def test_lifters_from_before_the_closer_look_say_what_they_said(examples: Examples) -> None:
+    torch.manual_seed(0)
+    model = Lifter(NetworkConfig(width=32, layers=1, heads=2, feed_forward=32)).eval()
+    features = make_features(examples.seen, examples.boxes)
+    valid = examples.seen.valid
+    before = 80
+    old = {**model.state_dict(), "stem.weight": model.state_dict()["stem.weight"][:, :before].clone()}
+    model.load_state_dict(with_all_features(old))
+    said = model(features, valid)
+    changed = features.clone()
+    changed[..., before:] = torch.randn_like(changed[..., before:])
+    torch.testing.assert_close(model(changed, valid).pose, said.pose)
+    assert with_all_features(model.state_dict()).keys() == model.state_dict().keys()
 
 
 def test_a_level_pelvis_moves_nothing_else(body: BodyModel, bank: banks.Bank) -> None:

@@ -69,6 +69,41 @@ def test_openvino_and_torch_agree(stage: TrackPeople, films: Path) -> None:
     apart = np.linalg.norm(one.keypoints[..., :2] - other.keypoints[..., :2], axis=-1)[sure]
     assert sure.mean() > 0.8
     assert apart.mean() / height < 0.01
+    assert one.closeup is not None
+    assert other.closeup is not None
+    assert np.abs(one.closeup[..., 0] - other.closeup[..., 0])[sure].mean() / height < 0.01
+
+
+def test_people_are_looked_at_again(stage: TrackPeople, films: Path, tmp_path: Path) -> None:
+    (closer,) = tracks(stage, films / "wave.mp4")
+    plain = TrackPeople(TrackPeople.Config(closeup="never"))
+    plain.setup()
+    (other,) = tracks(plain, films / "wave.mp4")
+    assert other.closeup is None
+    assert closer.closeup is not None
+    assert closer.closeup.shape == (len(closer.times_s), 17, 3)
+    np.testing.assert_array_equal(closer.boxes, other.boxes)
+    np.testing.assert_array_equal(closer.keypoints[..., 2], other.keypoints[..., 2])
+    height = np.median(closer.boxes[:, 3] - closer.boxes[:, 1])
+    sure = other.keypoints[..., 2] > 0.9
+    apart = np.linalg.norm(closer.keypoints[..., :2] - other.keypoints[..., :2], axis=-1)[sure] / height
+    assert 0 < np.median(apart) < 0.03
+    assert (closer.closeup[..., 1:] > 0).all()
+    assert np.abs(closer.closeup[..., 0]).max() < height
+    assert "closeup" in closer.models["detector"]
+    assert "closeup" not in other.models["detector"]
+
+
+def test_a_closer_look_needs_the_detector_that_it_was_trained_with(tmp_path: Path) -> None:
+    from stages.detector import default_weights
+
+    other = tmp_path / "other.pt"
+    other.write_bytes(default_weights().read_bytes() + b" ")
+    made = TrackPeople(TrackPeople.Config(weights=str(other), backend="torch"))
+    made.setup()
+    assert made.closeup is None
+    with pytest.raises(HumoError, match=r"set track_people\.closeup to never"):
+        TrackPeople(TrackPeople.Config(weights=str(other), backend="torch", closeup="always")).setup()
 
 
 def test_the_rooms_walls_tell_how_the_camera_turned(stage: TrackPeople, tmp_path: Path) -> None:
