@@ -4,8 +4,11 @@ Corners outside people are followed from a key picture straight to each later on
 one rotation is fitted to their rays. As long as a key picture stays in view nothing adds up, so the shake of a hand does
 not drift; when too little of it is left, the current picture becomes the next key, unless an older one is in view again.
 
+Where the corners do not agree on one turn, as near ones move against far ones, the camera also went somewhere: then the turn
+is that of an essential matrix. How far it went nobody can tell from pictures alone, so that is left to who recovers the body.
+
 Camera axes are OpenCV's: x right, y down, z forward. A turn R takes the direction of a ray in the first picture's axes to
-its direction in a later one's. A camera that moves through the room is taken for one that only turns.
+its direction in a later one's.
 """
 
 import math
@@ -32,6 +35,14 @@ _SURE = 0.9
 """Share of the corners followed from which their agreement is proof enough; with less they are followed back too."""
 _LEAST_CONTRAST = 1e-4
 """Eigenvalue of a corner, as OpenCV scales it, below which it is noise on a bare wall."""
+_NOISE_PX = 0.2
+"""Deviation of a corner that was followed, in the small picture."""
+_MOST_OFF = 3.0
+"""Deviations by which half of the corners must miss a turn for the camera to be asked whether it also went somewhere."""
+_GOES_ALONG = 0.8
+"""Share of the corners that must agree with a camera that turns and goes."""
+_CARRIED = 0.2
+"""Share of the pictures in which the camera must be seen to go somewhere for it to be taken to be carried."""
 _OLD_KEY_SHARE = 0.6
 """Share of a key's corners that must still be in sight and agree; with fewer another key is sought."""
 _MOST_KEYS = 64
@@ -61,7 +72,7 @@ class CameraTurns:
     """Share of frames in which enough of the background agreed on one turn, 0 to 1. Below `LEAST_SEEN` nothing is known,
     and all turns are zero."""
     still: bool
-    """The camera does not turn, or nothing is known: every turn is exactly zero."""
+    """The camera neither turns nor goes anywhere, or nothing is known: every turn is exactly zero."""
 
     def at(self, times_s: Float[np.ndarray, "K"]) -> Float[np.ndarray, "K 3"]:
         """Rotation vectors, radians, from the camera axes at the first of these times to those at each."""
@@ -144,6 +155,7 @@ class CameraWatch:
         self._key: _Key | None = None
         self._last: tuple[_View, np.ndarray] | None = None
         self._turn = np.eye(3)
+        self._carried = 0
         self._answer_s = self._retry_s = -math.inf
         self._times_s: list[float] = []
         self._turns: list[np.ndarray | None] = []
@@ -168,7 +180,8 @@ class CameraWatch:
         if seen < LEAST_SEEN or known.sum() < 2:
             return none
         rotations = Rotation.from_matrix(np.stack([turn for turn in self._turns if turn is not None]))
-        if self._stands_still(rotations, float(np.median(np.diff(times_s)))):
+        carried = self._carried >= _CARRIED * len(times_s)
+        if not carried and self._stands_still(rotations, float(np.median(np.diff(times_s)))):
             return none
         every = _between(times_s[known], rotations, times_s)
         return CameraTurns(times_s=times_s, rotations=every, seen=seen, still=False)
@@ -267,14 +280,15 @@ class CameraWatch:
             key.view.grey, view.grey, corners, expected.copy(), maxLevel=2, **options
         )
         sound = (there[:, 0] > 0) & view.shows_background(ahead)
-        turn, agree = self._fit(key.rays[near], ahead, sound, guess)
+        turn, agree, carried = self._fit(key.rays[near], ahead, sound, guess)
         if agree < _SURE * sound.sum():
             start = corners + (ahead - expected)  # as far from the truth as the way there began
             back, again, _ = cv2.calcOpticalFlowPyrLK(view.grey, key.view.grey, ahead, start, maxLevel=1, **options)
             sound &= (again[:, 0] > 0) & (np.linalg.norm(back - corners, axis=1) < _AGREE_PX)
-            turn, agree = self._fit(key.rays[near], ahead, sound, guess)
+            turn, agree, carried = self._fit(key.rays[near], ahead, sound, guess)
         if agree < max(_FEWEST, 0.5 * sound.sum()):
             return None
+        self._carried += carried
         return _Match(turn, agree / len(key.corners))
 
     def _fit(
@@ -283,12 +297,21 @@ class CameraWatch:
         pixels: Float[np.ndarray, "K 2"],
         sound: Bool[np.ndarray, "K"],
         guess: Float[np.ndarray, "3 3"],
-    ) -> tuple[Float[np.ndarray, "3 3"], int]:
-        """The turn by the sound ones, and how many of them agree with it; none where they are too few."""
+    ) -> tuple[Float[np.ndarray, "3 3"], int, bool]:
+        """The turn by the sound ones, how many of them agree with it (none where they are too few), and whether the camera
+        also went somewhere."""
         if sound.sum() < _FEWEST:
-            return guess, 0
-        turn, agree = fit_turn(rays[sound], self._rays(pixels[sound]), guess, _AGREE_PX / self._focal.max())
-        return turn, int(agree.sum())
+            return guess, 0, False
+        after = self._rays(pixels[sound])
+        agree_rad = _AGREE_PX / self._focal.max()
+        turn, agree = fit_turn(rays[sound], after, guess, agree_rad)
+        noise_rad = _NOISE_PX / self._focal.max()
+        # People and reflections that move are a few of the corners; that most are off is the camera's doing.
+        if np.median(np.linalg.norm(after - rays[sound] @ turn.T, axis=1)) > _MOST_OFF * noise_rad:
+            moved = fit_motion(rays[sound], after, turn, noise_rad)
+            if moved is not None:
+                return moved[0], int(moved[1].sum()), True
+        return turn, int(agree.sum()), False
 
     def _rays(self, pixels: Float[np.ndarray, "K 2"]) -> Float[np.ndarray, "K 3"]:
         flat = np.concatenate([(pixels - self._centre) / self._focal, np.ones((len(pixels), 1))], axis=1)
@@ -296,6 +319,61 @@ class CameraWatch:
 
     def _pixels(self, rays: Float[np.ndarray, "K 3"]) -> Float[np.ndarray, "K 2"]:
         return rays[:, :2] / np.maximum(rays[:, 2:], 0.05) * self._focal + self._centre
+
+
+def fit_motion(
+    before: Float[np.ndarray, "K 3"],
+    after: Float[np.ndarray, "K 3"],
+    turn: Float[np.ndarray, "3 3"],
+    noise_rad: float,
+) -> tuple[Float[np.ndarray, "3 3"], Bool[np.ndarray, "K"]] | None:
+    """The turn of a camera that also went somewhere, and which rays agree with that; None where the turn alone, as given,
+    explains the rays as well for what it is (Torr 1998, geometric robust information criterion).
+
+    The essential matrix (Nister 2004, sampled as OpenCV's USAC does), then least squares on Sampson's distances.
+    """
+    import cv2
+    from scipy.optimize import least_squares
+
+    vision: Any = cv2
+    flat = [rays[:, :2] / rays[:, 2:] for rays in (before, after)]
+    found, _ = vision.findEssentialMat(*flat, np.eye(3), method=vision.USAC_MAGSAC, prob=0.999, threshold=2 * noise_rad)
+    if found is None or found.shape != (3, 3):
+        return None
+    one, other, way = vision.decomposeEssentialMat(found)
+    start = max(
+        (one, other), key=lambda guess: float(np.trace(guess @ turn.T))
+    )  # the other one is turned about the way
+    first = [np.column_stack([points, np.ones(len(points))]) for points in flat]
+    axes = np.linalg.svd(way.reshape(1, 3))[2]
+
+    def distances(change: Float[np.ndarray, "5"]) -> Float[np.ndarray, "K"]:
+        direction = axes[0] + change[3] * axes[1] + change[4] * axes[2]
+        direction = direction / np.linalg.norm(direction)
+        x, y, z = direction
+        cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+        return sampson(cross @ Rotation.from_rotvec(change[:3]).as_matrix() @ start, *first)
+
+    best = least_squares(distances, np.zeros(5), loss="cauchy", f_scale=noise_rad, max_nfev=25)
+    count = len(before)
+    off = (distances(best.x) / noise_rad) ** 2
+    alone = ((np.linalg.norm(after - before @ turn.T, axis=1)) / noise_rad) ** 2
+    if (off < 9).mean() < _GOES_ALONG:
+        return None
+    # Dimensions of what the models say of two points (2 and 3), and their parameters (3 and 5).
+    cost = np.minimum(off, 2).sum() + 3 * math.log(4) * count + 5 * math.log(4 * count)
+    if cost > np.minimum(alone, 4).sum() + 2 * math.log(4) * count + 3 * math.log(4 * count):
+        return None
+    return Rotation.from_rotvec(best.x[:3]).as_matrix() @ start, off < 9
+
+
+def sampson(
+    essential: Float[np.ndarray, "3 3"], before: Float[np.ndarray, "K 3"], after: Float[np.ndarray, "K 3"]
+) -> Float[np.ndarray, "K"]:
+    """First-order distances of pairs of points at depth 1 from an essential matrix (Hartley and Zisserman, 11.4.3)."""
+    ahead, back = before @ essential.T, after @ essential
+    scale = (ahead[:, :2] ** 2).sum(1) + (back[:, :2] ** 2).sum(1)
+    return (after * ahead).sum(1) / np.sqrt(np.maximum(scale, 1e-18))
 
 
 def fit_turn(

@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -230,26 +230,33 @@ def load_torch_model(weights: Path, device: str) -> Any:
 
 
 def export_openvino(weights: Path) -> Path:
-    """The weights as an OpenVINO network with free picture size, made once and kept in the cache.
-
-    Workers that start together each export to a folder of their own; the first to move it into place wins.
-    """
+    """The weights as an OpenVINO network with free picture size, kept in the cache."""
     import openvino
 
-    folder = cache_folder() / "openvino" / f"{file_digest(weights)[:16]}-{openvino.get_version().split('-')[0]}"
-    network = folder / f"{weights.stem}.xml"
-    if network.exists():
-        return network
-    from ultralytics import YOLO
+    def make(work: Path) -> Path:
+        from ultralytics import YOLO
 
+        copy = work / weights.name
+        shutil.copy(weights, copy)
+        return Path(YOLO(str(copy), task="pose").export(format="openvino", dynamic=True, imgsz=640, verbose=False))
+
+    name = f"{file_digest(weights)[:16]}-{openvino.get_version().split('-')[0]}"
+    return made_once(cache_folder() / "openvino" / name, f"{weights.stem}.xml", make)
+
+
+def made_once(folder: Path, name: str, make: Callable[[Path], Path]) -> Path:
+    """A file in a folder of the cache that `make`, given a place to work in, makes the first time.
+
+    Workers that start together each make a folder of their own; the first to move it into place wins.
+    """
+    if (folder / name).exists():
+        return folder / name
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as work:
-        copy = Path(work) / weights.name
-        shutil.copy(weights, copy)
-        made = Path(YOLO(str(copy), task="pose").export(format="openvino", dynamic=True, imgsz=640, verbose=False))
+        made = make(Path(work))
         try:
             made.rename(folder)
         except OSError:
-            if not network.exists():
+            if not (folder / name).exists():
                 raise
-    return network
+    return folder / name

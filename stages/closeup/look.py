@@ -1,7 +1,6 @@
 """The closer look at people who were found: run by OpenVINO on a CPU, by torch on CUDA, like the detector."""
 
 import json
-import tempfile
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +16,10 @@ from schemas.offline import cache_folder
 from stages.closeup.crops import into_crop, square_about, warp
 from stages.closeup.network import CROP_PX, MIRROR, Head
 from stages.closeup.trunk import Trunk, load_trunk
-from stages.detector import file_digest
+from stages.detector import file_digest, made_once
 
 SHIPPED = Path(__file__).parent / "data" / "closeup.safetensors"
+_NETWORK = "closeup.xml"
 _TOGETHER = 64
 """Crops at once on CUDA."""
 _MIRROR = list(MIRROR)
@@ -180,29 +180,22 @@ def _compiled(network: Path, options: dict[str, Any]) -> Any:
 
 
 def _exported(detector_weights: Path, head_path: Path, head: Head) -> Path:
-    """Trunk and head as one OpenVINO network, made once and kept in the cache; who comes second finds it there."""
+    """Trunk and head as one OpenVINO network, kept in the cache."""
     import openvino
 
-    name = f"{file_digest(detector_weights)[:16]}-{file_digest(head_path)[:16]}-{openvino.get_version().split('-')[0]}"
-    folder = cache_folder() / "openvino" / name
-    network = folder / "closeup.xml"
-    if network.exists():
-        return network
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    whole = _Whole(load_trunk(detector_weights), head).eval()
-    with tempfile.TemporaryDirectory(dir=folder.parent) as work, torch.inference_mode(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # tracing warns of shapes that it takes for constants, as they are
-        model = openvino.convert_model(whole, example_input=torch.zeros(1, 3, CROP_PX, CROP_PX))
+    def make(work: Path) -> Path:
+        whole = _Whole(load_trunk(detector_weights), head).eval()
+        with torch.inference_mode(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # tracing warns of shapes that it takes for constants, as they are
+            model = openvino.convert_model(whole, example_input=torch.zeros(1, 3, CROP_PX, CROP_PX))
         model.reshape([1, 3, CROP_PX, CROP_PX])
-        made = Path(work) / "made"
+        made = work / "made"
         made.mkdir()
-        openvino.save_model(model, made / network.name)
-        try:
-            made.rename(folder)
-        except OSError:
-            if not network.exists():
-                raise
-    return network
+        openvino.save_model(model, made / _NETWORK)
+        return made
+
+    name = f"{file_digest(detector_weights)[:16]}-{file_digest(head_path)[:16]}-{openvino.get_version().split('-')[0]}"
+    return made_once(cache_folder() / "openvino" / name, _NETWORK, make)
 
 
 def export(checkpoint: str | Path, path: str | Path = SHIPPED) -> None:

@@ -2,7 +2,6 @@
 
 import copy
 import json
-import math
 import sys
 import time
 from pathlib import Path
@@ -24,11 +23,18 @@ from stages.closeup.network import Head, Seen25D
 from stages.closeup.settings import CloseupTraining
 from stages.closeup.trunk import Trunk, features, load_trunk
 from stages.detector import default_weights, file_digest
+from stages.training import learning_rate, log_row, plot_curve
 
 _HEAT_CELLS = 1.0
 """Deviation of the heat that a keypoint's cell should get, in cells."""
 _IN_CROP = 1.05
 """Keypoints farther out than this many half sides are not learned from."""
+_CURVES = {
+    "median": "keypoints, median",
+    "p90": "keypoints, 90%",
+    "depth": "depths, median",
+    "depth_p90": "depths, 90%",
+}
 _FAR = 0.5
 """Errors count up to this many half sides in what is expected to be off."""
 
@@ -72,7 +78,7 @@ def train(config: CloseupTraining) -> dict[str, float]:
         seen, truth = next(batches)
         if not on_cpu:
             seen = features(trunk, seen[0].to(device))
-        rate = _learning_rate(step, config)
+        rate = learning_rate(step, config)
         for group in optimiser.param_groups:
             group["lr"] = rate
         with torch.autocast(device.type, torch.bfloat16):
@@ -92,11 +98,12 @@ def train(config: CloseupTraining) -> dict[str, float]:
             sums[name] = sums.get(name, 0.0) + float(value.detach()) / config.log_every
         last = step + 1 == config.steps
         if (step + 1) % config.log_every == 0:
-            _log(output, {"step": step + 1, "seconds": time.monotonic() - began, "rate": rate, **sums})
+            log_row(output, {"step": step + 1, "seconds": time.monotonic() - began, "rate": rate, **sums})
             sums = {}
         if (step + 1) % config.validate_every == 0 or last:
             measured = validate(average, trunk, pictures, held_out)
-            _log(output, {"step": step + 1, "seconds": time.monotonic() - began, **measured})
+            log_row(output, {"step": step + 1, "seconds": time.monotonic() - began, **measured})
+            plot_curve(output, "held-out scenes, parts of the box's side", _CURVES)
         if last or time.monotonic() - saved > config.save_every_s:
             states = {"model": model.state_dict(), "average": average.state_dict(), "optimiser": optimiser.state_dict()}
             about = {"step": step + 1, "shape": shape, "trunk": file_digest(weights), "measured": measured}
@@ -161,13 +168,6 @@ def validate(head: Head, trunk: Trunk, pictures: Any, places: np.ndarray, most: 
     return {name: float(value) for name, value in found.items()}
 
 
-def _learning_rate(step: int, config: CloseupTraining) -> float:
-    if step < config.warmup_steps:
-        return config.learning_rate * (step + 1) / config.warmup_steps
-    along = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
-    return config.learning_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * along)))
-
-
 def _checkpoint(path: Path, shape: dict[str, int], key: str) -> dict[str, Any]:
     if not path.is_file():
         raise UsageError(f"{key}: {path}: there is no such checkpoint; name one, or leave it out")
@@ -175,13 +175,6 @@ def _checkpoint(path: Path, shape: dict[str, int], key: str) -> dict[str, Any]:
     if state["shape"] != shape:
         raise UsageError(f"{key}: {path}: is of another head ({state['shape']}); set the same one, or another {key}")
     return state
-
-
-def _log(output: Path, row: dict[str, float | int]) -> None:
-    line = json.dumps({name: round(value, 5) if isinstance(value, float) else value for name, value in row.items()})
-    with (output / "metrics.jsonl").open("a") as file:
-        file.write(line + "\n")
-    print(line, flush=True)
 
 
 def main(arguments: list[str]) -> int:

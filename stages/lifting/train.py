@@ -6,13 +6,11 @@ which was stopped goes on as if it had not been.
 
 import copy
 import json
-import math
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -30,8 +28,10 @@ from stages.lifting.losses import NUM_MEASURED, losses, make_bodies
 from stages.lifting.network import Lifted, Lifter, with_all_features
 from stages.lifting.refine import measure_errors
 from stages.lifting.settings import LifterTraining
+from stages.training import learning_rate, log_row, plot_curve
 
 _VALIDATION_SEED = 2**40
+_CURVES = {"clean_mpjpe": "clean", "noisy_mpjpe": "noisy", "clean_body": "clean, pelvis axes"}
 
 
 def train(config: LifterTraining) -> dict[str, float]:
@@ -62,7 +62,7 @@ def train(config: LifterTraining) -> dict[str, float]:
         generator.manual_seed(config.seed * 2**32 + step)
         count, frames = _batch(step, config)
         examples = draw_examples(training, count, frames, rigs, config.augmentation, generator)
-        rate = _learning_rate(step, config)
+        rate = learning_rate(step, config)
         for optimiser in optimisers:
             for group in optimiser.param_groups:
                 group["lr"] = rate
@@ -83,12 +83,12 @@ def train(config: LifterTraining) -> dict[str, float]:
             sums[name] = sums.get(name, 0.0) + float(value.detach()) / config.log_every
         last = step + 1 == config.steps
         if (step + 1) % config.log_every == 0:
-            _log(output, {"step": step + 1, "seconds": time.monotonic() - began, "rate": rate, **sums})
+            log_row(output, {"step": step + 1, "seconds": time.monotonic() - began, "rate": rate, **sums})
             sums = {}
         if (step + 1) % config.validate_every == 0 or last:
             validation = validate(average, held_out, rigs, config)
-            _log(output, {"step": step + 1, "seconds": time.monotonic() - began, **validation})
-            _plot(output)
+            log_row(output, {"step": step + 1, "seconds": time.monotonic() - began, **validation})
+            plot_curve(output, "held-out motions, MPJPE (mm)", _CURVES)
         if last or time.monotonic() - saved > config.save_every_s:
             _save(path, config, step + 1, rigs.body.id, model, average, optimisers)
             saved = time.monotonic()
@@ -186,13 +186,6 @@ def _batch(step: int, config: LifterTraining) -> tuple[int, int]:
     return max(1, config.batch_size * config.window // frames), frames
 
 
-def _learning_rate(step: int, config: LifterTraining) -> float:
-    if step < config.warmup_steps:
-        return config.learning_rate * (step + 1) / config.warmup_steps
-    along = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
-    return config.learning_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * along)))
-
-
 def _save(
     path: Path, config: LifterTraining, step: int, body_id: str, model: Lifter, average: Lifter, optimisers: list[Any]
 ) -> None:
@@ -237,37 +230,6 @@ def _restore(path: Path, config: LifterTraining, model: Lifter, average: Lifter,
     for optimiser, saved in zip(optimisers, state["optimisers"], strict=True):
         optimiser.load_state_dict(saved)
     return int(state["step"])
-
-
-def _log(output: Path, row: dict[str, float | int]) -> None:
-    line = json.dumps({name: round(value, 5) if isinstance(value, float) else value for name, value in row.items()})
-    with (output / "metrics.jsonl").open("a") as file:
-        file.write(line + "\n")
-    print(line, flush=True)
-
-
-def _plot(output: Path) -> None:
-    """Loss and validation over the steps, as curve.png."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    rows = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
-    figure = Figure(figsize=(11, 4), layout="constrained")
-    FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2)
-    trained = [row for row in rows if "loss" in row]
-    left.plot([row["step"] for row in trained], [row["loss"] for row in trained], color="0.3")
-    # Parts are log likelihoods: the sum may go below zero, and its first steps would hide all others.
-    losses = [row["loss"] for row in trained[1:]]
-    left.set(title="training loss", xlabel="step", ylim=(min(losses, default=0), np.percentile(losses or [1], 98)))
-    measured = [row for row in rows if "clean_mpjpe" in row]
-    steps = [row["step"] for row in measured]
-    for name, label in (("clean_mpjpe", "clean"), ("noisy_mpjpe", "noisy"), ("clean_body", "clean, pelvis axes")):
-        right.plot(steps, [row[name] for row in measured], label=label)
-    top = np.percentile([row["noisy_mpjpe"] for row in measured], 90) if measured else 1.0
-    right.set(title="held-out motions, MPJPE (mm)", xlabel="step", ylim=(0, 1.2 * top))
-    right.legend()
-    figure.savefig(output / "curve.png", dpi=100)
 
 
 def main(arguments: list[str]) -> int:

@@ -5,8 +5,13 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from stages.camera_motion import CameraTurns, CameraWatch, fit_turn, turns_between
+from schemas.body_model import BodyModel
+from stages.camera_motion import CameraTurns, CameraWatch, fit_motion, fit_turn, turns_between
 from stages.fitting.cameras import guess_intrinsics
+from stages.studio.motions import generate
+from stages.studio.outfit import Outfit
+from stages.studio.place import Place
+from stages.studio.renderer import Camera, Person, Renderer
 
 WIDTH, HEIGHT, FPS = 480, 360, 30.0
 INTRINSICS = guess_intrinsics(WIDTH, HEIGHT).astype(np.float64)
@@ -168,3 +173,52 @@ def test_turns_between_known_ones_lie_on_the_arc() -> None:
     found = turns_between(known_s, rotations, np.array([1.25, 1.5, 2.0, 3.0]))
     np.testing.assert_allclose(found[:, 1], [0.0, 0.05, 0.15, 0.15], atol=1e-6)
     assert not turns_between(known_s[:1], rotations[:1], np.array([1.0, 2.0])).any()
+
+
+def _points_seen(way: np.ndarray, turn: Rotation, noise: float) -> tuple[np.ndarray, np.ndarray]:
+    """Unit rays of points two to ten metres away, before and after a camera turned and went `way` metres."""
+    rng = np.random.default_rng(5)
+    points = rng.uniform([-0.5, -0.4, 1], [0.5, 0.4, 1], (80, 3)) * rng.uniform(2, 10, (80, 1))
+    after = turn.apply(points - way)
+    rays = [one / np.linalg.norm(one, axis=1, keepdims=True) for one in (points, after)]
+    rays[1] = rays[1] + noise * rng.standard_normal(rays[1].shape)
+    return rays[0], rays[1] / np.linalg.norm(rays[1], axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("way", [(0.5, 0.0, 0.0), (0.0, 0.1, 0.7), (-0.3, 0.2, -0.3)])
+@pytest.mark.parametrize("degrees", [0.0, 4.0, 15.0])
+def test_a_camera_that_goes_tells_its_turn_by_near_and_far(way: tuple[float, ...], degrees: float) -> None:
+    turn = Rotation.from_rotvec(np.radians(degrees) * np.array([0.3, 0.9, -0.2]))
+    noise = 5e-4
+    before, after = _points_seen(np.array(way), turn, noise)
+    alone, _ = fit_turn(before, after, np.eye(3), 3e-3)
+    found = fit_motion(before, after, alone, noise)
+    assert found is not None
+    assert np.degrees((Rotation.from_matrix(found[0]) * turn.inv()).magnitude()) < 0.4
+    assert found[1].mean() > 0.9
+
+
+def test_a_camera_on_the_spot_went_nowhere() -> None:
+    turn = Rotation.from_euler("yx", [6, 3], degrees=True)
+    before, after = _points_seen(np.zeros(3), turn, 5e-4)
+    alone, agree = fit_turn(before, after, np.eye(3), 3e-3)
+    assert agree.all()
+    assert fit_motion(before, after, alone, 5e-4) is None
+
+
+def test_a_room_filmed_in_passing_is_not_taken_for_a_turn() -> None:
+    """Two metres to the side past a room, looking straight ahead all the while."""
+    frames, width, height, focal_px = 45, 320, 240, 300.0
+    body = BodyModel.load()
+    actor = Person(generate("stand", 2.0, 1, body=body), Outfit.draw(1), offset=(30.0, 0.0))
+    rng = np.random.default_rng(4)
+    place = Place.draw(rng, np.array([-5.0, 0.0, -5.0]), np.array([5.0, 3.0, 5.0]), [], outdoors=False)
+    eyes = np.linspace([-1.0, 1.5, 3.0], [1.0, 1.5, 3.0], frames)
+    cameras = [Camera.looking(eye, eye - [0.0, 0.2, 1.0], focal_px, width, height) for eye in eyes]
+    renderer = Renderer([actor], cameras, place, body, width, height, 1)
+    watch = CameraWatch(width, np.array([focal_px, focal_px, width / 2, height / 2]))
+    for frame in range(frames):
+        watch.look(frame / 30, renderer.render(frame), np.zeros((0, 4), np.float32))
+    found = watch.turns()
+    assert not found.still
+    assert np.degrees(found.rotations.magnitude().max()) < 4

@@ -18,6 +18,7 @@ from stages.lifting.fitter import LiftFitter, Sight, export, load_weights
 from stages.lifting.network import NetworkConfig
 from stages.lifting.settings import LifterTraining
 from stages.lifting.train import main, train
+from stages.training import learning_rate
 
 SMALL = NetworkConfig(width=32, layers=1, heads=2, feed_forward=32)
 CONFIG = Path(__file__).parents[2] / "configs" / "lifter.yaml"
@@ -48,7 +49,7 @@ def test_training_logs_and_goes_on_where_it_stopped(trained: Path, tmp_path: Pat
     # Stopped after three steps of the same schedule, then gone on with.
     config = _config(tmp_path, steps=6)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("stages.lifting.train._learning_rate", _stop_after(3))
+        patch.setattr("stages.lifting.train.learning_rate", _stop_after(3))
         with pytest.raises(KeyboardInterrupt):
             train(config)
     assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 3
@@ -69,12 +70,10 @@ def test_training_logs_and_goes_on_where_it_stopped(trained: Path, tmp_path: Pat
 
 
 def _stop_after(steps: int):
-    from stages.lifting.train import _learning_rate
-
     def rate(step: int, config: LifterTraining) -> float:
         if step == steps:
             raise KeyboardInterrupt
-        return _learning_rate(step, config)
+        return learning_rate(step, config)
 
     return rate
 

@@ -1,0 +1,61 @@
+"""What the trainings of the stages' own networks share: the learning rate's course, lines of metrics and their curve."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+
+@runtime_checkable
+class Schedule(Protocol):
+    """The part of a training's config that says how fast it learns."""
+
+    @property
+    def steps(self) -> int: ...
+    @property
+    def warmup_steps(self) -> int: ...
+    @property
+    def learning_rate(self) -> float: ...
+
+
+def learning_rate(step: int, config: Schedule) -> float:
+    """Up to the highest in the warm-up, then along a cosine to a fiftieth of it."""
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / config.warmup_steps
+    along = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+    return config.learning_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * along)))
+
+
+def log_row(output: Path, row: Mapping[str, float | int]) -> None:
+    """Append a line to metrics.jsonl in a folder, and print it."""
+    line = json.dumps({name: round(value, 5) if isinstance(value, float) else value for name, value in row.items()})
+    with (output / "metrics.jsonl").open("a") as file:
+        file.write(line + "\n")
+    print(line, flush=True)
+
+
+def plot_curve(output: Path, title: str, lines: Mapping[str, str]) -> None:
+    """Loss and validation over the steps of metrics.jsonl, as curve.png; `lines` are what is measured -> its label."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    trained = [row for row in rows if "loss" in row]
+    left.plot([row["step"] for row in trained], [row["loss"] for row in trained], color="0.3")
+    # Parts are log likelihoods: the sum may go below zero, and its first steps would hide all others.
+    losses = [row["loss"] for row in trained[1:]]
+    left.set(title="training loss", xlabel="step", ylim=(min(losses, default=0), np.percentile(losses or [1], 98)))
+    measured = [row for row in rows if all(name in row for name in lines)]
+    steps = [row["step"] for row in measured]
+    for name, label in lines.items():
+        right.plot(steps, [row[name] for row in measured], label=label)
+    top = max((np.percentile([row[name] for row in measured], 90) for name in lines), default=1.0) if measured else 1.0
+    right.set(title=title, xlabel="step", ylim=(0, 1.2 * top))
+    right.legend()
+    figure.savefig(output / "curve.png", dpi=100)
