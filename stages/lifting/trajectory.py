@@ -42,13 +42,16 @@ class Certainty:
     """Keypoints of a frame err together, and frames like their neighbours: so many of them count as one."""
     depth: float = 0.05
     """The network's depth, share of it."""
-    velocity_mps: float = 0.18
-    """The network's velocity."""
+    velocity_mps: float = 0.25
+    """The network's velocity, where the camera stands still."""
+    velocity_carried_mps: float = 0.12
+    """The same under a camera that may be carried: rays then say less of the way, and what they say wrongly of it, because the
+    camera's turns are a little off, must not be believed."""
     slip_mps: float = 0.06
     """Of a foot that stands."""
     glide_mps: float = 0.25
     """A foot that is said to stand, and glides faster than this without being held, did not stand."""
-    camera_mps: float = 0.1
+    camera_mps: float = 0.2
     """Of a camera that may be carried."""
     robust: float = 2.0
     """Beyond so many deviations a sighting counts in proportion to its distance, no longer to the square."""
@@ -102,7 +105,8 @@ def solve_path(
     moved = -(feet[1:] - feet[:-1])
     held = (planted[1:] * planted[:-1]) ** 2
     weight_slip = held / (certainty.slip_mps / FPS) ** 2
-    weight_step = torch.full((frames - 1,), 1 / (certainty.velocity_mps / FPS) ** 2, dtype=dtype)
+    velocity_mps = certainty.velocity_carried_mps if carried else certainty.velocity_mps
+    weight_step = torch.full((frames - 1,), 1 / (velocity_mps / FPS) ** 2, dtype=dtype)
     weight_camera = torch.full((frames - 1,), 1 / (certainty.camera_mps / FPS) ** 2, dtype=dtype)
     path, camera = guess, torch.zeros_like(guess)
     belief: Tensor | float
