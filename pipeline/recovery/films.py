@@ -130,9 +130,10 @@ def make_films(bank: Bank, count: int, folder: Path, body: BodyModel) -> list[Fi
     return films
 
 
-def video_stages() -> list[Stage[Any, Any]]:
-    """The stages from a file to clips, ready to run."""
-    stages: list[Stage[Any, Any]] = [ReadVideos(), SplitShots(), TrackPeople(), CutClips()]
+def video_stages(closeup: Literal["auto", "always", "never"] = "auto") -> list[Stage[Any, Any]]:
+    """The stages from a file to clips, ready to run; `closeup` as in `TrackPeople.Config`."""
+    tracking = TrackPeople(TrackPeople.Config(closeup=closeup))
+    stages: list[Stage[Any, Any]] = [ReadVideos(), SplitShots(), tracking, CutClips()]
     for stage in stages:
         stage.setup()
     return stages
