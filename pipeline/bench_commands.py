@@ -78,6 +78,7 @@ def bench_recovery(
     clips: Annotated[int, typer.Option(help="How many motions are measured by their keypoints.")] = 40,
     videos: Annotated[int, typer.Option(help="How many motions are filmed, each by a still and a moving camera.")] = 4,
     optimise: Annotated[int, typer.Option(help="How many of either also go through optimisation alone.")] = 4,
+    focal_told: Annotated[bool, typer.Option(help="Films tell their focal length, as phones do.")] = False,
     page: Annotated[str, typer.Option(help="Folder for a page with tables and pictures; empty: none.")] = "",
     weights: Annotated[str, typer.Option(help="Lifter weights, .safetensors or .pt; empty: the shipped ones.")] = "",
     as_json: AsJson = False,
@@ -85,7 +86,9 @@ def bench_recovery(
     """Recovered bodies against the truth: from motion capture's keypoints and from films, beside optimisation alone."""
     from pipeline.bench_recovery import bench, bench_text
 
-    found = bench(mocap=mocap, clips=clips, videos=videos, optimise=optimise, page=page, weights=weights)
+    found = bench(
+        mocap=mocap, clips=clips, videos=videos, optimise=optimise, focal_told=focal_told, page=page, weights=weights
+    )
     print_found(found, as_json, bench_text(found))
 
 

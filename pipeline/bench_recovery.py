@@ -18,6 +18,7 @@ from typing import Any
 
 from pipeline.recovery.films import (
     CAMERAS,
+    FOCAL_OFF,
     KEYPOINTS_OFF,
     FitGiven,
     Outcome,
@@ -63,13 +64,20 @@ Figures = dict[str, float]
 
 
 def bench(
-    *, mocap: str = "", clips: int = 40, videos: int = 4, optimise: int = 4, page: str = "", weights: str = ""
+    *,
+    mocap: str = "",
+    clips: int = 40,
+    videos: int = 4,
+    optimise: int = 4,
+    focal_told: bool = False,
+    page: str = "",
+    weights: str = "",
 ) -> dict[str, Any]:
     """Figures by setting, fitter and group (see DEFINITIONS for their units).
 
     `mocap`: folder of motion capture; empty: made-up motions. `clips` of them are measured by their keypoints, `videos` are
-    filmed by each kind of camera, and `optimise` of either go through the rival too. With `page` pictures and tables are
-    written there. A figure that there was nothing to take from is not there.
+    filmed by each kind of camera, whose focal length is told where `focal_told`, and `optimise` of either go through the
+    rival too. With `page` pictures and tables are written there. A figure that there was nothing to take from is not there.
 
     Raises UsageError for a folder without motion capture, HumoError where weights are missing.
     """
@@ -88,11 +96,14 @@ def bench(
         "body_model": body.id,
         "motions": f"motion capture, {Path(mocap).name}" if mocap else f"studio, seeds from {_STUDIO_SEED}",
         "definitions": DEFINITIONS
-        | {KEYPOINTS_OFF: "% of the box's height; keypoints from the true ones, median over the sure ones (films)"},
+        | {
+            KEYPOINTS_OFF: "% of the box's height; keypoints from the true ones, median over the sure ones (films)",
+            FOCAL_OFF: "% of the true focal length (films)",
+        },
     }
     cases, rows = _mocap_part(report, bank, clips, optimise, fitters, body)
     with tempfile.TemporaryDirectory() as work:
-        sightings, outcomes = _film_part(report, bank, videos, optimise, fitters, body, Path(work))
+        sightings, outcomes = _film_part(report, bank, videos, optimise, fitters, body, Path(work), focal_told)
         if page:
             from pipeline.recovery.page import Measured, write_page
 
@@ -157,6 +168,7 @@ def _film_part(
     fitters: Mapping[str, Fitter],
     body: BodyModel,
     work: Path,
+    focal_told: bool,
 ) -> tuple[list[Sighting], list[Outcome]]:
     """Writes `films`, `films_same_clips` and `stages_fps` into the report."""
     if not videos:
@@ -167,7 +179,7 @@ def _film_part(
             "bench recovery: no motion lasts three seconds, none can be filmed; name longer ones or --videos 0"
         )
     stages = video_stages()
-    sightings = [look(film, stages) for film in films]
+    sightings = [look(film, stages, focal_told=focal_told) for film in films]
     clips = [(sighting, clip) for sighting in sightings for clip in sighting.clips]
     outcomes = {name: _recovered(clips, fitters[name], body) for name in (REFINED, PLAIN)}
     exact = [(sighting, with_true_keypoints(clip, sighting.film.footage)) for sighting, clip in clips]
@@ -178,7 +190,8 @@ def _film_part(
     if places:
         same = {name: [found[place] for place in places] for name, found in outcomes.items()}
         same[RIVAL] = _recovered([clips[place] for place in places], fitters[RIVAL], body)
-        same[RIVAL_AFAR] = _recovered(_from_afar([clips[place] for place in places]), fitters[RIVAL], body)
+        afar = _from_afar([clips[place] for place in places], focal_told)
+        same[RIVAL_AFAR] = _recovered(afar, fitters[RIVAL], body)
         all_fit = [all(found[number].row is not None for found in same.values()) for number in range(len(places))]
         report["films_same_clips"] = {
             **_against_rival(
@@ -192,14 +205,14 @@ def _film_part(
     return sightings, outcomes[REFINED]
 
 
-def _from_afar(clips: Sequence[tuple[Sighting, Clip]]) -> list[tuple[Sighting, Clip]]:
+def _from_afar(clips: Sequence[tuple[Sighting, Clip]], focal_told: bool) -> list[tuple[Sighting, Clip]]:
     """The same stretches of the same people as they are tracked without a closer look."""
     stages = video_stages(closeup="never")
     seen: dict[str, dict[str, Clip]] = {}
     for sighting, _ in clips:
         name = sighting.film.name
         if name not in seen:
-            seen[name] = {clip.id: clip for clip in look(sighting.film, stages).clips}
+            seen[name] = {clip.id: clip for clip in look(sighting.film, stages, focal_told=focal_told).clips}
     return [(sighting, seen[sighting.film.name][clip.id]) for sighting, clip in clips]
 
 
@@ -297,10 +310,11 @@ def bench_text(found: Mapping[str, Any]) -> str:
         lines += compared("same clips", found["films_same_clips"]) if "films_same_clips" in found else []
         for group in (*CAMERAS, TOGETHER):
             row = found["films"][REFINED][group]
+            off, focal = (row.get(name, float("nan")) for name in (KEYPOINTS_OFF, FOCAL_OFF))
             lines.append(
-                f"{group}: keypoints {row.get(KEYPOINTS_OFF, float('nan')):.1f}% of the box off, coverage {row['coverage']:.1%} "
-                f"of {row['films']:.0f} films, people missed {row['missed']:.0f} of "
-                f"{row['people']:.0f}, identity switches {row['switches']:.0f}, changes inside a track {row['changes']:.0f}"
+                f"{group}: keypoints {off:.1f}% of the box off, focal lengths {focal:.0f}%, coverage {row['coverage']:.1%} of "
+                f"{row['films']:.0f} films, people missed {row['missed']:.0f} of {row['people']:.0f}, identity switches "
+                f"{row['switches']:.0f}, changes inside a track {row['changes']:.0f}"
             )
         lines.append("frames/s: " + ", ".join(f"{name} {fps:.0f}" for name, fps in found["stages_fps"].items()))
     return "\n".join([*lines, *([f"page: {found['page']}"] if "page" in found else [])])

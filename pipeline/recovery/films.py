@@ -1,9 +1,10 @@
 """Films whose every body is known, and the video stages over them, compared with that truth by time.
 
 Films show one person, every fourth of them two (who cross in every other such film). Each motion is filmed twice, on the
-same body in the same clothes: by a camera that stands still and by one that moves. Focal lengths are not told to the stages.
+same body in the same clothes: by a camera that stands still and by one that moves.
 """
 
+import math
 import re
 import time
 from collections import Counter
@@ -27,6 +28,7 @@ from stages.cut_clips import CutClips
 from stages.fit_smpl import FitSmpl
 from stages.fitting.contacts import find_contacts
 from stages.fitting.fit import Fitter
+from stages.focal_length import FILM_DIAGONAL_MM
 from stages.lifting.bank import Bank
 from stages.lifting.evaluate import group_of, spread
 from stages.lifting.metrics import Figure, measure
@@ -44,6 +46,8 @@ CAMERAS: tuple[Literal["static", "moving"], ...] = ("static", "moving")
 KEYPOINTS_OFF = "keypoints_off"
 """Figure of a clip beside those of `measure`: how far its keypoints lie from the true ones, in percent of the box's height,
 median over those that are seen with confidence and are there to be seen."""
+FOCAL_OFF = "focal_off"
+"""Likewise: how far the focal length that was taken lies from the true one, in percent of it."""
 _LEAST_FRAMES = 90
 _SURE = 0.3
 _SAME_BOX = 0.3
@@ -139,9 +143,12 @@ def video_stages(closeup: Literal["auto", "always", "never"] = "auto") -> list[S
     return stages
 
 
-def look(film: Film, stages: Sequence[Stage[Any, Any]]) -> Sighting:
-    """A film through the stages."""
-    records: list[Any] = [Source(id=film.name, uri=str(film.footage.path))]
+def look(film: Film, stages: Sequence[Stage[Any, Any]], *, focal_told: bool = False) -> Sighting:
+    """A film through the stages, which are told its focal length, or not."""
+    footage = film.footage
+    diagonals = footage.K[0, 0] / math.hypot(footage.width, footage.height)
+    focal_35mm = float(diagonals * FILM_DIAGONAL_MM) if focal_told else 0.0
+    records: list[Any] = [Source(id=film.name, uri=str(footage.path), focal_35mm=focal_35mm)]
     tracks: tuple[Track, ...] = ()
     rejections: list[Rejection] = []
     seconds = {}
@@ -170,7 +177,12 @@ def recover(sighting: Sighting, clip: Clip, stage: FitGiven, body: BodyModel) ->
     motion = motions[0]
     count = min(len(motion.poses), len(footage) - first)
     said, truth = _said(motion, count), true_figure(footage, person, body, slice(first, first + count))
-    row = {**measure(said, truth, body), KEYPOINTS_OFF: _keypoints_off(clip, footage, person), "_seconds": seconds}
+    row = {
+        **measure(said, truth, body),
+        KEYPOINTS_OFF: _keypoints_off(clip, footage, person),
+        FOCAL_OFF: _focal_off(motion, footage),
+        "_seconds": seconds,
+    }
     return Outcome(film, clip, person, motion, None, first, said, truth, row)
 
 
@@ -257,6 +269,11 @@ def _keypoints_off(clip: Clip, footage: Footage, person: int) -> float:
     height = np.maximum(clip.boxes[:, 3] - clip.boxes[:, 1], 1.0)
     seen = (clip.keypoints[..., 2] >= _SURE) & (filmed.visibility[frames] >= _SURE)
     return 100 * float(np.median((apart / height[:, None])[seen])) if seen.any() else float("nan")
+
+
+def _focal_off(motion: Motion, footage: Footage) -> float:
+    assert motion.footage is not None
+    return 100 * abs(float(motion.footage.camera.intrinsics[0] / footage.K[0, 0]) - 1)
 
 
 def _times_s(clip: Clip) -> Float[np.ndarray, "T"]:

@@ -19,7 +19,7 @@ from schemas.errors import HumoError, UsageError, exit_status
 from schemas.skeleton import COCO_KEYPOINTS
 from stages.closeup.crops import MARGIN
 from stages.closeup.examples import Crops, plain, read_pictures
-from stages.closeup.network import Head, Seen25D
+from stages.closeup.network import MIRROR, Head, Seen25D
 from stages.closeup.settings import CloseupTraining
 from stages.closeup.trunk import Trunk, features, load_trunk
 from stages.detector import default_weights, file_digest
@@ -35,6 +35,8 @@ _CURVES = {
     "depth": "depths, median",
     "depth_p90": "depths, 90%",
 }
+_ACROSS = tuple(COCO_KEYPOINTS.index(f"left_{name}") for name in ("shoulder", "hip"))
+"""Which of a pair is nearer tells the way in which a body faces."""
 _FAR = 0.5
 """Errors count up to this many half sides in what is expected to be off."""
 
@@ -115,7 +117,8 @@ def train(config: CloseupTraining) -> dict[str, float]:
 
 
 def losses(said: Seen25D, truth: Float[Tensor, "N 17 3"]) -> dict[str, Tensor]:
-    """Distances of places and depths, the heat's cross entropy, the likelihood (Laplace) of the errors."""
+    """Distances of places and depths, of depths across shoulders and hips, the heat's cross entropy, the likelihood (Laplace)
+    of the errors."""
     inside = (truth[..., :2].abs().amax(-1) < _IN_CROP).float()
     count = inside.sum().clamp(min=1)
 
@@ -130,12 +133,17 @@ def losses(said: Seen25D, truth: Float[Tensor, "N 17 3"]) -> dict[str, Tensor]:
     x, y = (torch.exp(-0.5 * ((centres - truth[..., axis, None]) / width) ** 2) for axis in (0, 1))
     wanted = y[..., :, None] * x[..., None, :]
     wanted = wanted / wanted.sum((-1, -2), keepdim=True).clamp(min=1e-6)
+    left, right = list(_ACROSS), [MIRROR[place] for place in _ACROSS]
+    error = (said.points - truth)[..., 2]
+    across = (error[:, left] - error[:, right]).abs().mean(-1)
+    whole = inside[:, left + right].amin(-1)
     likely = said.log_sigma + apart * (-said.log_sigma).exp()
     return {
         "heat": 0.05 * mean(-(wanted * said.heat).sum((-1, -2))),
         "first": 2.0 * mean((said.first - truth[..., :2]).abs().sum(-1)),
         "place": 4.0 * mean(off[..., :2].sum(-1)),
         "depth": 4.0 * mean(off[..., 2]),
+        "across": 4.0 * (across * whole).sum() / whole.sum().clamp(min=1),
         "sigma": 0.05 * mean(likely.sum(-1)),
     }
 
@@ -153,9 +161,10 @@ def validate(head: Head, trunk: Trunk, pictures: Any, places: np.ndarray, most: 
             said = head(*features(trunk, torch.from_numpy(np.stack(images)).to(device)))
         apart = (said.points.cpu() - torch.from_numpy(np.stack(truths))) * (MARGIN / 2)
         off.append(apart[..., :2].norm(dim=-1))
-        deep.append(apart[..., 2].abs())
+        deep.append(apart[..., 2])
         sure.append(said.log_sigma.exp().cpu() * (MARGIN / 2))
-    flat, depth, sigma = torch.cat(off).numpy(), torch.cat(deep).numpy(), torch.cat(sure).numpy()
+    flat, signed, sigma = torch.cat(off).numpy(), torch.cat(deep).numpy(), torch.cat(sure).numpy()
+    depth = np.abs(signed)
     seen = pictures.visibility[places] >= 0.5
     found = {"median": np.median(flat[seen]), "p90": np.quantile(flat[seen], 0.9)}
     for name in ("wrist", "ankle", "hip"):
@@ -163,6 +172,8 @@ def validate(head: Head, trunk: Trunk, pictures: Any, places: np.ndarray, most: 
         mine[:, [name not in one for one in COCO_KEYPOINTS]] = False
         found |= {f"{name}_median": np.median(flat[mine]), f"{name}_off": (flat[mine] > 0.05).mean()}
         found |= {f"{name}_depth": np.median(depth[mine])}
+    left, right = list(_ACROSS), [MIRROR[place] for place in _ACROSS]
+    found |= {"across": np.median(np.abs(signed[:, left] - signed[:, right])[seen[:, left] & seen[:, right]])}
     found |= {"depth": np.median(depth[seen]), "depth_p90": np.quantile(depth[seen], 0.9)}
     found |= {"sigma_tells": np.corrcoef(np.log(sigma[..., 0][seen]), np.log(flat[seen] + 1e-3))[0, 1]}
     return {name: float(value) for name, value in found.items()}

@@ -24,7 +24,7 @@ from stages.fitting.fit import Fit, Fitter
 from stages.lifting.augment import Windows
 from stages.lifting.bank import Bank
 from stages.lifting.draw import normal
-from stages.lifting.examples import Examples, Rigs, film
+from stages.lifting.examples import Examples, Lenses, Rigs, film
 from stages.lifting.metrics import Figure, measure, summarise
 from stages.lifting.noise import NoiseAmounts
 
@@ -58,7 +58,7 @@ def make_cases(bank: Bank, rigs: Rigs, *, noise: float, shape_spread: float = 1.
         windows = Windows(rotations[None], pelvis[None], torch.ones(1, len(pelvis), dtype=torch.bool))
         betas = normal((1, 10), generator).clamp(-2, 2) * shape_spread
         amounts = NoiseAmounts(strength=noise, clean=0.0)
-        examples = film(windows, betas, rigs, 0.0, amounts, 0.0, generator)
+        examples = film(windows, betas, rigs, 0.0, amounts, Lenses(), generator)
         cases.append(_case(name, examples, rigs.body))
     return cases
 
@@ -77,14 +77,14 @@ def _case(name: str, examples: Examples, body: BodyModel) -> Case:
         eye=np.zeros((len(pelvis), 3), np.float32),
         contacts=(truth.contacts[0] > 0.5).numpy(),
     )
-    # The focal length that a fitter assumes, so that the rays are what the film had.
+    # Told to the fitter, so that the rays are what the film had.
     focal = float(np.hypot(WIDTH, HEIGHT))
     pixels = seen.rays[0] * focal + torch.tensor([WIDTH / 2, HEIGHT / 2])
     keypoints = torch.cat([pixels, seen.confidence[0, ..., None]], dim=-1).numpy().astype(np.float64)
     boxes = np.concatenate([keypoints[..., :2].min(1), keypoints[..., :2].max(1)], axis=-1)
     video = Video(
         source=Source(id="evaluation", uri=name), sha256="", width=WIDTH, height=HEIGHT, fps=30.0, duration_s=10.0,
-        has_audio=False,
+        has_audio=False, focal_px=focal,
     )  # fmt: skip
     end_s = len(keypoints) / 30
     track = Track(

@@ -17,7 +17,7 @@ from stages.lifting.bank import Bank
 from stages.lifting.cameras import draw_cameras
 from stages.lifting.detector_errors import SHIPPED_CLOSEUP, DetectorErrors, load_detector_errors
 from stages.lifting.draw import chance, normal, uniform
-from stages.lifting.features import Boxes, Observation, find_boxes
+from stages.lifting.features import FOCAL_GUESSED, FOCAL_TOLD, Boxes, Observation, find_boxes, through_other_lens
 from stages.lifting.noise import NoiseAmounts, Said, degrade, draw_strength, face_towards, place_offsets
 from stages.lifting.settings import Augmentation
 
@@ -40,6 +40,28 @@ class Rigs:
 
 
 @dataclass(frozen=True)
+class Lenses:
+    """How well focal lengths are known."""
+
+    guessed: float = 0.0
+    """Share of windows in which the image's diagonal is taken for it."""
+    most: float = 0.0
+    """Greatest deviation of its log in the others, 0 where they are right; the least is that of one that is told."""
+    told: float = 0.4
+    """Share of the others with that least one."""
+
+    def assumed(
+        self, focal: Float[Tensor, "N"], generator: torch.Generator
+    ) -> tuple[Float[Tensor, "N"], Float[Tensor, "N"]]:
+        """The focal length that is taken for each true one, over the diagonal, and its expected deviation."""
+        share = uniform(1 - 1 / (1 - self.told), 1.0, focal.shape, generator).clamp(min=0)
+        off = FOCAL_TOLD + max(0.0, self.most - FOCAL_TOLD) * share
+        wrong = (off if self.most else 0.0) * normal(focal.shape, generator).clamp(-2.5, 2.5)
+        guessed = chance(self.guessed, focal.shape, generator)
+        return torch.where(guessed, 1.0, focal * wrong.exp()), torch.where(guessed, FOCAL_GUESSED, off)
+
+
+@dataclass(frozen=True)
 class Truth:
     """What the lifter should have said, N windows of T frames. Points are relative to the pelvis, in its own axes."""
 
@@ -56,6 +78,8 @@ class Truth:
     """Metres, as a camera of the assumed focal length would have it."""
     rays: Float[Tensor, "N T 17 2"]
     """Of the keypoints, without noise, through the assumed focal length."""
+    lens: Float[Tensor, "N"]
+    """Log of the true focal length over the assumed one."""
     contacts: Float[Tensor, "N T 4"]
     """How much each point stands on the ground, 0 to 1."""
 
@@ -84,9 +108,8 @@ def draw_examples(
             for path, share in shares.items()
             if share
         ]
-    return film(
-        windows, betas, rigs, augmentation.moving_cameras, amounts, augmentation.focal_error, generator, detectors
-    )
+    lenses = Lenses(augmentation.focal_guessed, augmentation.focal_error)
+    return film(windows, betas, rigs, augmentation.moving_cameras, amounts, lenses, generator, detectors)
 
 
 def varied_windows(
@@ -103,7 +126,7 @@ def film(
     rigs: Rigs,
     moving_share: float,
     amounts: NoiseAmounts,
-    focal_error: float,
+    lenses: Lenses,
     generator: torch.Generator,
     detectors: Sequence[tuple[DetectorErrors, float]] = (),
 ) -> Examples:
@@ -129,7 +152,7 @@ def film(
     elsewhere = place_offsets(strength, generator)
     world = in_world(keypoints)
     cameras = draw_cameras(world, moving_share, generator)
-    assumed = cameras.focal * (focal_error * normal(cameras.focal.shape, generator)).clamp(-0.5, 0.5).exp()
+    assumed, focal_off = lenses.assumed(cameras.focal, generator)
     wrong = (cameras.focal / assumed)[:, None, None]
 
     def to_rays(points: Tensor) -> Tensor:
@@ -142,8 +165,8 @@ def film(
     in_camera = torch.cat([in_camera[..., :2], in_camera[..., 2:] / wrong], dim=-1)
 
     still = torch.ones(rays.shape[:3], device=rays.device)
-    turn = cameras.turn()
-    boxes = find_boxes(Observation(rays, still, turn, windows.valid, torch.zeros_like(points)))
+    turn = through_other_lens(cameras.turn(), wrong[..., 0])
+    boxes = find_boxes(Observation(rays, still, turn, windows.valid, torch.zeros_like(points), focal_off))
     half_view = cameras.half_size / assumed[:, None]
     towards = -in_camera / in_camera.norm(dim=-1, keepdim=True).clamp(min=0.1)
     facing = face_towards(cameras.rotation @ root @ turns[:, :, _HEAD], towards)
@@ -153,7 +176,7 @@ def film(
         depth = (points[..., 2] / middle - 1) * wrong
         said = _said(detectors, points, rays, depth, boxes, half_view, generator)
     noisy, confidence, closeup = degrade(shown, boxes.size, half_view, facing, strength, amounts, generator, said)
-    seen = Observation(noisy, confidence * windows.valid[..., None], turn, windows.valid, closeup)
+    seen = Observation(noisy, confidence * windows.valid[..., None], turn, windows.valid, closeup, focal_off)
     step = torch.cat([pelvis[:, 1:] - pelvis[:, :-1], (pelvis[:, -1:] - pelvis[:, -2:-1])], dim=1) * FPS
     heading = yaw_matrix(heading_rad(root))
     truth = Truth(
@@ -166,6 +189,7 @@ def film(
         velocity=(heading.transpose(-1, -2) @ step[..., None])[..., 0],
         pelvis_camera=in_camera,
         rays=rays,
+        lens=wrong[:, 0, 0].log(),
         contacts=standing(in_world(feet)),
     )
     return Examples(seen, find_boxes(seen), truth)

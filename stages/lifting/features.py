@@ -11,10 +11,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from schemas.rotations import matrix_to_6d
+from schemas.rotations import axis_angle_to_matrix, matrix_to_6d, matrix_to_axis_angle
 from schemas.skeleton import COCO_KEYPOINTS, mirror_order
 
-NUM_FEATURES = 17 * 4 + 3 + 3 + 6 + 17 * 3 + 1
+NUM_FEATURES = 17 * 4 + 3 + 3 + 6 + 17 * 3 + 1 + 1
 SEEN_CONFIDENCE = 0.3
 """From here on a keypoint counts for the box."""
 _IGNORED_CONFIDENCE = 0.05
@@ -23,6 +23,10 @@ _MIN_SIZE = 1e-3
 _SURE = 1e-3
 """Confidences are told apart up to this near to 0 and 1."""
 _SMOOTH_FRAMES = 1.5
+FOCAL_TOLD, FOCAL_GUESSED = 0.02, 0.31
+"""Deviation of the log of a focal length that is told, and of one that is taken to be the image's diagonal: lenses of 24 to
+70 mm spread so much."""
+_FOCAL_USUALLY_OFF = 0.1
 _USUALLY_OFF = 0.02
 """Box sides that a closer look is ordinarily off."""
 _KEYPOINT_MIRROR = mirror_order(COCO_KEYPOINTS)
@@ -42,6 +46,8 @@ class Observation:
     closeup: Float[Tensor, "N T 17 3"]
     """What a closer look told, in the unit of the rays: depth from the middle of all keypoints, and how far place and depth
     are expected to be off; all 0 where nobody looked closer."""
+    focal_off: Float[Tensor, "N"]
+    """Expected deviation of the log of the focal length by which the rays were made from the true one."""
 
     def mirrored(self) -> "Observation":
         """As a mirror would show it: x turned round, left and right keypoints exchanged."""
@@ -50,8 +56,15 @@ class Observation:
         matrix = torch.diag(self.rays.new_tensor([-1.0, 1.0, 1.0]))
         return Observation(
             self.rays[:, :, order] * flip, self.confidence[:, :, order], matrix @ self.turn @ matrix, self.valid,
-            self.closeup[:, :, order],
+            self.closeup[:, :, order], self.focal_off,
         )  # fmt: skip
+
+
+def through_other_lens(turn: Float[Tensor, "N T 3 3"], ratio: Float[Tensor, "N 1"]) -> Float[Tensor, "N T 3 3"]:
+    """The small turns of a camera as they look when another focal length is assumed; `ratio` is the one by which they are
+    right over the other. Pans and tilts grow with it, rolls do not."""
+    about = matrix_to_axis_angle(turn)
+    return axis_angle_to_matrix(torch.cat([about[..., :2] * ratio[..., None], about[..., 2:]], dim=-1))
 
 
 @dataclass(frozen=True)
@@ -82,9 +95,9 @@ def find_boxes(seen: Observation) -> Boxes:
     return Boxes(centre=smooth[..., :2], size=smooth[..., 2].exp())
 
 
-def make_features(seen: Observation, boxes: Boxes) -> Float[Tensor, "N T 132"]:
-    """Numbers of about unit size: keypoints in their box, confidence, the box's ray, size and motion, the camera's turn, and
-    what a closer look told.
+def make_features(seen: Observation, boxes: Boxes) -> Float[Tensor, "N T 133"]:
+    """Numbers of about unit size: keypoints in their box, confidence, the box's ray, size and motion, the camera's turn,
+    what a closer look told, and how well the focal length is known.
 
     Confidence comes as it is and as a logit: a detector that guesses a hidden limb may say 0.97 where it else says 0.995.
     """
@@ -103,7 +116,7 @@ def make_features(seen: Observation, boxes: Boxes) -> Float[Tensor, "N T 132"]:
     off = (seen.closeup[..., 1:] / boxes.size[..., None, None] / _USUALLY_OFF).clamp(min=1e-2).log() / 2
     off = (off.clamp(-2, 2) * looked[..., None]).flatten(-2)
     closeup = torch.cat([depth, off, looked.any(-1, keepdim=True).to(depth)], dim=-1)
-    features = torch.cat(
-        [place, seen.confidence * 2 - 1, box * 2, step.clamp(-0.3, 0.3) * 15, turn * 30, logit, closeup], dim=-1
-    )
+    focal = (seen.focal_off / _FOCAL_USUALLY_OFF).log()[:, None, None].expand(*seen.valid.shape, 1)
+    parts = [place, seen.confidence * 2 - 1, box * 2, step.clamp(-0.3, 0.3) * 15, turn * 30, logit, closeup, focal]
+    features = torch.cat(parts, dim=-1)
     return features * seen.valid[..., None]

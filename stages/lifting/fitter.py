@@ -17,19 +17,20 @@ from schemas.devices import computes_bf16
 from schemas.errors import HumoError, UsageError, exit_status
 from schemas.kinematics import forward_kinematics
 from schemas.records import Camera, Clip, Track, Video
-from schemas.rotations import axis_angle_to_matrix
+from schemas.rotations import axis_angle_to_matrix, heading_rad, matrix_from_6d, yaw_matrix
 from schemas.skeleton import joint
 from stages.fitting.cameras import intrinsics_of, reprojection
 from stages.fitting.feet import find_planted
 from stages.fitting.fit import Fit
 from stages.fitting.start import cleaned
 from stages.lifting.examples import Rigs
-from stages.lifting.features import Boxes, find_boxes, make_features
+from stages.lifting.features import FOCAL_GUESSED, FOCAL_TOLD, Boxes, find_boxes, make_features
+from stages.lifting.lens import Way, find_ratio
 from stages.lifting.losses import make_bodies, pelvis_in_camera
 from stages.lifting.network import Lifted, Lifter, NetworkConfig, with_all_features
 from stages.lifting.refine import NUM_TURNS, Pose, RefineSettings, refine, without_jitter
 from stages.lifting.trajectory import Certainty
-from stages.lifting.world import Lift, Sight, into_world
+from stages.lifting.world import Lift, Sight, camera_attitude, into_world
 
 SHIPPED_WEIGHTS = Path(__file__).parent / "data" / "lifter.safetensors"
 _PELVIS = joint("pelvis")
@@ -37,7 +38,18 @@ _PRECISION = "errors.precision"
 _FRAMES_TOGETHER = 20_000
 """Frames of one call on a GPU."""
 _TRACKS_KEPT = 256
-"""Shapes of tracks that are remembered."""
+"""Tracks whose shape and lens are remembered."""
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What is the same in all of a track."""
+
+    betas: Float[Tensor, "10"]
+    ratio: float
+    """Focal length over the one that was told or guessed."""
+    focal_off: float
+    """Expected deviation of its log."""
 
 
 @dataclass(frozen=True)
@@ -149,20 +161,21 @@ class LiftFitter:
         self.mirror = mirror
         self.refinement = refinement
         self.certainty = certainty or Certainty()
-        self._shapes: dict[str, Tensor] = {}
+        self._known: dict[str, _Known] = {}
 
     def fit(self, clips: Sequence[Clip]) -> list[Fit]:
         """One fit a clip, in order."""
         fits = []
         for group in _groups(clips, 1 if self.device.type == "cpu" else _FRAMES_TOGETHER):
-            sights = [_sight(clip) for clip in group]
-            shapes = [self._shape_of(clip.track) for clip in group]
-            lifts = self.lift(sights, shapes)
-            fits += [self._to_fit(clip, lift) for clip, lift in zip(group, lifts, strict=True)]
+            known = [self._known_of(clip.track) for clip in group]
+            sights = [_sight(clip).through(one.ratio, one.focal_off) for clip, one in zip(group, known, strict=True)]
+            lifts = self.lift(sights, [one.betas for one in known])
+            fits += [self._to_fit(clip, lift, one.ratio) for clip, lift, one in zip(group, lifts, known, strict=True)]
         return fits
 
-    def _to_fit(self, clip: Clip, lift: Lift) -> Fit:
+    def _to_fit(self, clip: Clip, lift: Lift, ratio: float) -> Fit:
         intrinsics = intrinsics_of(clip.track.shot.video)
+        intrinsics[:2] *= ratio
         camera = Camera(rotation=lift.to_camera.numpy(), position=lift.camera.numpy(), intrinsics=intrinsics)
         joints, turns = forward_kinematics(lift.rotations, self.body.rest_joints(lift.betas), lift.trans)
         points = self.on_cpu.keypoints.points(turns, joints, lift.betas).numpy()
@@ -174,22 +187,29 @@ class LiftFitter:
         )  # fmt: skip
 
     @torch.inference_mode()
-    def _shape_of(self, track: Track) -> Float[Tensor, "10"]:
-        """Betas of a track: up to three windows of it, spread over it, through the network, then refined together."""
+    def _known_of(self, track: Track) -> "_Known":
+        """Lens and shape of a track: up to three windows of it, spread over it, through the network; where nobody told the
+        focal length, once more through the one that they show; then refined together for the shape."""
         looked = b"" if track.closeup is None else track.closeup.tobytes()
-        key = f"{track.id} {hashlib.sha256(track.keypoints.tobytes() + looked).hexdigest()}"
-        if key not in self._shapes:
-            if len(self._shapes) >= _TRACKS_KEPT:
-                self._shapes.clear()
+        key = f"{track.id} {hashlib.sha256(track.keypoints.tobytes() + looked).hexdigest()} {track.shot.video.focal_px}"
+        if key not in self._known:
+            if len(self._known) >= _TRACKS_KEPT:
+                self._known.clear()
             count = len(track.times_s)
             starts = sorted({0, max(0, (count - self.window) // 2), max(0, count - self.window)})
             sights = [_sight_of(track, slice(start, start + self.window)) for start in starts]
             lifted, boxes = self._look(sights, mirror=False)
+            ratio, focal_off = 1.0, FOCAL_TOLD
+            if track.shot.video.focal_px == 0:
+                ways = [_way(*window) for window in zip(sights, lifted, boxes, strict=True)]
+                ratio, focal_off = find_ratio(ways, count, _lens(lifted))
+                sights = [sight.through(ratio, focal_off) for sight in sights]
+                lifted, boxes = self._look(sights, mirror=False)
             betas = torch.stack([one.betas[0, 0] for one in lifted]).mean(0)
             if self.refinement is not None:
                 betas = self._refined(sights, lifted, boxes, [betas] * len(sights), shapes=True).betas.mean(0)
-            self._shapes[key] = betas
-        return self._shapes[key]
+            self._known[key] = _Known(betas, ratio, focal_off)
+        return self._known[key]
 
     @torch.inference_mode()
     def lift(self, sights: Sequence[Sight], shapes: Sequence[Float[Tensor, "10"]] | None = None) -> list[Lift]:
@@ -268,7 +288,7 @@ class LiftFitter:
         pose = self._first_pose(lifted, boxes, betas)
         return refine(pose, rays, confidence, size, noise, self.precision, self.rigs, settings)
 
-    def _run(self, features: Sequence[Float[Tensor, "1 _ 132"]]) -> list[Lifted]:
+    def _run(self, features: Sequence[Float[Tensor, "1 _ 133"]]) -> list[Lifted]:
         """The network over windows that overlap by half, blended where they do; one shape for all of a clip's."""
         window = self.window
         starts = [
@@ -316,6 +336,26 @@ def _blended(lifted: Lifted, starts: Sequence[int], frames: int, window: int) ->
     return Lifted(**parts)
 
 
+def _lens(lifted: Sequence[Lifted]) -> tuple[float, float]:
+    """Log of the focal length over the assumed one, and its deviation, from what is said of several windows: a mean by
+    precision, as good as the windows are on average, for they err alike."""
+    log_ratio, log_off = torch.stack([one.lens[0, 0] for one in lifted]).cpu().unbind(-1)
+    precision = (-2 * log_off).exp()
+    mean = (log_ratio * precision).sum() / precision.sum()
+    return float(mean), float(precision.mean().rsqrt().clamp(FOCAL_TOLD, FOCAL_GUESSED))
+
+
+def _way(sight: Sight, lifted: Lifted, box: Boxes) -> Way:
+    """How far along the line of sight a body is, and by its steps goes, in one window."""
+    root_camera, root_level = (matrix_from_6d(said[0]) for said in (lifted.root_camera, lifted.root_level))
+    to_camera = camera_attitude(root_camera.cpu(), root_level.cpu(), sight.since)
+    heading = yaw_matrix(heading_rad(to_camera.mT @ root_camera.cpu()))
+    velocity = (heading @ lifted.velocity[0].cpu()[..., None])[..., 0]
+    depth = pelvis_in_camera(lifted.place, box.centre, box.size)[0, :, 2].cpu()
+    ahead = (to_camera[:, 2] * velocity).sum(-1)
+    return Way(depth, ahead, velocity.norm(dim=-1), carried=sight.since is not None)
+
+
 def _sight(clip: Clip) -> Sight:
     """A clip as the lifter sees it."""
     return _rays(clip.keypoints, clip.track.shot.video, clip.camera_turn, clip.closeup)
@@ -340,7 +380,8 @@ def _rays(
         turned = axis_angle_to_matrix(torch.from_numpy(camera_turn).float())
         since = turned @ turned[0].mT
     looked = None if closeup is None else torch.from_numpy(closeup / intrinsics[0]).float()
-    return Sight(rays, torch.from_numpy(keypoints[..., 2]).float(), since, looked)
+    focal_off = FOCAL_TOLD if video.focal_px > 0 else FOCAL_GUESSED
+    return Sight(rays, torch.from_numpy(keypoints[..., 2]).float(), since, looked, focal_off)
 
 
 def _groups(clips: Sequence[Clip], frames: int) -> Iterator[list[Clip]]:

@@ -26,8 +26,10 @@ class Augmentation(Config):
     """Deviation of the betas."""
     moving_cameras: float = Field(default=0.3, ge=0, le=1)
     """Share of windows whose camera pans, shakes or is carried along."""
-    focal_error: float = Field(default=0.08, ge=0)
-    """Deviation of the log of the focal length that is assumed from the one that was used."""
+    focal_guessed: float = Field(default=0.35, ge=0, le=1)
+    """Share of windows whose focal length is taken to be the image's diagonal, as nobody told it."""
+    focal_error: float = Field(default=0.25, ge=0)
+    """Greatest deviation of the log of the focal length that is assumed in the others; how much it is, the lifter is told."""
     noise: float = Field(default=1.0, ge=0)
     """Factor on what the keypoint noise model does (`stages.lifting.noise`); 0 shows the truth."""
     detector: float = Field(default=0.0, ge=0, le=1)
@@ -73,6 +75,8 @@ class LossWeights(Config):
     """Speed of points that stand, by pose, orientation and velocity together, metres a second."""
     betas: float = 0.05
     """Squared distance."""
+    lens: float = 0.1
+    """Likelihood of the focal length."""
     noise: float = 0.02
     """Likelihood of the keypoints' errors."""
     sigma: float = 0.02

@@ -6,6 +6,7 @@ first.
 """
 
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from jaxtyping import Float
@@ -17,7 +18,7 @@ from schemas.skeleton import joint
 from stages.fitting.contacts import find_contacts, find_steps, ground_height
 from stages.fitting.feet import find_planted, level_turn, plant_feet
 from stages.lifting.examples import Rigs
-from stages.lifting.features import Observation
+from stages.lifting.features import FOCAL_TOLD, Observation, through_other_lens
 from stages.lifting.network import Lifted
 from stages.lifting.refine import Pose
 from stages.lifting.trajectory import Certainty, solve_path
@@ -39,17 +40,33 @@ class Sight:
     """From the camera's axes in the first frame to those in each; None while it stands still."""
     closeup: Float[Tensor, "T 17 3"] | None = None
     """As in `Observation`; None where nobody looked closer."""
+    focal_off: float = FOCAL_TOLD
+    """Expected deviation of the log of the focal length by which the rays were made from the true one."""
+
+    def through(self, ratio: float, focal_off: float) -> "Sight":
+        """As a camera saw it whose focal length is `ratio` times the one that was assumed."""
+        since = None
+        if self.since is not None:
+            turns = through_other_lens(self._turn()[None], torch.tensor([[1 / ratio]]))[0]
+            since = torch.stack(list(accumulate(turns, lambda before, turn: turn @ before)))
+        closeup = None if self.closeup is None else self.closeup / ratio
+        return Sight(self.rays / ratio, self.confidence, since, closeup, focal_off)
+
+    def _turn(self) -> Float[Tensor, "T 3 3"]:
+        """From the frame before to each, the identity in the first."""
+        turn = torch.eye(3).repeat(len(self.rays), 1, 1)
+        if self.since is not None:
+            turn[1:] = self.since[1:] @ self.since[:-1].mT
+        return turn
 
     def observation(self, device: torch.device) -> Observation:
         """As the network's features are made from."""
         frames = len(self.rays)
-        turn = torch.eye(3).repeat(frames, 1, 1)
-        if self.since is not None:
-            turn[1:] = self.since[1:] @ self.since[:-1].mT
         valid = torch.ones(1, frames, dtype=torch.bool)
         closeup = torch.zeros(frames, 17, 3) if self.closeup is None else self.closeup
-        parts = (self.rays[None], self.confidence[None], turn[None], valid, closeup[None])
-        return Observation(*(value.to(device) for value in parts))
+        parts = (self.rays[None], self.confidence[None], self._turn()[None], valid, closeup[None])
+        focal_off = torch.tensor([self.focal_off], dtype=torch.float32)
+        return Observation(*(value.to(device) for value in (*parts, focal_off)))
 
 
 @dataclass(frozen=True)
@@ -87,7 +104,7 @@ def into_world(
     betas = pose.betas[0]
     root_level = matrix_from_6d(lifted.root_level[0]).cpu()
     root_camera = matrix_from_6d(lifted.root_camera[0]).cpu()
-    to_camera = _camera_attitude(root_camera, root_level, sight.since)
+    to_camera = camera_attitude(root_camera, root_level, sight.since)
     contacts = lifted.contacts[0].sigmoid().cpu()
     rest = rigs.body.rest_joints(betas)
     velocity = lifted.velocity[0].cpu()
@@ -125,7 +142,7 @@ def into_world(
     return Lift(rotations, trans, betas, to_camera, camera, contacts, sigma, ground)
 
 
-def _camera_attitude(
+def camera_attitude(
     root_camera: Float[Tensor, "T 3 3"], root_level: Float[Tensor, "T 3 3"], since: Float[Tensor, "T 3 3"] | None
 ) -> Float[Tensor, "T 3 3"]:
     """Level world of the first frame to camera axes: each frame's two orientations of the pelvis say it; a camera that

@@ -137,6 +137,7 @@ def test_the_truth_is_found_at_the_clips_own_times(body: BodyModel, bank: banks.
     np.testing.assert_allclose(exact.boxes, footage.people[1].boxes[first : first + count])
     assert outcome.row["keypoints_off"] > 0
     assert recovery_films._keypoints_off(exact, footage, 1) == 0
+    assert outcome.row["focal_off"] == pytest.approx(100 * abs(500 / footage.K[0, 0] - 1))
 
 
 def test_whoever_knows_the_truth_makes_no_error(body: BodyModel, bank: banks.Bank) -> None:

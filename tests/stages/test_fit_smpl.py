@@ -1,5 +1,7 @@
 """Synthetic people through synthetic cameras, fitted back."""
 
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,20 +25,31 @@ WIDTH, HEIGHT = 640, 480
 BODY = BodyModel.load()
 
 
-def filmed(action: str, yaw_rad: float, *, seconds: float = 2.0, pitch_rad: float = 0.12, seed: int = 1):
-    """A clip of a generated motion seen by a level camera 5 m away, with the joints and root in the camera's world."""
+def filmed(
+    action: str,
+    yaw_rad: float,
+    *,
+    seconds: float = 2.0,
+    pitch_rad: float = 0.12,
+    seed: int = 1,
+    away_m: float = 5.0,
+    lens: float = 1.0,
+):
+    """A clip of a generated motion seen by a level camera `away_m` away, with the joints and root in the camera's world. Its
+    focal length is `lens` times the one that is guessed."""
     motion = generate(action, seconds, seed, body=BODY)
     rest = BODY.rest_joints(motion.betas)
     turn = yaw_matrix(torch.tensor(yaw_rad))
     rotations = motion.rotations.clone()
     rotations[:, 0] = turn @ rotations[:, 0]
     pelvis = (motion.trans + rest[0]) @ turn.T
-    ahead = torch.tensor([0.0, -np.sin(pitch_rad) * 5, -np.cos(pitch_rad) * 5]).float()
+    ahead = torch.tensor([0.0, -np.sin(pitch_rad) * away_m, -np.cos(pitch_rad) * away_m]).float()
     pelvis = pelvis - pelvis.mean(0) + ahead
     joints, turns = forward_kinematics(rotations, rest, pelvis - rest[0])
     points = BODY.keypoint_rig().points(turns, joints, motion.betas).numpy()
     rotation = level_to_camera(torch.tensor(pitch_rad)).numpy()
     camera = still_camera(rotation, np.zeros(3), len(points))
+    camera.intrinsics[:2] *= lens
     pixels = project(points, camera)
     keypoints = np.concatenate([pixels, np.full((*pixels.shape[:2], 1), 0.9)], -1).astype(np.float32)
     return clip_of(keypoints), joints.numpy(), rotations
@@ -112,6 +125,21 @@ def test_a_motion_starts_at_the_origin_on_the_ground_facing_z(stage: FitSmpl) ->
     assert motion.provenance.source_fps == 25.0
     assert motion.models["detector"] == "eye 1"
     assert motion.models["fit_smpl"].startswith({"lift": "lifter ", "optimise": "optimise 1"}[stage.config.fitter])
+
+
+@pytest.mark.parametrize("lens", [0.65, 1.4])
+def test_a_walk_tells_a_focal_length_that_nobody_told(lens: float) -> None:
+    stage = FitSmpl(FitSmpl.Config(fitter="lift"))
+    stage.setup()
+    clip, truth, _ = filmed("walk", 0.3, seconds=4.0, away_m=7.0, lens=lens)
+    video = replace(clip.track.shot.video, focal_px=math.hypot(WIDTH, HEIGHT) * lens)
+    told = replace(clip, track=replace(clip.track, shot=replace(clip.track.shot, video=video)))
+    (found, known), _ = apply(stage, [clip, told])
+    assert known.footage.camera.intrinsics[0] == pytest.approx(video.focal_px)
+    assert found.footage.camera.intrinsics[0] == pytest.approx(video.focal_px, rel=0.2)
+    for motion in (found, known):
+        gone = np.linalg.norm(motion.trans[-1] - motion.trans[0])
+        assert gone == pytest.approx(np.linalg.norm(truth[-1, 0] - truth[0, 0]), rel=0.15)
 
 
 def test_fits_do_not_depend_on_their_company(stage: FitSmpl) -> None:

@@ -1,7 +1,9 @@
 """The lifter: made-up cameras and detectors, motions made varied, losses, the network's symmetries."""
 
 from dataclasses import replace
+from itertools import accumulate
 
+import pytest
 import torch
 
 from schemas.body_model import BodyModel
@@ -11,10 +13,11 @@ from stages.lifting import bank as banks
 from stages.lifting.augment import Shares, draw_windows, mirror, vary
 from stages.lifting.cameras import draw_cameras
 from stages.lifting.examples import Examples, Rigs, draw_examples
-from stages.lifting.features import find_boxes, make_features
+from stages.lifting.features import FOCAL_GUESSED, FOCAL_TOLD, find_boxes, make_features, through_other_lens
 from stages.lifting.losses import losses, make_bodies
 from stages.lifting.network import Lifted, Lifter, NetworkConfig, with_all_features
 from stages.lifting.settings import Augmentation, LossWeights
+from stages.lifting.world import Sight
 
 
 def _perfect(examples: Examples) -> Lifted:
@@ -33,11 +36,12 @@ def _perfect(examples: Examples) -> Lifted:
         log_sigma=torch.full((*depth.shape, 22), -3.0),
         log_noise=torch.full((*depth.shape, 17), -5.0),
         betas=truth.betas[:, None].expand(-1, frames, -1),
+        lens=torch.stack([truth.lens, torch.full_like(truth.lens, -4.0)], -1)[:, None].expand(-1, frames, -1),
     )
 
 
 def test_a_perfect_answer_has_no_loss(bank: banks.Bank, rigs: Rigs) -> None:
-    plain = Augmentation(gestures=0.0, perturbed=0.0, focal_error=0.0, noise=0.0)
+    plain = Augmentation(gestures=0.0, perturbed=0.0, focal_guessed=0.0, focal_error=0.0, noise=0.0)
     examples = draw_examples(bank, 8, 40, rigs, plain, torch.Generator().manual_seed(1))
     # The studio's hands may turn; the lifter's do not, which moves neither keypoints nor contact points.
     terms = losses(_perfect(examples), examples, rigs, LossWeights())
@@ -151,7 +155,7 @@ def test_noise_is_told_by_confidence(bank: banks.Bank, rigs: Rigs) -> None:
 
 
 def test_a_closer_look_tells_depths(bank: banks.Bank, rigs: Rigs) -> None:
-    told = Augmentation(detector=1.0, closeup=1.0, focal_error=0.0)
+    told = Augmentation(detector=1.0, closeup=1.0, focal_guessed=0.0, focal_error=0.0)
     examples = draw_examples(bank, 48, 40, rigs, told, torch.Generator().manual_seed(6))
     closeup = examples.seen.closeup
     looked = (closeup[..., 1] > 0).flatten(1).all(1)
@@ -173,18 +177,53 @@ def test_a_closer_look_tells_depths(bank: banks.Bank, rigs: Rigs) -> None:
     torch.testing.assert_close(twice.closeup, closeup)
 
 
+def test_focal_lengths_are_as_wrong_as_is_told(bank: banks.Bank, rigs: Rigs) -> None:
+    still = Augmentation(noise=0.0, moving_cameras=0.0)
+    examples = draw_examples(bank, 400, 2, rigs, still, torch.Generator().manual_seed(8))
+    off, wrong = examples.seen.focal_off, examples.truth.lens
+    for among, expected in ((off == FOCAL_GUESSED, FOCAL_GUESSED), (off == FOCAL_TOLD, FOCAL_TOLD)):
+        assert 0.15 < float(among.float().mean()) < 0.5
+        assert float(wrong[among].std()) == pytest.approx(expected, rel=0.2)
+    some = (off > 0.15) & (off < FOCAL_GUESSED)
+    assert 0.12 < float(wrong[some].std()) < 0.28
+    exact = draw_examples(
+        bank, 8, 2, rigs, still.model_copy(update={"focal_guessed": 0.0, "focal_error": 0.0}), torch.Generator()
+    )
+    assert not exact.truth.lens.any()
+
+
+def test_sights_through_the_true_lens_are_what_that_lens_shows(bank: banks.Bank, rigs: Rigs) -> None:
+    moving = Augmentation(noise=0.0, moving_cameras=1.0, focal_guessed=0.0, focal_error=0.0)
+    generator = torch.Generator().manual_seed(9)
+    right = draw_examples(bank, 4, 30, rigs, moving, generator)
+    ratio = 1.3
+    for number in range(4):
+        turns = right.seen.turn[number]
+        wrong = through_other_lens(turns[None], torch.tensor([[ratio]]))[0]
+        since = torch.stack(list(accumulate(wrong, lambda before, turn: turn @ before)))
+        closeup = torch.rand(30, 17, 3)
+        assumed = Sight(right.seen.rays[number] * ratio, right.seen.confidence[number], since, closeup, FOCAL_GUESSED)
+        seen = assumed.through(ratio, 0.1).observation(torch.device("cpu"))
+        torch.testing.assert_close(seen.rays[0], right.seen.rays[number])
+        torch.testing.assert_close(seen.turn[0], turns, atol=1e-4, rtol=0)
+        torch.testing.assert_close(seen.closeup[0] * ratio, closeup)
+        assert float(seen.focal_off[0]) == pytest.approx(0.1)
+
+
 def test_lifters_from_before_the_closer_look_say_what_they_said(examples: Examples) -> None:
     torch.manual_seed(0)
     model = Lifter(NetworkConfig(width=32, layers=1, heads=2, feed_forward=32)).eval()
     features = make_features(examples.seen, examples.boxes)
     valid = examples.seen.valid
     before = 80
-    old = {**model.state_dict(), "stem.weight": model.state_dict()["stem.weight"][:, :before].clone()}
+    state = {name: value for name, value in model.state_dict().items() if not name.startswith("lens.")}
+    old = {**state, "stem.weight": model.state_dict()["stem.weight"][:, :before].clone()}
     model.load_state_dict(with_all_features(old))
     said = model(features, valid)
     changed = features.clone()
     changed[..., before:] = torch.randn_like(changed[..., before:])
     torch.testing.assert_close(model(changed, valid).pose, said.pose)
+    assert not said.lens[..., 0].any(), "of lenses nothing is said"
     assert with_all_features(model.state_dict()).keys() == model.state_dict().keys()
 
 

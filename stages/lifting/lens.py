@@ -1,0 +1,84 @@
+"""The focal length where nobody told it: from people who walk towards the camera or away from it.
+
+A focal length that is taken too long by some factor puts everybody farther away by that factor, so that ways along the line
+of sight come out too long by it, too, while those across stay as they are. How far a body really goes its steps tell: the
+network's velocity is learned from what limbs do. The factor is a posterior mean over a grid: a Gaussian prior of its log, and
+for each window the likelihood of the ways that its pelvis goes in a second.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import avg_pool1d
+
+from schemas.records import FPS
+
+_MOST_WRONG = 0.7
+"""Greatest log of a focal length over the one that was guessed: twice or half."""
+_GRID = 57
+_SPAN = round(FPS)
+_LEAST_SPAN = 10
+_SPEED_OFF = (0.07, 0.07, 0.2)
+"""How far the network's velocity along the line of sight is off on average over a span: metres a second, as a share of that
+velocity, and as a share of the one across, as headings are some degrees off."""
+_CARRIED_OFF = 0.15
+"""The same where the camera may be carried, whose own way is in what is seen, metres a second."""
+_DEPTH_OFF = 0.008
+"""How far the change of depth over a span is off, share of the depth."""
+_FREEDOM = 3.0
+"""Of Student's t, by which a way is off: some are off by far."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """A body's way over T frames before a camera."""
+
+    depth: Float[Tensor, "T"]
+    """Along the line of sight, metres, by the assumed focal length."""
+    ahead: Float[Tensor, "T"]
+    """Metres a second along the line of sight, by the network's velocity."""
+    speed: Float[Tensor, "T"]
+    """Metres a second in any direction, likewise."""
+    carried: bool
+    """Whether the camera may have been carried."""
+
+
+def find_ratio(ways: Sequence[Way], frames: int, prior: tuple[float, float]) -> tuple[float, float]:
+    """The focal length over the assumed one, and the deviation of its log; `prior` is the mean and deviation of that log.
+
+    Ways that overlap count as many as `frames` can hold beside each other.
+    """
+    mean, off = prior
+    share = min(1.0, frames / max(1, sum(len(way.depth) for way in ways)))
+    grid = torch.linspace(-_MOST_WRONG, _MOST_WRONG, _GRID)
+    log_chance = -0.5 * ((grid - mean) / off) ** 2
+    for way in ways:
+        log_chance = log_chance + share * _likelihood(way, grid.exp())
+    chance = (log_chance - log_chance.max()).exp()
+    chance = chance / chance.sum()
+    middle = (chance * grid).sum()
+    return float(middle.exp()), float((chance * (grid - middle) ** 2).sum().sqrt())
+
+
+def _likelihood(way: Way, ratio: Float[Tensor, "G"]) -> Float[Tensor, "G"]:
+    """Log of how likely a way is for each ratio; overlapping spans count as many as fit beside each other."""
+    frames = len(way.depth)
+    span = min(_SPAN, frames // 2)
+    if span < _LEAST_SPAN:
+        return torch.zeros_like(ratio)
+    seconds = span / FPS
+    seen = (way.depth[span:] - way.depth[:-span])[:, None] * ratio
+    gone, speed = (
+        avg_pool1d(value[None, None, :-1], span, 1)[0, 0][:, None] * seconds for value in (way.ahead, way.speed)
+    )
+    across = (speed.square() - gone.square()).clamp(min=0).sqrt()
+    depth = ((way.depth[span:] + way.depth[:-span]) / 2)[:, None] * ratio
+    constant, along, aside = _SPEED_OFF
+    variance = (constant * seconds) ** 2 + (along * gone) ** 2 + (aside * across) ** 2 + (_DEPTH_OFF * depth) ** 2
+    if way.carried:
+        variance = variance + (_CARRIED_OFF * seconds) ** 2
+    each = -(_FREEDOM + 1) / 2 * (1 + (seen - gone) ** 2 / (_FREEDOM * variance)).log() - variance.log() / 2
+    return each.mean(0) * (frames - span) / span
