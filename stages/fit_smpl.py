@@ -44,11 +44,11 @@ _WITNESSES = tuple([keypoint(name) for name in _witnesses(joint_name)] for joint
 class FitSmpl(Stage[Clip, Motion]):
     """Recover SMPL in world coordinates from a clip's keypoints.
 
-    The camera is a pinhole whose focal length the file tells or is the image's diagonal. The optimiser takes it to stand still
-    and level; the lifter lets it roll, turn as the background told, and be carried along. The world of the source, to which
-    `Motion.to_source` leads, is the level world of the camera's first frame: origin at the camera's centre, X right in the
-    image, Y up against gravity, Z level and back towards the viewer, metres. The motion's own world differs from it by a turn
-    about Y and a shift.
+    The camera is a pinhole whose focal length the file tells, or else is guessed to be the image's diagonal; the lifter corrects
+    a guess by how people walk (`stages.lifting.lens`). The optimiser takes the camera to stand still and level; the lifter
+    lets it roll, turn as the background told, and be carried along. The world of the source, to which `Motion.to_source`
+    leads, is the level world of the camera's first frame: origin at the camera's centre, X right in the image, Y up against
+    gravity, Z level and back towards the viewer, metres. The motion's own world differs from it by a turn about Y and a shift.
     """
 
     class Config(StageConfig):

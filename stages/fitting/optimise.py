@@ -19,7 +19,7 @@ from schemas.records import Camera, Clip
 from schemas.rotations import axis_angle_to_matrix, yaw_matrix
 from schemas.skeleton import joint
 from stages.fitting import facing, priors
-from stages.fitting.cameras import MIN_DEPTH_M, guess_intrinsics, level_to_camera, reprojection
+from stages.fitting.cameras import MIN_DEPTH_M, intrinsics_of, level_to_camera, reprojection
 from stages.fitting.fit import Fit
 from stages.fitting.start import (
     ANKLES,
@@ -134,8 +134,7 @@ class OptimiseFitter:
         return [self._fit_one(clip) for clip in clips]
 
     def _fit_one(self, clip: Clip) -> Fit:
-        video = clip.track.shot.video
-        intrinsics = guess_intrinsics(video.width, video.height)
+        intrinsics = intrinsics_of(clip.track.shot.video)
         seen = prepare(clip, intrinsics)
         coarse = seen.every(self.stride)
         unknowns = self._start(clip, coarse)

@@ -78,8 +78,6 @@ class Truth:
     """Metres, as a camera of the assumed focal length would have it."""
     rays: Float[Tensor, "N T 17 2"]
     """Of the keypoints, without noise, through the assumed focal length."""
-    lens: Float[Tensor, "N"]
-    """Log of the true focal length over the assumed one."""
     contacts: Float[Tensor, "N T 4"]
     """How much each point stands on the ground, 0 to 1."""
 
@@ -189,7 +187,6 @@ def film(
         velocity=(heading.transpose(-1, -2) @ step[..., None])[..., 0],
         pelvis_camera=in_camera,
         rays=rays,
-        lens=wrong[:, 0, 0].log(),
         contacts=standing(in_world(feet)),
     )
     return Examples(seen, find_boxes(seen), truth)

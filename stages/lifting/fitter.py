@@ -202,7 +202,7 @@ class LiftFitter:
             ratio, focal_off = 1.0, FOCAL_TOLD
             if track.shot.video.focal_px == 0:
                 ways = [_way(*window) for window in zip(sights, lifted, boxes, strict=True)]
-                ratio, focal_off = find_ratio(ways, count, _lens(lifted))
+                ratio, focal_off = find_ratio(ways, count)
                 sights = [sight.through(ratio, focal_off) for sight in sights]
                 lifted, boxes = self._look(sights, mirror=False)
             betas = torch.stack([one.betas[0, 0] for one in lifted]).mean(0)
@@ -334,15 +334,6 @@ def _blended(lifted: Lifted, starts: Sequence[int], frames: int, window: int) ->
     parts = {field.name: blended(getattr(lifted, field.name)) for field in fields(Lifted)}
     parts["betas"] = lifted.betas[:, 0].mean(0).expand(1, frames, -1)
     return Lifted(**parts)
-
-
-def _lens(lifted: Sequence[Lifted]) -> tuple[float, float]:
-    """Log of the focal length over the assumed one, and its deviation, from what is said of several windows: a mean by
-    precision, as good as the windows are on average, for they err alike."""
-    log_ratio, log_off = torch.stack([one.lens[0, 0] for one in lifted]).cpu().unbind(-1)
-    precision = (-2 * log_off).exp()
-    mean = (log_ratio * precision).sum() / precision.sum()
-    return float(mean), float(precision.mean().rsqrt().clamp(FOCAL_TOLD, FOCAL_GUESSED))
 
 
 def _way(sight: Sight, lifted: Lifted, box: Boxes) -> Way:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool1d
 
 from schemas.records import FPS
+from stages.lifting.features import FOCAL_GUESSED
 
 _MOST_WRONG = 0.7
 """Greatest log of a focal length over the one that was guessed: twice or half."""
@@ -46,15 +47,12 @@ class Way:
     """Whether the camera may have been carried."""
 
 
-def find_ratio(ways: Sequence[Way], frames: int, prior: tuple[float, float]) -> tuple[float, float]:
-    """The focal length over the assumed one, and the deviation of its log; `prior` is the mean and deviation of that log.
-
-    Ways that overlap count as many as `frames` can hold beside each other.
-    """
-    mean, off = prior
+def find_ratio(ways: Sequence[Way], frames: int) -> tuple[float, float]:
+    """The focal length over the one that was guessed, and the deviation of its log. Ways that overlap count as many as `frames`
+    can hold beside each other."""
     share = min(1.0, frames / max(1, sum(len(way.depth) for way in ways)))
     grid = torch.linspace(-_MOST_WRONG, _MOST_WRONG, _GRID)
-    log_chance = -0.5 * ((grid - mean) / off) ** 2
+    log_chance = -0.5 * (grid / FOCAL_GUESSED) ** 2
     for way in ways:
         log_chance = log_chance + share * _likelihood(way, grid.exp())
     chance = (log_chance - log_chance.max()).exp()

@@ -25,8 +25,6 @@ _LEAST_ERROR_M = 0.002
 """Errors are taken to be no smaller when they are to be expected: the pelvis' own, which is none, has no end otherwise."""
 _LEAST_NOISE = 0.003
 """Likewise of keypoints, box sides."""
-_LEAST_LENS = 0.01
-"""And of the log of a focal length."""
 _FAR = [joint(f"{side}_{name}") for side in ("left", "right") for name in ("elbow", "wrist", "ankle")]
 _HALF_SECOND, _SECOND = round(FPS / 2), round(FPS)
 
@@ -135,9 +133,6 @@ def losses(lifted: Lifted, examples: Examples, rigs: Rigs, weights: LossWeights)
     planted = torch.minimum(truth.contacts[:, 1:], truth.contacts[:, :-1])
     terms["slide"] = mean((slip.square().sum(-1).add(1e-4).sqrt() * planted).mean(-1), both)
     terms["betas"] = (lifted.betas[:, 0] - truth.betas).square().mean()
-    sigma = lifted.lens[:, 0, 1].clamp(math.log(_LEAST_LENS), 1.0)
-    apart_by = (lifted.lens[:, 0, 0] - truth.lens) * (-sigma).exp()
-    terms["lens"] = (apart_by.square() / 2 + sigma).mean()
     # Laplace's likelihood, of which the expected error is the maximum; unlike Gauss's it bears outliers.
     over = camera_error.detach().clamp(min=_LEAST_ERROR_M) * (-lifted.log_sigma).exp()
     terms["sigma"] = mean((over + lifted.log_sigma - math.log(0.1)).mean(-1))

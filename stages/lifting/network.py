@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from schemas.config import Config
 from schemas.skeleton import COCO_KEYPOINTS, CONTACT_POINTS, SMPL_JOINTS, mirror_order
-from stages.lifting.features import FOCAL_GUESSED, NUM_FEATURES
+from stages.lifting.features import NUM_FEATURES
 
 NUM_POSED = 21
 """Joints 1 to 21 are posed; the hands stay as they rest."""
@@ -26,8 +26,6 @@ _SIZES = {
     "pose": NUM_POSED * 6, "root_camera": 6, "root_level": 6, "velocity": 3, "place": 3, "contacts": 4, "log_sigma": 22,
     "log_noise": 17,
 }  # fmt: skip
-_NO_LENS = torch.tensor([0.0, math.log(FOCAL_GUESSED)])
-"""What is said of a lens where nothing can be said."""
 _POSE_MIRROR = mirror_order(SMPL_JOINTS[1:22])
 _JOINT_MIRROR = mirror_order(SMPL_JOINTS[:22])
 _CONTACT_MIRROR = mirror_order(CONTACT_POINTS)
@@ -69,9 +67,6 @@ class Lifted:
     """Log of how far each keypoint is expected to lie off, box sides."""
     betas: Float[Tensor, "N T 10"]
     """The same in every frame of a window."""
-    lens: Float[Tensor, "N T 2"]
-    """Log of the true focal length over the assumed one, and log of how far that is expected to be off (deviation); the same
-    in every frame of a window."""
 
     def mirrored(self) -> "Lifted":
         """What would have been said of the mirror image."""
@@ -88,7 +83,6 @@ class Lifted:
             log_sigma=self.log_sigma[..., list(_JOINT_MIRROR)],
             log_noise=self.log_noise[..., list(_KEYPOINT_MIRROR)],
             betas=self.betas,
-            lens=self.lens,
         )
 
     def averaged(self, other: "Lifted") -> "Lifted":
@@ -107,12 +101,10 @@ class Lifter(nn.Module):
         self.norm = _Norm(config.width)
         self.heads = nn.Linear(config.width, sum(_SIZES.values()))
         self.shape = nn.Linear(config.width, 10)
-        self.lens = nn.Linear(config.width, 2)
         with torch.no_grad():
-            for head in (self.heads, self.shape, self.lens):
+            for head in (self.heads, self.shape):
                 nn.init.normal_(head.weight, std=0.01)
                 nn.init.zeros_(head.bias)
-            self.lens.bias.copy_(_NO_LENS)
             offset = 0
             for name, size in _SIZES.items():
                 part = self.heads.bias[offset : offset + size]
@@ -134,20 +126,16 @@ class Lifter(nn.Module):
         x_NTC = self.norm(x_NTC)
         counted = valid[..., None].to(x_NTC.dtype)
         mean_NC = (x_NTC * counted).sum(1) / counted.sum(1).clamp(min=1)
-        betas, lens = (
-            head(mean_NC)[:, None].expand(-1, features.shape[1], -1).float() for head in (self.shape, self.lens)
-        )
+        betas = self.shape(mean_NC)[:, None].expand(-1, features.shape[1], -1).float()
         parts = self.heads(x_NTC).float().split(list(_SIZES.values()), dim=-1)
-        return Lifted(**dict(zip(_SIZES, parts, strict=True)), betas=betas, lens=lens)
+        return Lifted(**dict(zip(_SIZES, parts, strict=True)), betas=betas)
 
 
 def with_all_features(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of a lifter, also of one that was trained when there were fewer features (new ones come last and count
-    nothing) or that says nothing of the lens."""
+    """Weights of a lifter, also of one that was trained when there were fewer features: new ones come last and count nothing."""
     stem = weights["stem.weight"]
-    missing = max(0, NUM_FEATURES - stem.shape[1])
-    unknown = {"lens.weight": stem.new_zeros(2, len(stem)), "lens.bias": _NO_LENS.to(stem)}
-    return {**unknown, **weights, "stem.weight": nn.functional.pad(stem, (0, 0, 0, missing))}
+    missing = NUM_FEATURES - stem.shape[1]
+    return {**weights, "stem.weight": nn.functional.pad(stem, (0, 0, 0, missing))} if missing > 0 else dict(weights)
 
 
 class _Norm(nn.Module):

@@ -75,8 +75,6 @@ class LossWeights(Config):
     """Speed of points that stand, by pose, orientation and velocity together, metres a second."""
     betas: float = 0.05
     """Squared distance."""
-    lens: float = 0.1
-    """Likelihood of the focal length."""
     noise: float = 0.02
     """Likelihood of the keypoints' errors."""
     sigma: float = 0.02

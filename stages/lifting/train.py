@@ -22,7 +22,7 @@ from schemas.errors import HumoError, UsageError, exit_status
 from stages.lifting import bank as banks
 from stages.lifting.bank import Bank
 from stages.lifting.examples import Examples, Rigs, draw_examples
-from stages.lifting.features import FOCAL_GUESSED, make_features
+from stages.lifting.features import make_features
 from stages.lifting.fitter import load_weights
 from stages.lifting.losses import NUM_MEASURED, losses, make_bodies
 from stages.lifting.network import Lifted, Lifter, with_all_features
@@ -117,8 +117,7 @@ def run(model: nn.Module, examples: Examples, bf16: bool) -> Lifted:
 
 @torch.no_grad()
 def validate(model: Lifter, held_out: Bank, rigs: Rigs, config: LifterTraining) -> dict[str, float]:
-    """Errors on held-out motions with noise-free and with noisy keypoints: joints in mm, tilt in degrees, speed in m/s, the log of
-    focal lengths that were guessed."""
+    """Errors on held-out motions with noise-free and with noisy keypoints: joints in mm, tilt in degrees, speed in m/s."""
     errors: dict[str, float] = {}
     for kind, changes in (("clean", {"noise": 0.0, "moving_cameras": 0.0}), ("noisy", {})):
         quiet = {"gestures": 0.0, "kicks": 0.0, "recombined": 0.0, "perturbed": 0.0, "slowest": 1.0, "fastest": 1.0}
@@ -127,7 +126,6 @@ def validate(model: Lifter, held_out: Bank, rigs: Rigs, config: LifterTraining) 
         examples = draw_examples(held_out, 64, config.window, rigs, augmentation, generator)
         lifted = run(model, examples, config.bf16)
         said, truth, valid = make_bodies(lifted, rigs), examples.truth, examples.seen.valid
-        guessed = examples.seen.focal_off == FOCAL_GUESSED
         apart = said.joints @ said.root_camera.mT - truth.joints @ truth.root_camera.mT
         body = (said.joints - truth.joints)[:, :, :NUM_MEASURED].norm(dim=-1)[valid].mean()
         cosine = (said.root_level[..., 1, :] * truth.root_level[..., 1, :]).sum(-1).clamp(-1, 1)
@@ -135,7 +133,6 @@ def validate(model: Lifter, held_out: Bank, rigs: Rigs, config: LifterTraining) 
             f"{kind}_mpjpe": float(1000 * apart[:, :, :NUM_MEASURED].norm(dim=-1)[valid].mean()),
             f"{kind}_body": float(1000 * body),
             f"{kind}_tilt": float(torch.rad2deg(torch.acos(cosine)[valid].mean())),
-            f"{kind}_lens": float((lifted.lens[:, 0, 0] - truth.lens).abs()[guessed].mean()),
             f"{kind}_speed": float((lifted.velocity - truth.velocity).norm(dim=-1)[valid].mean()),
         }
     return errors

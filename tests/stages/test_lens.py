@@ -8,8 +8,6 @@ import torch
 from stages.lifting.features import FOCAL_GUESSED
 from stages.lifting.lens import Way, find_ratio
 
-PRIOR = (0.0, FOCAL_GUESSED)
-
 
 def way(ahead_mps: float, across_mps: float, ratio: float, *, frames: int = 80, carried: bool = False) -> Way:
     """Somebody who goes evenly, before a camera whose focal length is `ratio` times the assumed one."""
@@ -23,22 +21,22 @@ def way(ahead_mps: float, across_mps: float, ratio: float, *, frames: int = 80, 
 @pytest.mark.parametrize("ratio", [0.65, 0.9, 1.5])
 @pytest.mark.parametrize("ahead_mps", [-1.3, 1.3])
 def test_whoever_walks_ahead_tells_the_lens(ratio: float, ahead_mps: float) -> None:
-    found, off = find_ratio([way(ahead_mps, 0.2, ratio)], 80, PRIOR)
+    found, off = find_ratio([way(ahead_mps, 0.2, ratio)], 80)
     assert found == pytest.approx(ratio, rel=0.12)
     assert off < 0.15
     # The same three times is no more than once.
-    assert find_ratio([way(ahead_mps, 0.2, ratio)] * 3, 80, PRIOR)[1] == pytest.approx(off, rel=1e-3)
-    assert find_ratio([way(ahead_mps, 0.2, ratio)] * 3, 240, PRIOR)[1] < 0.8 * off
+    assert find_ratio([way(ahead_mps, 0.2, ratio)] * 3, 80)[1] == pytest.approx(off, rel=1e-3)
+    assert find_ratio([way(ahead_mps, 0.2, ratio)] * 3, 240)[1] < 0.8 * off
 
 
 @pytest.mark.parametrize(("across_mps", "frames"), [(0.0, 80), (1.3, 80), (0.0, 15)])
 def test_whoever_does_not_tells_nothing(across_mps: float, frames: int) -> None:
-    found, off = find_ratio([way(0.0, across_mps, 1.4, frames=frames)], frames, PRIOR)
+    found, off = find_ratio([way(0.0, across_mps, 1.4, frames=frames)], frames)
     assert abs(math.log(found)) < 0.12
     assert off == pytest.approx(FOCAL_GUESSED, rel=0.25)
 
 
 def test_a_camera_that_may_be_carried_is_believed_less() -> None:
-    still, carried = (find_ratio([way(1.0, 0.0, 1.4, carried=one)], 80, PRIOR) for one in (False, True))
+    still, carried = (find_ratio([way(1.0, 0.0, 1.4, carried=one)], 80) for one in (False, True))
     assert still[1] < carried[1] < FOCAL_GUESSED
     assert abs(math.log(still[0] / 1.4)) < abs(math.log(carried[0] / 1.4))

@@ -12,7 +12,7 @@ from schemas.rotations import axis_angle_to_matrix, matrix_to_6d
 from stages.lifting import bank as banks
 from stages.lifting.augment import Shares, draw_windows, mirror, vary
 from stages.lifting.cameras import draw_cameras
-from stages.lifting.examples import Examples, Rigs, draw_examples
+from stages.lifting.examples import Examples, Lenses, Rigs, draw_examples
 from stages.lifting.features import FOCAL_GUESSED, FOCAL_TOLD, find_boxes, make_features, through_other_lens
 from stages.lifting.losses import losses, make_bodies
 from stages.lifting.network import Lifted, Lifter, NetworkConfig, with_all_features
@@ -36,7 +36,6 @@ def _perfect(examples: Examples) -> Lifted:
         log_sigma=torch.full((*depth.shape, 22), -3.0),
         log_noise=torch.full((*depth.shape, 17), -5.0),
         betas=truth.betas[:, None].expand(-1, frames, -1),
-        lens=torch.stack([truth.lens, torch.full_like(truth.lens, -4.0)], -1)[:, None].expand(-1, frames, -1),
     )
 
 
@@ -178,18 +177,24 @@ def test_a_closer_look_tells_depths(bank: banks.Bank, rigs: Rigs) -> None:
 
 
 def test_focal_lengths_are_as_wrong_as_is_told(bank: banks.Bank, rigs: Rigs) -> None:
-    still = Augmentation(noise=0.0, moving_cameras=0.0)
-    examples = draw_examples(bank, 400, 2, rigs, still, torch.Generator().manual_seed(8))
-    off, wrong = examples.seen.focal_off, examples.truth.lens
+    focal = 0.55 * 3 ** torch.rand(4000, generator=torch.Generator().manual_seed(8))
+    assumed, off = Lenses(guessed=0.35, most=0.25).assumed(focal, torch.Generator().manual_seed(9))
+    wrong = (focal / assumed).log()
     for among, expected in ((off == FOCAL_GUESSED, FOCAL_GUESSED), (off == FOCAL_TOLD, FOCAL_TOLD)):
-        assert 0.15 < float(among.float().mean()) < 0.5
-        assert float(wrong[among].std()) == pytest.approx(expected, rel=0.2)
+        assert 0.2 < float(among.float().mean()) < 0.4
+        assert float(wrong[among].std()) == pytest.approx(expected, rel=0.1)
+    assert bool((assumed[off == FOCAL_GUESSED] == 1).all())
     some = (off > 0.15) & (off < FOCAL_GUESSED)
-    assert 0.12 < float(wrong[some].std()) < 0.28
-    exact = draw_examples(
-        bank, 8, 2, rigs, still.model_copy(update={"focal_guessed": 0.0, "focal_error": 0.0}), torch.Generator()
-    )
-    assert not exact.truth.lens.any()
+    assert 0.15 < float(wrong[some].std()) < 0.25
+    assumed, off = Lenses().assumed(focal, torch.Generator())
+    assert torch.equal(assumed, focal)
+    assert bool((off == FOCAL_TOLD).all())
+    # What is seen through the assumed lens is as large in the picture as through the true one.
+    still = Augmentation(noise=0.0, moving_cameras=0.0, focal_guessed=1.0)
+    examples = draw_examples(bank, 8, 2, rigs, still, torch.Generator().manual_seed(8))
+    pelvis = examples.truth.pelvis_camera
+    hips = examples.truth.rays[:, :, [11, 12]].mean(2)
+    assert float((hips - pelvis[..., :2] / pelvis[..., 2:]).norm(dim=-1).div(examples.boxes.size).max()) < 0.1
 
 
 def test_sights_through_the_true_lens_are_what_that_lens_shows(bank: banks.Bank, rigs: Rigs) -> None:
@@ -216,14 +221,12 @@ def test_lifters_from_before_the_closer_look_say_what_they_said(examples: Exampl
     features = make_features(examples.seen, examples.boxes)
     valid = examples.seen.valid
     before = 80
-    state = {name: value for name, value in model.state_dict().items() if not name.startswith("lens.")}
-    old = {**state, "stem.weight": model.state_dict()["stem.weight"][:, :before].clone()}
+    old = {**model.state_dict(), "stem.weight": model.state_dict()["stem.weight"][:, :before].clone()}
     model.load_state_dict(with_all_features(old))
     said = model(features, valid)
     changed = features.clone()
     changed[..., before:] = torch.randn_like(changed[..., before:])
     torch.testing.assert_close(model(changed, valid).pose, said.pose)
-    assert not said.lens[..., 0].any(), "of lenses nothing is said"
     assert with_all_features(model.state_dict()).keys() == model.state_dict().keys()
 
 
