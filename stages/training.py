@@ -1,12 +1,16 @@
-"""What the trainings of the stages' own networks share: the learning rate's course, lines of metrics and their curve."""
+"""What the trainings of the stages' own networks share: the learning rate's course, lines of metrics and their curve,
+checkpoints, command lines."""
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+import torch
+
+from schemas.errors import HumoError, UsageError, exit_status
 
 
 @runtime_checkable
@@ -59,3 +63,27 @@ def plot_curve(output: Path, title: str, lines: Mapping[str, str]) -> None:
     right.set(title=title, xlabel="step", ylim=(0, 1.2 * top))
     right.legend()
     figure.savefig(output / "curve.png", dpi=100)
+
+
+def read_checkpoint(path: Path, key: str, name: str, shape: Mapping[str, Any]) -> dict[str, Any]:
+    """What a training left. `key` names the path in the config, `name` the network's shape in the file.
+
+    Raises UsageError where there is none, or it is of a network of another `shape`.
+    """
+    if not path.is_file():
+        raise UsageError(f"{key}: {path}: there is no such checkpoint; name one, or leave it out")
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    if state[name] != shape:
+        raise UsageError(f"{key}: {path}: is of another network ({state[name]}); set the same one, or another {key}")
+    return state
+
+
+def command(arguments: Sequence[str], usage: str, work: Callable[[Sequence[str]], object]) -> int:
+    """Do `work` with a command's arguments, or, where there are none, tell its `usage`; the exit status."""
+    try:
+        if not arguments:
+            raise UsageError(usage)
+        work(arguments)
+    except HumoError as error:
+        return exit_status(error)
+    return 0

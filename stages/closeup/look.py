@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,12 +12,13 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from schemas.errors import HumoError, UsageError, exit_status
+from schemas.errors import HumoError
 from schemas.offline import cache_folder
 from stages.closeup.crops import into_crop, square_about, warp
 from stages.closeup.network import CROP_PX, MIRROR, Head
 from stages.closeup.trunk import Trunk, load_trunk
 from stages.detector import file_digest, made_once
+from stages.training import command
 
 SHIPPED = Path(__file__).parent / "data" / "closeup.safetensors"
 _NETWORK = "closeup.xml"
@@ -211,15 +213,10 @@ def export(checkpoint: str | Path, path: str | Path = SHIPPED) -> None:
     save_file(weights, path, {"about": json.dumps(about, sort_keys=True)})
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
     """`python -m stages.closeup.look CHECKPOINT [OUT]`: export the weights of a training."""
-    try:
-        if not arguments:
-            raise UsageError("closeup: no checkpoint; use `python -m stages.closeup.look runs/closeup/checkpoint.pt`")
-        export(*arguments[:2])
-    except HumoError as error:
-        return exit_status(error)
-    return 0
+    usage = "closeup: no checkpoint; use `python -m stages.closeup.look runs/closeup/checkpoint.pt`"
+    return command(arguments, usage, lambda given: export(*given[:2]))
 
 
 if __name__ == "__main__":

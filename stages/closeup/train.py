@@ -4,6 +4,7 @@ import copy
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from torch.utils.data import DataLoader
 
 from schemas.config import load_config
 from schemas.devices import choose_device
-from schemas.errors import HumoError, UsageError, exit_status
 from schemas.skeleton import COCO_KEYPOINTS
 from stages.closeup.crops import MARGIN
 from stages.closeup.examples import Crops, plain, read_pictures
@@ -23,7 +23,7 @@ from stages.closeup.network import MIRROR, Head, Seen25D
 from stages.closeup.settings import CloseupTraining
 from stages.closeup.trunk import Trunk, features, load_trunk
 from stages.detector import default_weights, file_digest
-from stages.training import learning_rate, log_row, plot_curve
+from stages.training import command, learning_rate, log_row, plot_curve, read_checkpoint
 
 _HEAT_CELLS = 1.0
 """Deviation of the heat that a keypoint's cell should get, in cells."""
@@ -57,14 +57,14 @@ def train(config: CloseupTraining) -> dict[str, float]:
     shape = {name: getattr(config, name) for name in ("width", "fine_width", "layers", "token_layers")}
     model = Head(**shape).to(device)
     if config.start:
-        model.load_state_dict(_checkpoint(Path(config.start), shape, "start")["average"])
+        model.load_state_dict(read_checkpoint(Path(config.start), "start", "shape", shape)["average"])
     average = copy.deepcopy(model).requires_grad_(False)
     optimiser = torch.optim.AdamW(
         model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.98), fused=True
     )
     path, first = output / "checkpoint.pt", 0
     if config.resume and path.is_file():
-        state = _checkpoint(path, shape, "output")
+        state = read_checkpoint(path, "output", "shape", shape)
         model.load_state_dict(state["model"])
         average.load_state_dict(state["average"])
         optimiser.load_state_dict(state["optimiser"])
@@ -179,26 +179,13 @@ def validate(head: Head, trunk: Trunk, pictures: Any, places: np.ndarray, most: 
     return {name: float(value) for name, value in found.items()}
 
 
-def _checkpoint(path: Path, shape: dict[str, int], key: str) -> dict[str, Any]:
-    if not path.is_file():
-        raise UsageError(f"{key}: {path}: there is no such checkpoint; name one, or leave it out")
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    if state["shape"] != shape:
-        raise UsageError(f"{key}: {path}: is of another head ({state['shape']}); set the same one, or another {key}")
-    return state
-
-
-def main(arguments: list[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
     """The command; returns its exit status."""
-    try:
-        if not arguments:
-            raise UsageError(
-                "closeup: no config; use `python -m stages.closeup.train configs/closeup.yaml [key=value ...]`"
-            )
-        print(json.dumps(train(load_config(arguments[0], CloseupTraining, arguments[1:]))))
-    except HumoError as error:
-        return exit_status(error)
-    return 0
+    return command(
+        arguments,
+        "closeup: no config; use `python -m stages.closeup.train configs/closeup.yaml [key=value ...]`",
+        lambda given: print(json.dumps(train(load_config(given[0], CloseupTraining, given[1:])))),
+    )
 
 
 if __name__ == "__main__":

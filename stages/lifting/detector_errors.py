@@ -11,6 +11,7 @@ keypoints that was measured.
 import json
 import math
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -20,9 +21,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from schemas.errors import HumoError, UsageError, exit_status
+from schemas.errors import HumoError
 from schemas.skeleton import COCO_KEYPOINTS, mirror_order
 from stages.lifting.draw import normal
+from stages.training import command
 
 EVERY = 3
 """Only every so many frames of 30 a second are looked at: poses differ more, and errors still go on from one to the next."""
@@ -285,21 +287,19 @@ def _measure_correlation(model: DetectorErrors, seen: Seen, values: Float[Tensor
     model.together.copy_(torch.linalg.cholesky(0.98 * correlation + 0.02 * torch.eye(_KEYPOINTS)))
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
     """The command; returns its exit status."""
+    usage = "detector errors: no folder; use `python -m stages.lifting.detector_errors FOLDER`"
+    return command(arguments, usage, lambda given: _learn_and_write(Path(given[0]), *map(Path, given[1:2])))
+
+
+def _learn_and_write(seen: Path, out: Path | None = None) -> None:
     from safetensors.torch import save_file
 
-    try:
-        if not arguments:
-            raise UsageError("detector errors: no folder; use `python -m stages.lifting.detector_errors FOLDER`")
-        model, measured = learn(read_seen(Path(arguments[0])))
-    except HumoError as error:
-        return exit_status(error)
-    shipped = SHIPPED_CLOSEUP if model.numbers == _LOOKED else SHIPPED
-    out = Path(arguments[1]) if len(arguments) > 1 else shipped
+    model, measured = learn(read_seen(seen))
+    out = out or (SHIPPED_CLOSEUP if model.numbers == _LOOKED else SHIPPED)
     save_file({name: value.half().contiguous() for name, value in model.state_dict().items()}, out)
     print(json.dumps(measured))
-    return 0
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from schemas.body_model import BodyModel
 from schemas.devices import computes_bf16
-from schemas.errors import HumoError, UsageError, exit_status
+from schemas.errors import HumoError
 from schemas.kinematics import forward_kinematics
 from schemas.records import Camera, Clip, Track, Video
 from schemas.rotations import axis_angle_to_matrix, heading_rad, matrix_from_6d, yaw_matrix
@@ -31,6 +31,7 @@ from stages.lifting.network import Lifted, Lifter, NetworkConfig, with_all_featu
 from stages.lifting.refine import NUM_TURNS, Pose, RefineSettings, refine, without_jitter
 from stages.lifting.trajectory import Certainty
 from stages.lifting.world import Lift, Sight, camera_attitude, into_world
+from stages.training import command
 
 SHIPPED_WEIGHTS = Path(__file__).parent / "data" / "lifter.safetensors"
 _PELVIS = joint("pelvis")
@@ -389,15 +390,10 @@ def _groups(clips: Sequence[Clip], frames: int) -> Iterator[list[Clip]]:
         yield group
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
     """`python -m stages.lifting.fitter CHECKPOINT [OUT]`: export the weights of a training."""
-    try:
-        if not arguments:
-            raise UsageError("lifter: no checkpoint; use `python -m stages.lifting.fitter runs/lifter/checkpoint.pt`")
-        export(*arguments[:2])
-    except HumoError as error:
-        return exit_status(error)
-    return 0
+    usage = "lifter: no checkpoint; use `python -m stages.lifting.fitter runs/lifter/checkpoint.pt`"
+    return command(arguments, usage, lambda given: export(*given[:2]))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import copy
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from schemas.body_model import BodyModel
 from schemas.config import load_config
 from schemas.devices import choose_device
-from schemas.errors import HumoError, UsageError, exit_status
+from schemas.errors import UsageError
 from stages.lifting import bank as banks
 from stages.lifting.bank import Bank
 from stages.lifting.examples import Examples, Rigs, draw_examples
@@ -28,7 +29,7 @@ from stages.lifting.losses import NUM_MEASURED, losses, make_bodies
 from stages.lifting.network import Lifted, Lifter, with_all_features
 from stages.lifting.refine import measure_errors
 from stages.lifting.settings import LifterTraining
-from stages.training import learning_rate, log_row, plot_curve
+from stages.training import command, learning_rate, log_row, plot_curve, read_checkpoint
 
 _VALIDATION_SEED = 2**40
 _CURVES = {"clean_mpjpe": "clean", "noisy_mpjpe": "noisy", "clean_body": "clean, pelvis axes"}
@@ -201,22 +202,10 @@ def _write(state: dict[str, Any], path: Path) -> None:
     aside.replace(path)
 
 
-def _checkpoint(path: Path, config: LifterTraining, key: str) -> dict[str, Any]:
-    """What a training left, for the same network and body; `key` is what names it in the config."""
-    if not path.is_file():
-        raise UsageError(f"{key}: {path}: there is no such checkpoint; name one, or leave it out")
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    if state["network"] != config.network.model_dump():
-        raise UsageError(
-            f"{key}: {path}: is of another network ({state['network']}); set the same one, or another {key}"
-        )
-    return state
-
-
 def _start(path: Path, config: LifterTraining) -> dict[str, Tensor]:
     """Weights to begin with: a checkpoint's averaged ones, or exported ones."""
     if path.suffix == ".pt":
-        return with_all_features(_checkpoint(path, config, "start")["average"])
+        return with_all_features(read_checkpoint(path, "start", "network", config.network.model_dump())["average"])
     loaded = load_weights(path).model
     if loaded.config != config.network:
         raise UsageError(f"start: {path}: is of another network ({loaded.config}); set the same one, or another start")
@@ -224,7 +213,7 @@ def _start(path: Path, config: LifterTraining) -> dict[str, Tensor]:
 
 
 def _restore(path: Path, config: LifterTraining, model: Lifter, average: Lifter, optimisers: list[Any]) -> int:
-    state = _checkpoint(path, config, "output")
+    state = read_checkpoint(path, "output", "network", config.network.model_dump())
     model.load_state_dict(state["model"])
     average.load_state_dict(state["average"])
     for optimiser, saved in zip(optimisers, state["optimisers"], strict=True):
@@ -232,17 +221,13 @@ def _restore(path: Path, config: LifterTraining, model: Lifter, average: Lifter,
     return int(state["step"])
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
     """The command; returns its exit status."""
-    try:
-        if not arguments:
-            raise UsageError(
-                "lifter: no config; use `python -m stages.lifting.train configs/lifter.yaml [key=value ...]`"
-            )
-        print(json.dumps(train(load_config(arguments[0], LifterTraining, arguments[1:]))))
-    except HumoError as error:
-        return exit_status(error)
-    return 0
+    return command(
+        arguments,
+        "lifter: no config; use `python -m stages.lifting.train configs/lifter.yaml [key=value ...]`",
+        lambda given: print(json.dumps(train(load_config(given[0], LifterTraining, given[1:])))),
+    )
 
 
 if __name__ == "__main__":

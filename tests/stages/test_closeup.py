@@ -129,7 +129,7 @@ def test_the_head_learns_and_goes_on_where_it_stopped(drawn: Path, trained: Path
     assert {"median", "wrist_off", "depth"} <= set(rows[-1])
     train(_config(drawn, trained, steps=9))
     assert torch.load(trained / "checkpoint.pt", weights_only=True)["step"] == 9
-    with pytest.raises(UsageError, match="another head"):
+    with pytest.raises(UsageError, match="another network"):
         train(_config(drawn, trained, steps=10).model_copy(update={"width": 64}))
 
 
