@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -38,6 +39,8 @@ _PELVIS = joint("pelvis")
 _PRECISION = "errors.precision"
 _FRAMES_TOGETHER = 20_000
 """Frames of one call on a GPU."""
+_MOST_WINDOWS = 6
+"""Of a track that are looked at for its lens and shape."""
 _TRACKS_KEPT = 256
 """Tracks whose shape and lens are remembered."""
 
@@ -128,7 +131,8 @@ def export(checkpoint: str | Path, path: str | Path = SHIPPED_WEIGHTS) -> None:
 class LiftFitter:
     """The learned fitter: network, refinement, path over the ground, planted feet.
 
-    Each clip of a call is fitted as if it were alone. All clips of a track get one shape, from the track.
+    Each clip of a call is fitted as if it were alone. All clips of a track get one shape and, where nobody
+    told it, one focal length, from the track.
     """
 
     def __init__(
@@ -189,16 +193,17 @@ class LiftFitter:
 
     @torch.inference_mode()
     def _known_of(self, track: Track) -> "_Known":
-        """Lens and shape of a track: up to three windows of it, spread over it, through the network; where nobody told the
-        focal length, once more through the one that they show; then refined together for the shape."""
+        """Lens and shape of a track: windows of it, spread over it, through the network; where nobody told the focal length,
+        once more through the one that they show; then refined together for the shape."""
         looked = b"" if track.closeup is None else track.closeup.tobytes()
         key = f"{track.id} {hashlib.sha256(track.keypoints.tobytes() + looked).hexdigest()} {track.shot.video.focal_px}"
         if key not in self._known:
             if len(self._known) >= _TRACKS_KEPT:
                 self._known.clear()
             count = len(track.times_s)
-            starts = sorted({0, max(0, (count - self.window) // 2), max(0, count - self.window)})
-            sights = [_sight_of(track, slice(start, start + self.window)) for start in starts]
+            windows = min(_MOST_WINDOWS, math.ceil(count / self.window))
+            starts = np.linspace(0, max(0, count - self.window), windows).round().astype(int)
+            sights = [_sight_of(track, slice(start, start + self.window)) for start in starts.tolist()]
             lifted, boxes = self._look(sights, mirror=False)
             ratio, focal_off = 1.0, FOCAL_TOLD
             if track.shot.video.focal_px == 0:
