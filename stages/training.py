@@ -33,6 +33,26 @@ def learning_rate(step: int, config: Schedule) -> float:
     return config.learning_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * along)))
 
 
+class Means:
+    """Of what is logged, over the steps since they were last taken; a training that goes on begins in between."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, float] = {}
+        self._steps = 0
+
+    def add(self, values: Mapping[str, torch.Tensor]) -> None:
+        """One step's."""
+        self._steps += 1
+        for name, value in values.items():
+            self._sums[name] = self._sums.get(name, 0.0) + float(value.detach())
+
+    def take(self) -> dict[str, float]:
+        """The means, which then begin anew."""
+        means = {name: value / self._steps for name, value in self._sums.items()}
+        self._sums, self._steps = {}, 0
+        return means
+
+
 def log_row(output: Path, row: Mapping[str, float | int]) -> None:
     """Append a line to metrics.jsonl in a folder, and print it."""
     line = json.dumps({name: round(value, 5) if isinstance(value, float) else value for name, value in row.items()})
@@ -46,7 +66,12 @@ def plot_curve(output: Path, title: str, lines: Mapping[str, str]) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    rows = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    # A training that was stopped logs some steps again: the last time counts.
+    logged: dict[tuple[int, bool], dict[str, float]] = {}
+    for line in (output / "metrics.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        logged[row["step"], "loss" in row] = row
+    rows = [logged[key] for key in sorted(logged)]
     figure = Figure(figsize=(11, 4), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)

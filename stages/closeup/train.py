@@ -23,7 +23,7 @@ from stages.closeup.network import MIRROR, Head, Seen25D
 from stages.closeup.settings import CloseupTraining
 from stages.closeup.trunk import Trunk, features, load_trunk
 from stages.detector import default_weights, file_digest
-from stages.training import command, learning_rate, log_row, plot_curve, read_checkpoint
+from stages.training import Means, command, learning_rate, log_row, plot_curve, read_checkpoint
 
 _HEAT_CELLS = 1.0
 """Deviation of the heat that a keypoint's cell should get, in cells."""
@@ -73,7 +73,7 @@ def train(config: CloseupTraining) -> dict[str, float]:
     on_cpu = device.type == "cpu"
     crops = Crops(pictures, training, config.batch_size, config.seed + first, trunk if on_cpu else None)
     batches = iter(DataLoader(crops, batch_size=None, num_workers=config.workers, prefetch_factor=2))
-    sums: dict[str, float] = {}
+    means = Means()
     measured: dict[str, float] = {}
     began = saved = time.monotonic()
     for step in range(first, config.steps):
@@ -96,12 +96,10 @@ def train(config: CloseupTraining) -> dict[str, float]:
             decay = min(config.average, (1 + step) / (10 + step))
             for mean, new in zip(average.parameters(), model.parameters(), strict=True):
                 mean.lerp_(new, 1 - decay)
-        for name, value in {**terms, "loss": loss}.items():
-            sums[name] = sums.get(name, 0.0) + float(value.detach()) / config.log_every
+        means.add({**terms, "loss": loss})
         last = step + 1 == config.steps
         if (step + 1) % config.log_every == 0:
-            log_row(output, {"step": step + 1, "seconds": time.monotonic() - began, "rate": rate, **sums})
-            sums = {}
+            log_row(output, {"step": step + 1, "seconds": time.monotonic() - began, "rate": rate, **means.take()})
         if (step + 1) % config.validate_every == 0 or last:
             measured = validate(average, trunk, pictures, held_out)
             log_row(output, {"step": step + 1, "seconds": time.monotonic() - began, **measured})

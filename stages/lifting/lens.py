@@ -22,10 +22,11 @@ _MOST_WRONG = 0.7
 _GRID = 57
 _SPAN = round(FPS)
 _LEAST_SPAN = 10
-_SPEED_OFF = (0.07, 0.07, 0.2)
-"""How far the network's velocity along the line of sight is off on average over a span: metres a second, as a share of that
-velocity, and as a share of the one across, as headings are some degrees off."""
-_CARRIED_OFF = 0.15
+_SPEED_OFF = (0.07, 0.1, 0.25)
+"""How far the network's velocity along the line of sight is off on average over a span: metres a second, and, all the way, as a
+share of that velocity and as a share of the one across: who moves in a way of his own is taken to go faster or slower than he
+does, and headings are some degrees off."""
+_CARRIED_OFF = 0.4
 """The same where the camera may be carried, whose own way is in what is seen, metres a second."""
 _DEPTH_OFF = 0.008
 """How far the change of depth over a span is off, share of the depth."""
@@ -54,15 +55,16 @@ def find_ratio(ways: Sequence[Way], frames: int) -> tuple[float, float]:
     grid = torch.linspace(-_MOST_WRONG, _MOST_WRONG, _GRID)
     log_chance = -0.5 * (grid / FOCAL_GUESSED) ** 2
     for way in ways:
-        log_chance = log_chance + share * _likelihood(way, grid.exp())
+        log_chance = log_chance + share * _likelihood(way, grid.exp(), frames)
     chance = (log_chance - log_chance.max()).exp()
     chance = chance / chance.sum()
     middle = (chance * grid).sum()
     return float(middle.exp()), float((chance * (grid - middle) ** 2).sum().sqrt())
 
 
-def _likelihood(way: Way, ratio: Float[Tensor, "G"]) -> Float[Tensor, "G"]:
-    """Log of how likely a way is for each ratio; overlapping spans count as many as fit beside each other."""
+def _likelihood(way: Way, ratio: Float[Tensor, "G"], all_frames: int) -> Float[Tensor, "G"]:
+    """Log of how likely a way is for each ratio. Overlapping spans count as many as fit beside each other; what is off all the way
+    is off by no less in the sum of all spans, of which `all_frames` hold so many."""
     frames = len(way.depth)
     span = min(_SPAN, frames // 2)
     if span < _LEAST_SPAN:
@@ -75,7 +77,8 @@ def _likelihood(way: Way, ratio: Float[Tensor, "G"]) -> Float[Tensor, "G"]:
     across = (speed.square() - gone.square()).clamp(min=0).sqrt()
     depth = ((way.depth[span:] + way.depth[:-span]) / 2)[:, None] * ratio
     constant, along, aside = _SPEED_OFF
-    variance = (constant * seconds) ** 2 + (along * gone) ** 2 + (aside * across) ** 2 + (_DEPTH_OFF * depth) ** 2
+    lasting = ((along * gone) ** 2 + (aside * across) ** 2) * max(1.0, all_frames / span)
+    variance = lasting + (constant * seconds) ** 2 + (_DEPTH_OFF * depth) ** 2
     if way.carried:
         variance = variance + (_CARRIED_OFF * seconds) ** 2
     each = -(_FREEDOM + 1) / 2 * (1 + (seen - gone) ** 2 / (_FREEDOM * variance)).log() - variance.log() / 2

@@ -29,7 +29,7 @@ from stages.lifting.losses import NUM_MEASURED, losses, make_bodies
 from stages.lifting.network import Lifted, Lifter, with_all_features
 from stages.lifting.refine import measure_errors
 from stages.lifting.settings import LifterTraining
-from stages.training import command, learning_rate, log_row, plot_curve, read_checkpoint
+from stages.training import Means, command, learning_rate, log_row, plot_curve, read_checkpoint
 
 _VALIDATION_SEED = 2**40
 _CURVES = {"clean_mpjpe": "clean", "noisy_mpjpe": "noisy", "clean_body": "clean, pelvis axes"}
@@ -56,7 +56,7 @@ def train(config: LifterTraining) -> dict[str, float]:
         print(f"going on from step {first}", flush=True)
 
     generator = torch.Generator(device)
-    sums: dict[str, float] = {}
+    means = Means()
     validation: dict[str, float] = {}
     began = saved = time.monotonic()
     for step in range(first, config.steps):
@@ -80,12 +80,10 @@ def train(config: LifterTraining) -> dict[str, float]:
             for kept, new in zip(average.parameters(), model.parameters(), strict=True):
                 kept.lerp_(new, 1 - decay)
 
-        for name, value in {**terms, "loss": loss, "norm": norm}.items():
-            sums[name] = sums.get(name, 0.0) + float(value.detach()) / config.log_every
+        means.add({**terms, "loss": loss, "norm": norm})
         last = step + 1 == config.steps
         if (step + 1) % config.log_every == 0:
-            log_row(output, {"step": step + 1, "seconds": time.monotonic() - began, "rate": rate, **sums})
-            sums = {}
+            log_row(output, {"step": step + 1, "seconds": time.monotonic() - began, "rate": rate, **means.take()})
         if (step + 1) % config.validate_every == 0 or last:
             validation = validate(average, held_out, rigs, config)
             log_row(output, {"step": step + 1, "seconds": time.monotonic() - began, **validation})
