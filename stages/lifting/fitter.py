@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -40,7 +40,10 @@ _PRECISION = "errors.precision"
 _FRAMES_TOGETHER = 20_000
 """Frames of one call on a GPU."""
 _MOST_WINDOWS = 6
-"""Of a track that are looked at for its lens and shape."""
+"""Of a track that are looked at for its lens."""
+_Framed = TypeVar("_Framed", Sight, Lifted, Boxes)
+_SHAPE_WINDOWS = 3
+"""Of those that are refined for its shape."""
 _TRACKS_KEPT = 256
 """Tracks whose shape and lens are remembered."""
 
@@ -193,8 +196,8 @@ class LiftFitter:
 
     @torch.inference_mode()
     def _known_of(self, track: Track) -> "_Known":
-        """Lens and shape of a track: windows of it, spread over it, through the network; where nobody told the focal length,
-        once more through the one that they show; then refined together for the shape."""
+        """Lens and shape of a track: windows of it, spread over it, through the network; some of them then refined together for
+        the shape, through the lens that was told or found."""
         looked = b"" if track.closeup is None else track.closeup.tobytes()
         key = f"{track.id} {hashlib.sha256(track.keypoints.tobytes() + looked).hexdigest()} {track.shot.video.focal_px}"
         if key not in self._known:
@@ -210,10 +213,13 @@ class LiftFitter:
                 ways = [_way(*window) for window in zip(sights, lifted, boxes, strict=True)]
                 ratio, focal_off = find_ratio(ways, count)
                 sights = [sight.through(ratio, focal_off) for sight in sights]
-                lifted, boxes = self._look(sights, mirror=False)
+                boxes = [Boxes(box.centre / ratio, box.size / ratio) for box in boxes]
             betas = torch.stack([one.betas[0, 0] for one in lifted]).mean(0)
             if self.refinement is not None:
-                betas = self._refined(sights, lifted, boxes, [betas] * len(sights), shapes=True).betas.mean(0)
+                some = sorted({*np.linspace(0, len(sights) - 1, _SHAPE_WINDOWS).round().astype(int).tolist()})
+                sights = [_thinned(sights[place], 0) for place in some]
+                lifted, boxes = ([_thinned(said[place], 1) for place in some] for said in (lifted, boxes))
+                betas = self._refined(sights, lifted, boxes, [betas] * len(some), shapes=True).betas.mean(0)
             self._known[key] = _Known(betas, ratio, focal_off)
         return self._known[key]
 
@@ -340,6 +346,14 @@ def _blended(lifted: Lifted, starts: Sequence[int], frames: int, window: int) ->
     parts = {field.name: blended(getattr(lifted, field.name)) for field in fields(Lifted)}
     parts["betas"] = lifted.betas[:, 0].mean(0).expand(1, frames, -1)
     return Lifted(**parts)
+
+
+def _thinned(value: _Framed, axis: int) -> _Framed:
+    """Every other frame, which tells as much of a shape; frames lie along an axis of whatever is an array."""
+    every = (slice(None),) * axis + (slice(None, None, 2),)
+    arrays = {field.name: getattr(value, field.name) for field in fields(value)}
+    thin: dict[str, Any] = {name: part[every] for name, part in arrays.items() if isinstance(part, Tensor)}
+    return replace(value, **thin)
 
 
 def _way(sight: Sight, lifted: Lifted, box: Boxes) -> Way:
