@@ -1,5 +1,5 @@
 """Windows of motion, made more varied than the recordings: other speeds, mirror images, upper bodies on other legs, other
-arms, kicks, leaning, small changes of pose."""
+arms, kicks, leaning, small changes of pose, bent and straight backs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from schemas.rotations import axis_angle_to_matrix, matrix_from_6d, matrix_to_6d
 from schemas.skeleton import SMPL_JOINTS, joint, mirror_order
 from stages.lifting.bank import Bank
 from stages.lifting.draw import chance, normal, smooth_curves, uniform
+from stages.lifting.pelvis import about_x, off_rhythm, pitch
 
 _MIRROR = list(mirror_order(SMPL_JOINTS))
 _SHAKE = {"neck": 0.15, "head": 0.18, "collar": 0.08, "shoulder": 0.22, "elbow": 0.22, "wrist": 0.2, "spine1": 0.06,
@@ -25,6 +26,12 @@ _LEGS = {"pelvis", "hip", "knee", "ankle", "foot"}
 _UPPER = [place for place, name in enumerate(SMPL_JOINTS) if name.split("_")[-1] not in _LEGS]
 _LEAN_RAD = 0.1
 """Deviation of a lean of the whole body."""
+_BACK_RAD = 0.26
+"""Deviation of how bent a back is for good."""
+_BACK = {"spine1": 0.3, "spine2": 0.35, "spine3": 0.35}
+"""What each joint takes of it."""
+_BACK_PITCH, _BACK_PITCH_RAD = 0.3, 0.035
+"""What the pelvis takes of it, less than of a movement, and the deviation from that."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,8 @@ class Shares:
     """The upper body is another window's."""
     perturbed: float = 0.0
     """All joints are turned a little, smoothly, and the whole leans."""
+    backs: float = 0.0
+    """The back is more bent or straighter throughout."""
 
 
 @dataclass(frozen=True)
@@ -82,9 +91,13 @@ def mirror(windows: Windows, which: Bool[Tensor, "N"]) -> Windows:
 
 
 def vary(windows: Windows, shares: Shares, generator: torch.Generator) -> Windows:
-    """In some windows the upper body of another, arms or a leg that do something else; in some every joint turned a little."""
+    """In some windows the upper body of another, arms or a leg that do something else; in some every joint turned a little.
+
+    The pelvis takes its part in all that.
+    """
     n, frames = windows.pelvis.shape[:2]
     rotations = windows.rotations.clone()
+    off, sure = off_rhythm(rotations)
     other = chance(shares.recombined, (n,), generator)[:, None, None, None, None]
     order = torch.randperm(n, generator=generator, device=rotations.device)
     rotations[:, :, _UPPER] = torch.where(other, rotations[order][:, :, _UPPER], rotations[:, :, _UPPER])
@@ -102,7 +115,28 @@ def vary(windows: Windows, shares: Shares, generator: torch.Generator) -> Window
         * shaken[:, None, None]
     )
     rotations[:, :, 0] = axis_angle_to_matrix(lean) @ rotations[:, :, 0]
+    now_off, now_sure = off_rhythm(rotations)
+    rotations = pitch(rotations, sure * now_sure * (off - now_off))
+    rotations = _with_back(rotations, chance(shares.backs, (n,), generator), generator)
     return Windows(rotations, windows.pelvis, windows.valid)
+
+
+def _with_back(
+    rotations: Float[Tensor, "N T 24 3 3"], chosen: Bool[Tensor, "N"], generator: torch.Generator
+) -> Float[Tensor, "N T 24 3 3"]:
+    """Bent or straight backs in the chosen windows; neck and shoulders make up for some of it."""
+    n = len(rotations)
+    bend = _BACK_RAD * normal((n,), generator).clamp(-2, 2) * chosen
+    tipped = _BACK_PITCH * bend + _BACK_PITCH_RAD * normal((n,), generator) * chosen
+    rotations = pitch(rotations, tipped[:, None])
+    lifted, hanging = uniform(0.0, 0.5, (n,), generator), uniform(0.0, 1.0, (n,), generator)
+    turns = {name: share * bend for name, share in _BACK.items()}
+    turns |= dict.fromkeys(("neck", "head"), -lifted * bend)
+    turns |= dict.fromkeys(("left_shoulder", "right_shoulder"), -hanging * bend)
+    for name, angle in turns.items():
+        place = joint(name)
+        rotations[:, :, place] = about_x(angle)[:, None] @ rotations[:, :, place]
+    return rotations
 
 
 def _with_limbs(

@@ -18,11 +18,9 @@ from schemas.body_model import BodyModel
 from schemas.errors import HumoError
 from schemas.records import FPS
 from schemas.rotations import axis_angle_to_matrix, matrix_to_axis_angle
-from schemas.skeleton import joint
+from stages.lifting.pelvis import PELVIS, off_rhythm, pitch
 from stages.studio.motions import ACTIONS, generate
 
-PELVIS = joint("pelvis")
-_PELVIS_CHILDREN = tuple(joint(name) for name in ("left_hip", "right_hip", "spine1"))
 _UPRIGHT = 0.9
 """Cosine between the pelvis' up and the world's."""
 _MIN_FRAMES = 20
@@ -132,11 +130,22 @@ def with_level_pelvis(bank: Bank) -> Bank:
         upright = up[:, 1] > _UPRIGHT
         if not bool(upright.any()):
             continue
-        pitch = torch.atan2(-up[upright, 2], up[upright, 1]).median()
-        turn = axis_angle_to_matrix(torch.stack([pitch, torch.zeros_like(pitch), torch.zeros_like(pitch)]))
-        rotations[frames, PELVIS] = rotations[frames, PELVIS] @ turn.T
-        for child in _PELVIS_CHILDREN:
-            rotations[frames, child] = turn @ rotations[frames, child]
+        leaning = torch.atan2(-up[upright, 2], up[upright, 1]).median()
+        rotations[frames] = pitch(rotations[frames], -leaning)
+    return replace(bank, rotations=rotations)
+
+
+def with_pelvis_in_rhythm(bank: Bank) -> Bank:
+    """The same movement, with each recording's pelvis pitched so that the middle one of its frames is as its posture goes with.
+
+    Recordings in which nobody stands or walks stay as they are.
+    """
+    rotations = bank.rotations.clone()
+    for start, length in zip(bank.starts.tolist(), bank.lengths.tolist(), strict=True):
+        frames = slice(start, start + length)
+        off, share = off_rhythm(rotations[frames])
+        if int((share == 1).sum()) >= _MIN_FRAMES:
+            rotations[frames] = pitch(rotations[frames], -off[share == 1].median())
     return replace(bank, rotations=rotations)
 
 

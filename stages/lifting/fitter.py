@@ -41,11 +41,11 @@ _FRAMES_TOGETHER = 20_000
 """Frames of one call on a GPU."""
 _MOST_WINDOWS = 6
 """Of a track that are looked at for its lens."""
-_Framed = TypeVar("_Framed", Sight, Lifted, Boxes)
 _SHAPE_WINDOWS = 3
 """Of those that are refined for its shape."""
 _TRACKS_KEPT = 256
 """Tracks whose shape and lens are remembered."""
+_Framed = TypeVar("_Framed", Sight, Lifted, Boxes)
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,7 @@ class LiftFitter:
         )  # fmt: skip
 
     @torch.inference_mode()
-    def _known_of(self, track: Track) -> "_Known":
+    def _known_of(self, track: Track) -> _Known:
         """Lens and shape of a track: windows of it, spread over it, through the network; some of them then refined together for
         the shape, through the lens that was told or found."""
         looked = b"" if track.closeup is None else track.closeup.tobytes()
@@ -357,14 +357,16 @@ def _thinned(value: _Framed, axis: int) -> _Framed:
 
 
 def _way(sight: Sight, lifted: Lifted, box: Boxes) -> Way:
-    """How far along the line of sight a body is, and by its steps goes, in one window."""
+    """Where a body is before the camera, and how far along the line of sight it goes by its steps, in one window."""
     root_camera, root_level = (matrix_from_6d(said[0]) for said in (lifted.root_camera, lifted.root_level))
     to_camera = camera_attitude(root_camera.cpu(), root_level.cpu(), sight.since)
     heading = yaw_matrix(heading_rad(to_camera.mT @ root_camera.cpu()))
     velocity = (heading @ lifted.velocity[0].cpu()[..., None])[..., 0]
-    depth = pelvis_in_camera(lifted.place, box.centre, box.size)[0, :, 2].cpu()
+    place = pelvis_in_camera(lifted.place, box.centre, box.size)[0].cpu()
     ahead = (to_camera[:, 2] * velocity).sum(-1)
-    return Way(depth, ahead, velocity.norm(dim=-1), carried=sight.since is not None)
+    up = to_camera[:, :, 1]
+    rise = (up[:, :2] * place[:, :2]).sum(-1)
+    return Way(place[:, 2], ahead, velocity.norm(dim=-1), rise, up[:, 2], carried=sight.since is not None)
 
 
 def _sight(clip: Clip) -> Sight:

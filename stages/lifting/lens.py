@@ -2,8 +2,9 @@
 
 A focal length that is taken too long by some factor puts everybody farther away by that factor, so that ways along the line
 of sight come out too long by it, too, while those across stay as they are. How far a body really goes its steps tell: the
-network's velocity is learned from what limbs do. The factor is a posterior mean over a grid: a Gaussian prior of its log, and
-for each window the likelihood of the ways that its pelvis goes in a second.
+network's velocity is learned from what limbs do. And who walks away from a camera that looks down on him climbs in its picture
+by as much as keeps him on level ground. The factor is a posterior mean over a grid: a Gaussian prior of its log, and for each
+window the likelihood of the ways that its pelvis goes in a second.
 """
 
 from collections.abc import Sequence
@@ -30,6 +31,10 @@ _CARRIED_OFF = 0.4
 """The same where the camera may be carried, whose own way is in what is seen, metres a second."""
 _DEPTH_OFF = 0.008
 """How far the change of depth over a span is off, share of the depth."""
+_HEIGHT_OFF = 0.08
+"""How far a pelvis rises or sinks over a span, metres."""
+_VERTICAL_OFF = 0.05
+"""How far what is said to be up is off all the way, radians."""
 _FREEDOM = 3.0
 """Of Student's t, by which a way is off: some are off by far."""
 
@@ -44,6 +49,10 @@ class Way:
     """Metres a second along the line of sight, by the network's velocity."""
     speed: Float[Tensor, "T"]
     """Metres a second in any direction, likewise."""
+    rise: Float[Tensor, "T"]
+    """How far up in the world the body's place across the line of sight is, metres; what its depth adds is left out."""
+    slope: Float[Tensor, "T"]
+    """How far up a metre along the line of sight goes, metres: negative where the camera looks down."""
     carried: bool
     """Whether the camera may have been carried."""
 
@@ -69,17 +78,28 @@ def _likelihood(way: Way, ratio: Float[Tensor, "G"], all_frames: int) -> Float[T
     span = min(_SPAN, frames // 2)
     if span < _LEAST_SPAN:
         return torch.zeros_like(ratio)
-    seconds = span / FPS
-    seen = (way.depth[span:] - way.depth[:-span])[:, None] * ratio
+    seconds, spans = span / FPS, max(1.0, all_frames / span)
+
+    def change(value: Float[Tensor, "T"]) -> Float[Tensor, "S 1"]:
+        return (value[span:] - value[:-span])[:, None]
+
+    def log_chance(off: Float[Tensor, "S G"], variance: Float[Tensor, "S G"]) -> Float[Tensor, "G"]:
+        each = -(_FREEDOM + 1) / 2 * (1 + off**2 / (_FREEDOM * variance)).log() - variance.log() / 2
+        return each.mean(0) * (frames - span) / span
+
+    seen = change(way.depth) * ratio
     gone, speed = (
         avg_pool1d(value[None, None, :-1], span, 1)[0, 0][:, None] * seconds for value in (way.ahead, way.speed)
     )
     across = (speed.square() - gone.square()).clamp(min=0).sqrt()
     depth = ((way.depth[span:] + way.depth[:-span]) / 2)[:, None] * ratio
     constant, along, aside = _SPEED_OFF
-    lasting = ((along * gone) ** 2 + (aside * across) ** 2) * max(1.0, all_frames / span)
+    lasting = ((along * gone) ** 2 + (aside * across) ** 2) * spans
     variance = lasting + (constant * seconds) ** 2 + (_DEPTH_OFF * depth) ** 2
     if way.carried:
-        variance = variance + (_CARRIED_OFF * seconds) ** 2
-    each = -(_FREEDOM + 1) / 2 * (1 + (seen - gone) ** 2 / (_FREEDOM * variance)).log() - variance.log() / 2
-    return each.mean(0) * (frames - span) / span
+        # Its own height changes, too: that he goes on level ground tells nothing then.
+        return log_chance(seen - gone, variance + (_CARRIED_OFF * seconds) ** 2)
+    climbed = change(way.rise) + change(way.slope * way.depth) * ratio
+    # By the assumed depths: a deviation that shrank with the ratio would speak for small ones.
+    level = _HEIGHT_OFF**2 + (_VERTICAL_OFF * change(way.depth)) ** 2 * spans
+    return log_chance(seen - gone, variance) + log_chance(climbed, level.expand_as(climbed))

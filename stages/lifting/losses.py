@@ -15,7 +15,7 @@ from schemas.kinematics import forward_kinematics
 from schemas.records import FPS
 from schemas.rotations import heading_rad, matrix_from_6d, yaw_matrix
 from schemas.skeleton import joint
-from stages.lifting.examples import Examples, Rigs
+from stages.lifting.examples import Examples, Rigs, Truth
 from stages.lifting.network import NUM_POSED, Lifted
 from stages.lifting.settings import LossWeights
 
@@ -96,7 +96,8 @@ def losses(lifted: Lifted, examples: Examples, rigs: Rigs, weights: LossWeights)
         "joints_camera": mean((camera_error * far).mean(-1)),
         "joints_level": mean((apart(*in_level) * far).mean(-1)),
         # The world's vertical in the pelvis' axes is the middle row.
-        "tilt": mean((said.root_level[..., 1, :] - truth.root_level[..., 1, :]).square().sum(-1).add(1e-6).sqrt()),
+        "tilt": mean(_distance(said.root_level[..., 1, :], truth.root_level[..., 1, :])),
+        "vertical": mean(_distance(_vertical(said), _vertical(truth))),
     }
 
     half = boxes.size / 2
@@ -144,3 +145,12 @@ def losses(lifted: Lifted, examples: Examples, rigs: Rigs, weights: LossWeights)
 
 def _turned(a: Tensor, b: Tensor) -> Tensor:
     return (a - b).square().sum((-1, -2))
+
+
+def _distance(a: Float[Tensor, "N T 3"], b: Float[Tensor, "N T 3"]) -> Float[Tensor, "N T"]:
+    return (a - b).square().sum(-1).add(1e-6).sqrt()
+
+
+def _vertical(root: Bodies | Truth) -> Float[Tensor, "N T 3"]:
+    """What is up for the camera."""
+    return (root.root_camera @ root.root_level[..., 1, :, None])[..., 0]

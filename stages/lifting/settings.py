@@ -22,6 +22,8 @@ class Augmentation(Config):
     """Share of windows whose upper body is another window's."""
     perturbed: float = Field(default=0.6, ge=0, le=1)
     """Share of windows in which all joints are turned a little, smoothly, and the whole leans."""
+    backs: float = Field(default=0.4, ge=0, le=1)
+    """Share of windows in which the back is more bent or straighter throughout."""
     shape_spread: float = Field(default=1.0, ge=0)
     """Deviation of the betas."""
     moving_cameras: float = Field(default=0.3, ge=0, le=1)
@@ -39,7 +41,7 @@ class Augmentation(Config):
 
     def shares(self) -> Shares:
         """Those of the windows' variation."""
-        return Shares(self.gestures, self.kicks, self.recombined, self.perturbed)
+        return Shares(self.gestures, self.kicks, self.recombined, self.perturbed, self.backs)
 
 
 class LossWeights(Config):
@@ -57,8 +59,10 @@ class LossWeights(Config):
     """The same in the level world."""
     hands: float = 2.0
     """Factor on elbows, wrists and ankles in the three terms above."""
-    tilt: float = 1.0
+    tilt: float = 2.0
     """Distance of the vertical as the pelvis has it."""
+    vertical: float = 1.0
+    """Distance of the vertical as the camera has it."""
     reprojection: float = 1.0
     """Keypoints in the picture, half boxes."""
     place: float = 0.4

@@ -21,6 +21,7 @@ from schemas.config import load_config
 from schemas.devices import choose_device
 from schemas.errors import UsageError
 from stages.lifting import bank as banks
+from stages.lifting.augment import Shares
 from stages.lifting.bank import Bank
 from stages.lifting.examples import Examples, Rigs, draw_examples
 from stages.lifting.features import make_features
@@ -100,7 +101,8 @@ def train(config: LifterTraining) -> dict[str, float]:
 def find_precision(model: Lifter, bank: Bank, rigs: Rigs, config: LifterTraining) -> Float[Tensor, "48 48"]:
     """What refinement must know of the lifter's errors (`measure_errors`), on motions as they are trained on, but varied
     less."""
-    milder = {"gestures": 0.1, "kicks": 0.05, "recombined": 0.0, "perturbed": 0.3, "slowest": 1.0, "fastest": 1.0}
+    shares = {"gestures": 0.1, "kicks": 0.05, "recombined": 0.0, "perturbed": 0.3, "backs": 0.2}
+    milder = {**shares, "slowest": 1.0, "fastest": 1.0}
     augmentation = config.augmentation.model_copy(update=milder)
     generator = torch.Generator(rigs.body.template.device).manual_seed(_VALIDATION_SEED)
     examples = draw_examples(bank, 192, config.window, rigs, augmentation, generator)
@@ -119,7 +121,7 @@ def validate(model: Lifter, held_out: Bank, rigs: Rigs, config: LifterTraining) 
     """Errors on held-out motions with noise-free and with noisy keypoints: joints in mm, tilt in degrees, speed in m/s."""
     errors: dict[str, float] = {}
     for kind, changes in (("clean", {"noise": 0.0, "moving_cameras": 0.0}), ("noisy", {})):
-        quiet = {"gestures": 0.0, "kicks": 0.0, "recombined": 0.0, "perturbed": 0.0, "slowest": 1.0, "fastest": 1.0}
+        quiet = {**dict.fromkeys(Shares.__dataclass_fields__, 0.0), "slowest": 1.0, "fastest": 1.0}
         augmentation = config.augmentation.model_copy(update={**quiet, **changes})
         generator = torch.Generator(rigs.body.template.device).manual_seed(_VALIDATION_SEED)
         examples = draw_examples(held_out, 64, config.window, rigs, augmentation, generator)
@@ -152,11 +154,11 @@ def make_banks(config: LifterTraining) -> tuple[Bank, Bank]:
     every = max(2, round(1 / config.held_out)) if config.held_out else len(files) + 1
     kept, left_out = [path for i, path in enumerate(files) if (i + 1) % every], files[every - 1 :: every]
     cache = Path(config.cache)
-    recorded = _emphasised(banks.read_files(kept, body, cache), config.emphasis)
+    recorded = _emphasised(banks.with_pelvis_in_rhythm(banks.read_files(kept, body, cache)), config.emphasis)
     training = banks.join(
         [recorded, _emphasised(studio, config.emphasis)], [1 - config.studio_share, config.studio_share]
     )
-    return training, banks.read_files(left_out, body, cache) if left_out else unseen
+    return training, banks.with_pelvis_in_rhythm(banks.read_files(left_out, body, cache)) if left_out else unseen
 
 
 def _emphasised(bank: Bank, emphasis: dict[str, float]) -> Bank:
