@@ -16,10 +16,11 @@ from stages.fitting.contacts import MIN_FRAMES, ground_height, held
 
 START_CHANCE, STOP_CHANCE = 0.6, 0.4
 """A point takes hold of the ground above the first and lets go below the second."""
-_SLOPE = 0.05
-"""Deviation of the ground's slope before anything is seen: three degrees of a wrong idea of the vertical."""
-_HEIGHT_M, _CORRELATED = 0.03, 10.0
-"""Noise of a standing point's height, and how many frames of it count as one."""
+_SLOPE = 0.04
+"""Deviation of the ground's slope before anything is seen: two degrees of a wrong idea of the vertical."""
+_HEIGHT_M, _CORRELATED = 0.04, 200.0
+"""Noise of a standing point's height, and how many frames of it count as one: a foot that is said to be tipped stays so as long
+as it stands, and must not tip the world."""
 _STAND_SMOOTH, _ROOT_SMOOTH, _LEG_SMOOTH = 10.0, 3.0, 1.0
 """Frames."""
 _LEGS = tuple(tuple(joint(f"{side}_{name}") for name in ("hip", "knee", "ankle")) for side in ("left", "right"))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from schemas.body_model import BodyModel
 from schemas.devices import computes_bf16
-from schemas.errors import HumoError
+from schemas.errors import HumoError, UsageError
 from schemas.kinematics import forward_kinematics
 from schemas.records import Camera, Clip, Track, Video
 from schemas.rotations import axis_angle_to_matrix, heading_rad, matrix_from_6d, yaw_matrix
@@ -29,7 +29,7 @@ from stages.lifting.features import FOCAL_GUESSED, FOCAL_TOLD, Boxes, find_boxes
 from stages.lifting.lens import Way, find_ratio
 from stages.lifting.losses import make_bodies, pelvis_in_camera
 from stages.lifting.network import Lifted, Lifter, NetworkConfig, with_all_features
-from stages.lifting.refine import NUM_TURNS, Pose, RefineSettings, refine, without_jitter
+from stages.lifting.refine import NUM_TURNS, Pose, RefineSettings, refine, whole_turn, without_jitter
 from stages.lifting.trajectory import Certainty
 from stages.lifting.world import Lift, Sight, camera_attitude, into_world
 from stages.training import command
@@ -110,25 +110,39 @@ def load_weights(path: str | Path | None = None) -> Weights:
     )
 
 
-def export(checkpoint: str | Path, path: str | Path = SHIPPED_WEIGHTS) -> None:
+def export(checkpoint: str | Path, path: str | Path = SHIPPED_WEIGHTS, share: float = 1.0) -> None:
     """The averaged weights of a finished training in half precision, with the shape of the network, the config of the
-    training and the precision of its errors."""
+    training and the precision of its errors.
+
+    With a `share` below 1 the weights lie only so far on the way from those that the training began with to those that it
+    found: fine-tuned weights err less so, on what neither was trained on (Wortsman et al. 2022, Robust fine-tuning of
+    zero-shot models).
+    """
     from safetensors.torch import save_file
 
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)
     if "precision" not in state:
         raise HumoError(f"{checkpoint}: its training has not ended; run the command again, it goes on where it stopped")
+    found, precision = state["average"], state["precision"]
+    if share != 1:
+        if not 0 <= share < 1 or not state["config"]["start"]:
+            raise UsageError(
+                f"share is {share}: give a number from 0 to 1, of a training that began with another's weights (`start`)"
+            )
+        began = load_weights(state["config"]["start"])
+        if began.precision is None:
+            raise HumoError(f"{state['config']['start']}: its training has not ended; export it first")
+        found = {name: torch.lerp(value, found[name], share) for name, value in began.model.state_dict().items()}
+        precision = torch.lerp(began.precision, precision, share)
     config = {name: value for name, value in state["config"].items() if name not in ("output", "cache")}
     config |= {"mocap": [Path(folder).name for folder in config["mocap"]], "start": Path(config["start"]).name}
     about: dict[str, Any] = {
         "network": state["network"], "window": state["window"], "steps": state["step"], "training": config,
-        "body_model": state["body_model"],
+        "body_model": state["body_model"], "share": share,
     }  # fmt: skip
-    weights = {name: value.half().contiguous() for name, value in state["average"].items()}
+    weights = {name: value.half().contiguous() for name, value in found.items()}
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    save_file(
-        {**weights, _PRECISION: state["precision"].contiguous()}, path, {"about": json.dumps(about, sort_keys=True)}
-    )
+    save_file({**weights, _PRECISION: precision.contiguous()}, path, {"about": json.dumps(about, sort_keys=True)})
 
 
 class LiftFitter:
@@ -228,10 +242,11 @@ class LiftFitter:
         """Bodies from keypoints as rays. `shapes` are betas to be kept; without them each clip gets what it looks like."""
         lifted, boxes = self._look(sights, mirror=self.mirror)
         betas = [one.betas[0, 0] for one in lifted] if shapes is None else [shape.to(self.device) for shape in shapes]
-        if self.refinement is None:
-            pose = self._first_pose(lifted, boxes, betas)
-        else:
-            pose = self._refined(sights, lifted, boxes, betas, shapes=shapes is None)
+        pose = self._first_pose(lifted, boxes, betas)
+        turned = torch.eye(3).expand(len(pose.rotations), 3, 3)
+        if self.refinement is not None:
+            first, pose = pose, self._refined(sights, lifted, boxes, betas, shapes=shapes is None)
+            turned = whole_turn(first, pose, self.rigs).cpu()
         on_cpu = Pose(**{field.name: getattr(pose, field.name).cpu() for field in fields(Pose)})
         out = []
         for place, (sight, one, box) in enumerate(zip(sights, lifted, boxes, strict=True)):
@@ -250,6 +265,7 @@ class LiftFitter:
                     box.size[0].cpu(),
                     one,
                     theirs,
+                    turned[mine],
                     self.on_cpu,
                     self.certainty,
                     planted=self.refinement is not None,
@@ -412,9 +428,17 @@ def _groups(clips: Sequence[Clip], frames: int) -> Iterator[list[Clip]]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """`python -m stages.lifting.fitter CHECKPOINT [OUT]`: export the weights of a training."""
+    """`python -m stages.lifting.fitter CHECKPOINT [OUT [SHARE]]`: export the weights of a training."""
     usage = "lifter: no checkpoint; use `python -m stages.lifting.fitter runs/lifter/checkpoint.pt`"
-    return command(arguments, usage, lambda given: export(*given[:2]))
+    return command(arguments, usage, lambda given: _export(*given[:3]))
+
+
+def _export(checkpoint: str, path: str = str(SHIPPED_WEIGHTS), share: str = "1") -> None:
+    try:
+        how_far = float(share)
+    except ValueError as error:
+        raise UsageError(f"share is {share!r}: give a number from 0 to 1") from error
+    export(checkpoint, path, how_far)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from schemas.kinematics import forward_kinematics
 from schemas.rotations import axis_angle_to_matrix, matrix_from_6d, matrix_to_6d, matrix_to_axis_angle
 from schemas.skeleton import SMPL_JOINTS, SMPL_PARENTS, joint
 from stages.lifting.examples import Examples, Rigs
-from stages.lifting.losses import make_bodies
+from stages.lifting.losses import NUM_MEASURED, make_bodies
 from stages.lifting.network import Lifted
 
 TURNED = tuple(
@@ -91,6 +91,23 @@ class Pose:
     betas: Float[Tensor, "C 10"]
     owner: Int[Tensor, "T"]
     """The clip of each frame, ascending from 0."""
+
+
+def whole_turn(before: Pose, after: Pose, rigs: Rigs) -> Float[Tensor, "T 3 3"]:
+    """How each frame's body is turned as a whole, in camera axes, by which it goes from one pose to the other.
+
+    Least squares over its joints relative to their middle, for turns that are small: with lever r of a joint and its move d,
+    sum(|r|^2 I - r r^T) w = sum(r x d).
+    """
+    places = []
+    for pose in (before, after):
+        rest = rigs.body.rest_joints(pose.betas)[pose.owner]
+        joints = forward_kinematics(pose.rotations, rest, torch.zeros_like(pose.pelvis))[0][:, :NUM_MEASURED]
+        places.append(joints - joints.mean(1, keepdim=True))
+    lever, move = places[0], places[1] - places[0]
+    inertia = lever.square().sum((-1, -2))[:, None, None] * torch.eye(3, device=lever.device) - lever.mT @ lever
+    turn = torch.linalg.solve(inertia, torch.linalg.cross(lever, move).sum(1))
+    return axis_angle_to_matrix(turn)
 
 
 def refine(

@@ -94,16 +94,19 @@ def into_world(
     size: Float[Tensor, "T"],
     lifted: Lifted,
     pose: Pose,
+    turned: Float[Tensor, "T 3 3"],
     rigs: Rigs,
     certainty: Certainty,
     *,
     planted: bool,
 ) -> Lift:
     """One clip's `pose` in the level world; `size` are the boxes' sides over the focal length, `lifted` what the network
-    said of it. Feet are `planted`, or left where they slide."""
+    said of it, `turned` how its body was turned as a whole since, in camera axes. Feet are `planted`, or left where they
+    slide."""
     betas = pose.betas[0]
     root_level = matrix_from_6d(lifted.root_level[0]).cpu()
-    root_camera = matrix_from_6d(lifted.root_camera[0]).cpu()
+    # What is up was read off the body: it turns with it.
+    root_camera = turned @ matrix_from_6d(lifted.root_camera[0]).cpu()
     to_camera = camera_attitude(root_camera, root_level, sight.since)
     contacts = lifted.contacts[0].sigmoid().cpu()
     rest = rigs.body.rest_joints(betas)

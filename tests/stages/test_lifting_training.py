@@ -15,6 +15,7 @@ from stages.lifting import bank as banks
 from stages.lifting.evaluate import evaluate, make_cases, summary
 from stages.lifting.examples import Rigs
 from stages.lifting.fitter import LiftFitter, Sight, export, load_weights
+from stages.lifting.fitter import main as export_command
 from stages.lifting.network import NetworkConfig
 from stages.lifting.settings import LifterTraining
 from stages.lifting.train import main, train
@@ -78,6 +79,23 @@ def _stop_after(steps: int):
     return rate
 
 
+def test_weights_may_lie_on_the_way_from_those_that_a_training_began_with(trained: Path, tmp_path: Path) -> None:
+    first, between, last = (tmp_path / f"{name}.safetensors" for name in ("first", "between", "last"))
+    export(trained / "checkpoint.pt", first)
+    output = tmp_path / "second"
+    train(_config(output, steps=4).model_copy(update={"start": str(first), "seed": 3}))
+    assert export_command([str(output / "checkpoint.pt"), str(last)]) == 0
+    assert export_command([str(output / "checkpoint.pt"), str(between), "0.25"]) == 0
+    begun, found, mean = (load_weights(path) for path in (first, last, between))
+    for name, value in mean.model.state_dict().items():
+        there = (weights.model.state_dict()[name] for weights in (begun, found))
+        torch.testing.assert_close(value, torch.lerp(*there, 0.25), atol=2e-3, rtol=2e-3)
+    assert begun.precision is not None
+    assert found.precision is not None
+    assert mean.precision is not None
+    torch.testing.assert_close(mean.precision, torch.lerp(begun.precision, found.precision, 0.25))
+
+
 def test_exported_weights_fit_clips(
     trained: Path, tmp_path: Path, body: BodyModel, rigs: Rigs, bank: banks.Bank
 ) -> None:
@@ -138,6 +156,10 @@ def test_the_shipped_config_is_whole_and_errors_are_sentences(
         LiftFitter(body, weights=tmp_path / "halfway.pt")
     with pytest.raises(HumoError, match="not ended"):
         export(tmp_path / "halfway.pt", tmp_path / "out.safetensors")
+    assert export_command([str(trained / "checkpoint.pt"), str(tmp_path / "out.safetensors"), "some"]) == 2
+    # It began with no weights, so there is no way from them.
+    assert export_command([str(trained / "checkpoint.pt"), str(tmp_path / "out.safetensors"), "0.5"]) == 2
+    assert "a training that began" in capsys.readouterr().err
     halfway["average"]["norm.weight"][0] = float("nan")
     torch.save(halfway, tmp_path / "broken.pt")
     with pytest.raises(HumoError, match=r"broken\.pt.*not finite"):

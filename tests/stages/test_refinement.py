@@ -1,5 +1,7 @@
 """The lifter's body refined by its keypoints, and feet that stand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from schemas.rotations import axis_angle_to_matrix
 from stages.fitting.contacts import find_contacts, find_steps
 from stages.fitting.feet import find_planted, level_turn, plant_feet
 from stages.lifting.examples import Rigs
+from stages.lifting.pelvis import pitch
 from stages.lifting.refine import (
     NUM_TURNS,
     TURNED,
@@ -20,6 +23,7 @@ from stages.lifting.refine import (
     _moved,
     refine,
     turns_between,
+    whole_turn,
     without_jitter,
 )
 from stages.studio.motions import generate
@@ -65,6 +69,18 @@ def _shaken(pose: Pose, size: float) -> Pose:
     step = torch.cat([constant + along * slope, torch.tensor([0.0, 0.0, 0.15]).expand(len(pose.pelvis), 3)], dim=1)
     turns = forward_kinematics(pose.rotations, torch.zeros(24, 3), torch.zeros_like(pose.pelvis))[1]
     return _moved(pose, turns, step, torch.zeros(len(pose.betas), 10))
+
+
+def test_a_body_that_is_turned_as_a_whole_tells_by_how_much(truth: Pose, rigs: Rigs) -> None:
+    turn = axis_angle_to_matrix(torch.tensor([0.04, -0.03, 0.05]))
+    rotations = truth.rotations.clone()
+    rotations[:, 0] = turn @ rotations[:, 0]
+    turned = replace(truth, rotations=rotations, pelvis=truth.pelvis + 0.2)
+    torch.testing.assert_close(whole_turn(truth, turned, rigs), turn.expand(FRAMES, 3, 3), atol=3e-3, rtol=0)
+    # A pelvis that is pitched while the rest stays is no turn of the whole.
+    pitched = replace(truth, rotations=pitch(truth.rotations, torch.full((FRAMES,), 0.15)))
+    still = torch.eye(3).expand(FRAMES, 3, 3)
+    torch.testing.assert_close(whole_turn(truth, pitched, rigs), still, atol=0.02, rtol=0)
 
 
 def test_derivatives_are_those_of_the_projection(truth: Pose, rigs: Rigs) -> None:
