@@ -9,6 +9,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +122,7 @@ def validate(model: Lifter, held_out: Bank, rigs: Rigs, config: LifterTraining) 
     """Errors on held-out motions with noise-free and with noisy keypoints: joints in mm, tilt in degrees, speed in m/s."""
     errors: dict[str, float] = {}
     for kind, changes in (("clean", {"noise": 0.0, "moving_cameras": 0.0}), ("noisy", {})):
-        quiet = {**dict.fromkeys(Shares.__dataclass_fields__, 0.0), "slowest": 1.0, "fastest": 1.0}
+        quiet = {**dict.fromkeys((share.name for share in fields(Shares)), 0.0), "slowest": 1.0, "fastest": 1.0}
         augmentation = config.augmentation.model_copy(update={**quiet, **changes})
         generator = torch.Generator(rigs.body.template.device).manual_seed(_VALIDATION_SEED)
         examples = draw_examples(held_out, 64, config.window, rigs, augmentation, generator)
