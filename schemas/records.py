@@ -144,8 +144,8 @@ class Track:
     """Share of the shot's frames in which the background told how the camera turns. Where that is too few (a bare wall),
     `camera_turn` is 0 and this tells that nobody knows."""
     closeup: Float[np.ndarray, "N 17 3"] | None = None
-    """What a closer look (`stages.closeup`) told of each keypoint, source pixels: its depth, away from the camera from the
-    middle of all of them, times the focal length over that depth; how far its place and its depth are expected to be off.
+    """What a closer look (`stages.perception.closeup`) measured of each keypoint, source pixels: its depth, away from the camera
+    from the middle of all of them, times the focal length over that depth; how far its place and its depth are expected to be off.
     None: nobody looked closer."""
 
     @property

@@ -12,7 +12,7 @@ from schemas.curves import runs
 from schemas.records import FPS, Clip, Rejection, Track
 from schemas.skeleton import COCO_KEYPOINTS
 from stages.base import Stage, StageConfig
-from stages.camera_motion import turns_between
+from stages.perception.camera_motion import turns_between
 
 _BODY = [index for index, name in enumerate(COCO_KEYPOINTS) if name.split("_")[-1] not in ("nose", "eye", "ear")]
 

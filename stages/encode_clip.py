@@ -11,8 +11,8 @@ import numpy as np
 from schemas.records import Clip, InstructedMotion, Rejection, Sample
 from schemas.sample import encode_sample_record
 from stages.base import Stage, StageConfig
-from stages.decoding import SAME_TIME_S, TimedFrame, frames
-from stages.encoding import VideoWriter
+from stages.media.decoding import SAME_TIME_S, TimedFrame, frames
+from stages.media.encoding import VideoWriter
 
 _LONGEST_GAP_S = 2.0
 """Between two clips of a video; decoding so much for nothing costs less than opening it anew."""

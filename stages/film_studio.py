@@ -22,16 +22,16 @@ from schemas.rotations import matrix_to_axis_angle
 from schemas.skeleton import NUM_JOINTS, joint
 from schemas.storage import Storage
 from stages.base import Stage, StageConfig
-from stages.encoding import VideoWriter
-from stages.fitting.cameras import camera_in_motion
-from stages.fitting.contacts import find_contacts
+from stages.geometry.cameras import camera_in_motion
+from stages.geometry.contacts import find_contacts
+from stages.media.encoding import VideoWriter
 from stages.mocap import read_take
 from stages.mocap.retarget import cut, retarget
 from stages.mocap.skeletons import candidate_maps, find_map
 from stages.mocap.take import MocapError
-from stages.studio.film import Footage as Filmed
-from stages.studio.motions import ACTIONS, MIN_SECONDS, LabelledMotion, sequence
-from stages.studio.scenes import Movement, make_scene, shoot_scene
+from stages.synthesis.film import Footage as Filmed
+from stages.synthesis.motions import ACTIONS, MIN_SECONDS, LabelledMotion, sequence
+from stages.synthesis.scenes import Movement, make_scene, shoot_scene
 
 VERSION = "studio 1"
 GENERATED = "studio:"

@@ -14,9 +14,9 @@ from schemas.records import Clip, Footage, Motion, Provenance, Rejection
 from schemas.rotations import matrix_to_axis_angle
 from schemas.skeleton import SMPL_JOINTS, joint, keypoint
 from stages.base import Stage, StageConfig
-from stages.fitting.cameras import camera_in_motion
-from stages.fitting.contacts import find_contacts, ground_height
-from stages.fitting.fit import Fit, Fitter, NoFit
+from stages.geometry.cameras import camera_in_motion
+from stages.geometry.contacts import find_contacts, ground_height
+from stages.recovery.protocol import Fit, Fitter, NoFit
 
 _LIMBS = ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
 _SHOULDERS, _HIPS = ("left_shoulder", "right_shoulder"), ("left_hip", "right_hip")
@@ -44,11 +44,12 @@ _WITNESSES = tuple([keypoint(name) for name in _witnesses(joint_name)] for joint
 class FitSmpl(Stage[Clip, Motion]):
     """Recover SMPL in world coordinates from a clip's keypoints.
 
-    The camera is a pinhole whose focal length the file tells, or else is guessed to be the image's diagonal; the lifter corrects
-    a guess by how people walk (`stages.lifting.lens`). The optimiser takes the camera to stand still and level; the lifter
-    lets it roll, turn as the background told, and be carried along. The world of the source, to which `Motion.to_source`
-    leads, is the level world of the camera's first frame: origin at the camera's centre, X right in the image, Y up against
-    gravity, Z level and back towards the viewer, metres. The motion's own world differs from it by a turn about Y and a shift.
+    The camera is a pinhole. Its focal length comes from the manifest or the file, or else is guessed to be the image's
+    diagonal; the lifter corrects a guess by how people walk (`stages.recovery.lifter.focal_estimation`). The optimiser
+    assumes a still, level camera; the lifter lets it roll, rotate as measured from the background, and be carried along.
+    The world of the source, to which `Motion.to_source` leads, is the level world of the camera's first frame: origin at
+    the camera's centre, X right in the image, Y up against gravity, Z level and back towards the viewer, metres. The
+    motion's own world differs from it by a turn about Y and a shift.
     """
 
     class Config(StageConfig):
@@ -86,18 +87,18 @@ class FitSmpl(Stage[Clip, Motion]):
 
     def _make_fitter(self) -> Fitter:
         if self.config.fitter == "lift":
-            from stages.lifting.fitter import LiftFitter
+            from stages.recovery.lifter.fitter import LiftFitter
 
             device = choose_device(self.config.device)
             return LiftFitter(self._body, weights=self.config.lifter_weights or None, device=device)
         if self.config.fitter == "imported":
-            from stages.imported.fitter import ImportFitter
+            from stages.recovery.external.fitter import ImportFitter
 
             body_file = self.config.body_model
             return ImportFitter(
                 self._body, results=self.config.results, body_file=body_file, retarget=self.config.retarget
             )
-        from stages.fitting.optimise import OptimiseFitter
+        from stages.recovery.optimise import OptimiseFitter
 
         steps = {"coarse_steps": self.config.coarse_steps, "fine_steps": self.config.fine_steps}
         return OptimiseFitter(self._body, **steps)

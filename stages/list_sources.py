@@ -18,7 +18,7 @@ from schemas.errors import UsageError
 from schemas.ids import source_id
 from schemas.records import Source
 from stages import mocap
-from stages.focal_length import LONGEST_MM, SHORTEST_MM, plausible
+from stages.media.focal_length import LONGEST_MM, SHORTEST_MM, plausible
 
 SUFFIXES = {
     "video": {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".flv", ".wmv", ".3gp", ".ogv"},
@@ -146,7 +146,7 @@ def _id(config: SourceConfig, uri: str) -> str:
 
 
 def _made_up(config: SourceConfig) -> list[Source]:
-    from stages.studio.motions import ACTIONS
+    from stages.synthesis.motions import ACTIONS
 
     action = config.path.partition(":")[2] or "*"
     if action not in (*ACTIONS, "*"):

@@ -13,9 +13,9 @@ from schemas.ids import is_source_id
 from schemas.records import Rejection, Source, Video
 from schemas.storage import stream_sha256
 from stages.base import Stage, StageConfig
-from stages.decoding import open_container, picture_stream, pixel_aspect, upright
 from stages.failures import is_transient
-from stages.focal_length import focal_px, read_focal_35mm
+from stages.media.decoding import open_container, picture_stream, pixel_aspect, upright
+from stages.media.focal_length import focal_px, read_focal_35mm
 
 
 class ReadVideos(Stage[Source, Video]):

@@ -19,7 +19,7 @@
 
 A joint's speed is the angle between its rotations in neighbouring frames times 30; its range the largest angle from its
 first rotation. Speed and range enter `dynamic` as mean angles over joints (MotionMillion's filter takes 0.7 to 0.3).
-`stages/scoring/` tells how the last four are found. Whoever sits on a chair, climbs or swings is pushed by what is not in
+`stages/quality/` tells how the last four are found. Whoever sits on a chair, climbs or swings is pushed by what is not in
 the picture of a bare ground: `physical` is great there too, so by default it only turns down what shakes.
 """
 
@@ -36,11 +36,11 @@ from schemas.records import FPS, Footage, Motion, Rejection, ScoredMotion
 from schemas.rotations import axis_angle_to_matrix, matrix_to_axis_angle
 from schemas.skeleton import joint
 from stages.base import Stage, StageConfig
-from stages.fitting.cameras import reprojection
-from stages.fitting.start import cleaned
-from stages.scoring.anatomy import share_beyond_limits
-from stages.scoring.physics import implausible_share
-from stages.scoring.tracking import SEEN, identity_switches, truncation
+from stages.geometry.cameras import reprojection
+from stages.geometry.keypoints import cleaned
+from stages.quality.anatomy import share_beyond_limits
+from stages.quality.physics import implausible_share
+from stages.quality.tracking import SEEN, identity_switches, truncation
 
 SCORES = (
     "dynamic", "jitter", "foot_slide", "penetration", "float", "reprojection", "visibility", "camera_seen",

@@ -23,9 +23,9 @@ from pydantic import Field
 from schemas.devices import torch_threads
 from schemas.records import CaptionedMotion, Rejection
 from stages.base import Stage
-from stages.decoding import Image
-from stages.describers.pictures import person_pictures
-from stages.open_clip_weights import HOW, OpenClip, OpenClipConfig, load_open_clip
+from stages.language.describers.pictures import person_pictures
+from stages.language.open_clip_weights import HOW, OpenClip, OpenClipConfig, load_open_clip
+from stages.media.decoding import Image
 
 SIMILARITY = "clip_similarity"
 """Every sample has this score."""

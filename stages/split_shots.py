@@ -7,7 +7,7 @@ import av
 
 from schemas.records import Rejection, Shot, Video
 from stages.base import Stage, StageConfig
-from stages.decoding import frames
+from stages.media.decoding import frames
 
 
 class SplitShots(Stage[Video, Shot]):

@@ -1,7 +1,7 @@
 """Follow every person through a shot: detection frame by frame, then ByteTrack or BoT-SORT fed by hand.
 
-Whoever is followed is looked at again from close by (`stages.closeup`): that tells better than the detector where keypoints
-are, and how deep; whether they can be seen the detector tells. The background of the same frames tells how the camera turns.
+Each tracked person is looked at again in a crop (`stages.perception.closeup`), which places keypoints better than the detector and
+measures their depths; whether they can be seen the detector says. The background of the same frames gives the camera's rotation.
 """
 
 from collections import defaultdict
@@ -15,11 +15,11 @@ from jaxtyping import Float
 
 from schemas.records import Rejection, Shot, Track
 from stages.base import Stage, StageConfig
-from stages.camera_motion import CameraWatch
-from stages.closeup.look import CloseLook, Look, fits
-from stages.decoding import frames
-from stages.detector import Detections, PoseDetector
-from stages.fitting.cameras import intrinsics_of
+from stages.geometry.cameras import intrinsics_of
+from stages.media.decoding import frames
+from stages.perception.camera_motion import CameraWatch
+from stages.perception.closeup.look import CloseLook, Look, fits
+from stages.perception.detector import Detections, PoseDetector
 
 
 class TrackPeople(Stage[Shot, Track]):

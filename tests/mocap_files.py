@@ -12,7 +12,7 @@ from schemas.body_model import BodyModel
 from schemas.kinematics import forward_kinematics
 from schemas.skeleton import SMPL_JOINTS, SMPL_PARENTS, joint
 from stages.mocap.skeletons import KNOWN_MAPS
-from stages.studio.motions import LabelledMotion, generate
+from stages.synthesis.motions import LabelledMotion, generate
 
 Z_UP = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
 """Takes Y up to Z up."""

@@ -17,9 +17,9 @@ from schemas.kinematics import forward_kinematics
 from schemas.records import FPS, Camera, Clip, Shot, Source, Track, Video
 from schemas.rotations import matrix_to_axis_angle, yaw_matrix
 from schemas.skeleton import SMPL_PARENTS, joint
-from stages.fitting.cameras import guess_intrinsics, level_to_camera, project
-from stages.imported.worlds import level_world, rest_of_mean
-from stages.studio.motions import generate
+from stages.geometry.cameras import guess_intrinsics, level_to_camera, project
+from stages.recovery.external.worlds import level_world, rest_of_mean
+from stages.synthesis.motions import generate
 
 WIDTH, HEIGHT = 640, 480
 SHIPPED = BodyModel.load()

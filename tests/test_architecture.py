@@ -1,11 +1,11 @@
 """The folders' arrows: schemas imports nothing of ours, stages and model import schemas, pipeline imports stages and schemas."""
 
 import ast
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from pipeline import PROJECT_ROOT
+
 MAY_IMPORT = {
     "schemas": {"schemas"},
     "stages": {"stages", "schemas"},
@@ -33,7 +33,7 @@ def imports(tree: ast.AST, *, inside_functions: bool) -> set[str]:
 
 @pytest.mark.parametrize("package", MAY_IMPORT)
 def test_arrows(package: str) -> None:
-    for path in sorted((ROOT / package).rglob("*.py")):
+    for path in sorted((PROJECT_ROOT / package).rglob("*.py")):
         tree = ast.parse(path.read_text())
         ours = (imports(tree, inside_functions=False) | imports(tree, inside_functions=True)) & set(MAY_IMPORT)
         if path.name in LAZILY and package == "pipeline":
@@ -43,13 +43,14 @@ def test_arrows(package: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("library", "module"), [("ray", "pipeline/ray_engine.py"), ("apache_beam", "pipeline/audit/statistics.py")]
+    ("library", "module"),
+    [("ray", "pipeline/execution/ray_engine.py"), ("apache_beam", "pipeline/audit/statistics.py")],
 )
 def test_engines_stay_in_one_module(library: str, module: str) -> None:
     users = {
-        str(path.relative_to(ROOT))
+        str(path.relative_to(PROJECT_ROOT))
         for package in MAY_IMPORT
-        for path in (ROOT / package).rglob("*.py")
+        for path in (PROJECT_ROOT / package).rglob("*.py")
         if library
         in imports(ast.parse(path.read_text()), inside_functions=False)
         | imports(ast.parse(path.read_text()), inside_functions=True)

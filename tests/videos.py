@@ -7,7 +7,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from stages.encoding import VideoWriter
+from stages.media.encoding import VideoWriter
 
 
 def noise(

@@ -11,8 +11,8 @@ from typing import Any
 import jinja2
 import numpy as np
 
-from pipeline.audit.animation import motion_joints, pack_joints
-from pipeline.audit.drawing import SMPL_EDGES, draw_keypoints, edge_colour, side_colour
+from pipeline.rendering.animation import motion_joints, pack_joints
+from pipeline.rendering.drawing import SMPL_EDGES, draw_keypoints, edge_colour, side_colour
 from schemas.body_model import BodyModel
 from schemas.records import FPS
 from schemas.sample import decode_motion, decode_npz

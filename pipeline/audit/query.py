@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as arrow_dataset
 import pyarrow.parquet as pq
 
-from pipeline.catalogue import CATALOGUE
+from pipeline.dataset.catalogue import CATALOGUE
 from schemas.dataset import DESCRIPTION, TOMBSTONES, read_description
 from schemas.errors import HumoError, UsageError
 from schemas.ledger import read_history, standing

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.audit.query import Questions
-from pipeline.chain import STAGES, StageSettings
-from pipeline.presets import preset_names, preset_stages
+from pipeline.chain.presets import preset_names, preset_stages
+from pipeline.chain.stage_order import STAGES, StageSettings
 from schemas.config import parse_config
 from stages.score_motion import limits_of
 

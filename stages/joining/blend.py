@@ -16,7 +16,7 @@ from torch import Tensor
 from schemas.curves import smooth
 from schemas.rotations import axis_angle_to_matrix, matrix_to_axis_angle
 from schemas.skeleton import joint
-from stages.fitting.feet import bend_legs, bridged
+from stages.geometry.feet import bend_legs, bridged
 from stages.joining.pieces import Piece
 from stages.joining.seams import Seam
 

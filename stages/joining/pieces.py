@@ -12,7 +12,7 @@ from schemas.body_model import BodyModel, PointRig
 from schemas.kinematics import forward_kinematics
 from schemas.rotations import axis_angle_to_matrix, yaw_matrix
 from schemas.sample import MotionArrays
-from stages.studio.scenes import GivenMotion, on_body
+from stages.synthesis.scenes import GivenMotion, on_body
 
 
 class Body:

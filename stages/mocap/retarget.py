@@ -20,7 +20,7 @@ from schemas.kinematics import forward_kinematics, start_at_origin
 from schemas.records import FPS
 from schemas.rotations import axis_angle_to_matrix, matrix_to_axis_angle, shortest_turn, slerp_resample
 from schemas.skeleton import NUM_JOINTS, SMPL_JOINTS, SMPL_PARENTS, joint
-from stages.fitting.contacts import find_contacts, ground_height
+from stages.geometry.contacts import find_contacts, ground_height
 from stages.mocap.mend import mend
 from stages.mocap.skeletons import JointMap
 from stages.mocap.take import Take, about_axis

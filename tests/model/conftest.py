@@ -30,7 +30,7 @@ from schemas.sample import encode_sample_record
 from schemas.shards import encode_sample, write_tar
 from schemas.skeleton import PARTS
 from schemas.storage import Storage
-from stages.studio.motions import generate
+from stages.synthesis.motions import generate
 
 ACTIONS = ("wave_left", "wave_right", "walk", "squat")
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from model.data import MotionDataset
+from pipeline import PROJECT_ROOT
 
-ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {
     **os.environ,
     "OMP_NUM_THREADS": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
-    "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests' / 'model'}",
+    "PYTHONPATH": f"{PROJECT_ROOT}{os.pathsep}{PROJECT_ROOT / 'tests' / 'model'}",
 }
 PROGRAM = str(Path(__file__).with_name("distributed_run.py"))
 TIMEOUT_S = 480

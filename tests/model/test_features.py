@@ -11,7 +11,7 @@ from schemas.body_model import BodyModel
 from schemas.kinematics import forward_kinematics
 from schemas.rotations import axis_angle_to_matrix, matrix_to_6d, yaw_matrix
 from schemas.skeleton import CONTACT_POINTS, PARTS, SMPL_JOINTS, mirror_order
-from stages.studio.motions import generate, mirror
+from stages.synthesis.motions import generate, mirror
 
 
 def _tumbling(frames: int, seed: int, tilt_rad: tuple[float, float]) -> tuple[Tensor, Tensor]:

@@ -16,13 +16,14 @@ from model.evaluation import evaluate_llm, evaluate_tokenizer, limb_named
 from model.generation import Generator, generate, ground, load_motion, save_motion
 from model.train_llm import train_llm
 from model.train_tokenizer import load_tokenizer, train_tokenizer
+from pipeline import PROJECT_ROOT
 from schemas.body_model import BodyModel
 from schemas.config import load_config, parse_config
 from schemas.errors import HumoError, UsageError
 from schemas.kinematics import forward_kinematics
-from stages.studio.motions import generate as studio_motion
+from stages.synthesis.motions import generate as studio_motion
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+CONFIGS = PROJECT_ROOT / "configs"
 SMALL = {"preset": "tiny", "codebook_size": 16, "code_width": 8, "width": 16}
 SMALL_LLM = {
     "preset": "tiny",

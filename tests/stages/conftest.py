@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from schemas.body_model import BodyModel
-from stages.lifting import bank as banks
-from stages.lifting.examples import Examples, Rigs, draw_examples
-from stages.lifting.settings import Augmentation
+from stages.recovery.lifter.rigs import Rigs
+from stages.training.lifter import motion_dataset as banks
+from stages.training.lifter.examples import Examples, draw_examples
+from stages.training.lifter.settings import Augmentation
 
 
 @pytest.fixture(scope="session")

@@ -9,9 +9,9 @@ import pytest
 import torch
 from mocap_files import body_motion, write_known_bvh
 
-from pipeline.config import IngestConfig
-from pipeline.ingest import ingest
-from pipeline.verify import verify
+from pipeline.chain.config import IngestConfig
+from pipeline.dataset.verify import verify
+from pipeline.job.ingest import ingest
 from schemas.body_model import BodyModel
 from schemas.config import parse_config
 from schemas.errors import HumoError
@@ -23,15 +23,15 @@ from schemas.skeleton import COCO_KEYPOINTS
 from schemas.storage import Storage
 from stages.base import apply
 from stages.film_studio import FilmStudio
-from stages.fitting.cameras import project
+from stages.geometry.cameras import project
 from stages.list_sources import SourceConfig, list_sources
-from stages.studio.film import Footage
-from stages.studio.furniture import Box, hides
-from stages.studio.motions import generate
-from stages.studio.moves import MOVES
-from stages.studio.place import Place
-from stages.studio.renderer import Camera, Renderer
-from stages.studio.scenes import GivenMotion, Scene, film_scene, make_scene, on_body
+from stages.synthesis.film import Footage
+from stages.synthesis.furniture import Box, hides
+from stages.synthesis.motions import generate
+from stages.synthesis.moves import MOVES
+from stages.synthesis.place import Place
+from stages.synthesis.renderer import Camera, Renderer
+from stages.synthesis.scenes import GivenMotion, Scene, film_scene, make_scene, on_body
 
 SIZE = {"width": 192, "height": 144}
 

@@ -16,10 +16,10 @@ from schemas.rotations import axis_angle_to_matrix, heading_rad, yaw_matrix
 from schemas.skeleton import COCO_KEYPOINTS, CONTACT_POINTS, SMPL_JOINTS, joint, keypoint, mirror_order
 from stages.base import apply
 from stages.fit_smpl import FitSmpl, joint_confidence
-from stages.fitting import facing, priors
-from stages.fitting.cameras import guess_intrinsics, level_to_camera, project
-from stages.fitting.contacts import find_contacts, ground_height
-from stages.studio.motions import generate
+from stages.geometry.cameras import guess_intrinsics, level_to_camera, project
+from stages.geometry.contacts import find_contacts, ground_height
+from stages.recovery import facing, priors
+from stages.synthesis.motions import generate
 
 WIDTH, HEIGHT = 640, 480
 BODY = BodyModel.load()

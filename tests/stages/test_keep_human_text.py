@@ -4,7 +4,8 @@ import pytest
 
 from schemas.records import Rejection, Source, Transcript, Video, Word
 from stages.base import apply
-from stages.keep_human_text import KEYWORDS, KeepHumanText, forms, matches
+from stages.keep_human_text import KEYWORDS, KeepHumanText, matches
+from stages.language.morphology import forms
 
 
 def video(title: str = "", description: str = "", speech: str = "") -> Video:

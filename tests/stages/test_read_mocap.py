@@ -19,6 +19,7 @@ from mocap_files import (
     write_known_bvh,
 )
 from scipy.spatial.transform import Rotation
+from shared_data import SHARED_DATA
 
 from schemas.body_model import BodyModel
 from schemas.errors import HumoError, UsageError
@@ -324,7 +325,7 @@ def test_stage_rejects_with_reasons(tmp_path: Path) -> None:
 @pytest.fixture(scope="session")
 def shared_mocap(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A few real takes; the test is skipped where the archives are not beside the repository."""
-    archives = Path(__file__).resolve().parents[3] / "shared" / "data" / "mocap"
+    archives = SHARED_DATA / "mocap"
     if not archives.is_dir():
         pytest.skip(f"no motion capture at {archives}")
     folder = tmp_path_factory.mktemp("mocap")

@@ -9,9 +9,9 @@ from videos import noise, sound_only, tagged, turned, uneven
 
 from schemas.records import Rejection, Source, Video
 from stages.base import apply
-from stages.decoding import frames
-from stages.encoding import VideoWriter
-from stages.focal_length import focal_px
+from stages.media.decoding import frames
+from stages.media.encoding import VideoWriter
+from stages.media.focal_length import focal_px
 from stages.read_videos import ReadVideos
 
 

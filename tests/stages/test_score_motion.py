@@ -13,9 +13,9 @@ from schemas.records import Camera, Clip, Footage, Motion, Provenance, Shot, Sou
 from schemas.rotations import axis_angle_to_matrix, matrix_to_axis_angle
 from schemas.skeleton import joint
 from stages.base import apply
-from stages.fitting.cameras import guess_intrinsics, level_to_camera, project
+from stages.geometry.cameras import guess_intrinsics, level_to_camera, project
 from stages.score_motion import SCORES, ScoreMotion, limits_of
-from stages.studio.motions import generate
+from stages.synthesis.motions import generate
 
 BODY = BodyModel.load()
 

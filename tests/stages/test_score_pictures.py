@@ -31,8 +31,8 @@ from schemas.sample import decode_npz, encode_sample_record, sample_problems
 from schemas.skeleton import PARTS
 from schemas.torchvision_ops import ensure_operators
 from stages.base import apply
-from stages.describers.coca import Coca, CocaConfig
-from stages.describers.protocol import Scene
+from stages.language.describers.coca import Coca, CocaConfig
+from stages.language.describers.protocol import Scene
 from stages.score_pictures import SIMILARITY, ScorePictures
 
 ensure_operators()
@@ -125,7 +125,7 @@ def test_pictures_get_a_score_and_a_vector(captioned: CaptionedMotion, weights: 
 def test_the_score_is_the_cosine_of_what_open_clip_says(captioned: CaptionedMotion, weights: Path) -> None:
     from PIL import Image
 
-    from stages.describers.pictures import person_pictures
+    from stages.language.describers.pictures import person_pictures
 
     footage = captioned.scored.motion.footage
     assert footage is not None

@@ -14,13 +14,13 @@ from schemas.records import Clip, Rejection, Shot, Source, Track
 from schemas.torchvision_ops import _nms
 from stages.base import apply
 from stages.cut_clips import CutClips
-from stages.detector import Letterbox, PoseDetector, export_openvino
+from stages.perception.detector import Letterbox, PoseDetector, export_openvino
 from stages.read_videos import ReadVideos
 from stages.split_shots import SplitShots
-from stages.studio.film import film
-from stages.studio.motions import generate
-from stages.studio.outfit import Outfit
-from stages.studio.renderer import Camera, Person
+from stages.synthesis.film import film
+from stages.synthesis.motions import generate
+from stages.synthesis.outfit import Outfit
+from stages.synthesis.renderer import Camera, Person
 from stages.track_people import TrackPeople
 
 
@@ -95,7 +95,7 @@ def test_people_are_looked_at_again(stage: TrackPeople, films: Path, tmp_path: P
 
 
 def test_a_closer_look_needs_the_detector_that_it_was_trained_with(tmp_path: Path) -> None:
-    from stages.detector import default_weights
+    from stages.perception.detector import default_weights
 
     other = tmp_path / "other.pt"
     other.write_bytes(default_weights().read_bytes() + b" ")

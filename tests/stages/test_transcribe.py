@@ -5,13 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from shared_data import SHARED_DATA
 
 from schemas.errors import HumoError
 from schemas.records import Source, Transcript, Video
 from stages.base import apply
 from stages.transcribe import SAMPLE_HZ, Transcribe, _language_from, _unstuck, stretches
 
-SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "video"
+SHARED = SHARED_DATA / "video"
 
 
 def video(path: Path, has_audio: bool = True) -> Video:

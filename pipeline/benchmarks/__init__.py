@@ -1,0 +1,1 @@
+"""The `humo bench` measurements: speed, accuracy of recovery and captions, overhead, loading."""

@@ -1,0 +1,1 @@
+"""The job's settings, the checked order of its stages, and the work items that travel along it."""

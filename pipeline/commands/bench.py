@@ -1,0 +1,126 @@
+"""The `humo bench` commands. As in `pipeline.commands.main`, each imports what it needs when it runs."""
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+bench_app = typer.Typer(help="Measure speed and accuracy against a rival in the same run.", no_args_is_help=True)
+
+
+def print_found(value: Any, as_json: bool, text: str) -> None:
+    """What a command found, as one JSON object or as text."""
+    print(json.dumps(value, ensure_ascii=False, indent=1) if as_json else text)
+
+
+@bench_app.command("track")
+def bench_track(
+    video: Annotated[str, typer.Option(help="A video with people; empty: one is rendered.")] = "",
+    rounds: Annotated[int, typer.Option(help="How often both are timed, in turns; the medians count.")] = 3,
+    as_json: AsJson = False,
+) -> None:
+    """The tracking stage against a plain `model.track` loop over the same weights: speed, and whether both see the same."""
+    from pipeline.benchmarks.track import bench, bench_text
+
+    found = bench(video, rounds=rounds)
+    print_found(found, as_json, bench_text(found))
+
+
+@bench_app.command("ingest")
+def bench_ingest(
+    video: Annotated[str, typer.Option(help="A video with people; empty: one is rendered.")] = "",
+    videos: Annotated[int, typer.Option(help="Copies of it that are timed.")] = 2,
+    rounds: Annotated[int, typer.Option(help="How often all are timed, in turns; the medians count.")] = 3,
+    ray: Annotated[bool, typer.Option(help="Whether a job under Ray on this machine is timed too.")] = True,
+    memory: Annotated[
+        str,
+        typer.Option(help="Numbers of copies whose jobs' peaks of memory are measured, such as 20,200; empty: none."),
+    ] = "",
+    as_json: AsJson = False,
+) -> None:
+    """The whole chain against the tracking stage alone and a plain `model.track` loop; stage by stage; and memory."""
+    from pipeline.benchmarks.ingest import bench, bench_text
+
+    counts = [int(one) if one.strip().isdecimal() else 0 for one in memory.split(",")] if memory else []
+    found = bench(video, videos=videos, rounds=rounds, ray=ray, memory=counts)
+    print_found(found, as_json, bench_text(found))
+
+
+@bench_app.command("loader")
+def bench_loader(
+    dataset: Annotated[str, typer.Argument(help="A packed dataset on a disk; empty: one is made up.")] = "",
+    workers: Annotated[int, typer.Option(help="Processes that read, for all.")] = 2,
+    batch_size: Annotated[int, typer.Option(help="Samples a batch.")] = 32,
+    rounds: Annotated[int, typer.Option(help="How often each makes a whole pass, in turns; the medians count.")] = 5,
+    samples: Annotated[int, typer.Option(help="Samples of the made-up dataset.")] = 2048,
+    shards: Annotated[int, typer.Option(help="Shards of the made-up dataset.")] = 8,
+    clip_kb: Annotated[
+        int, typer.Option(help="Size of the made-up clips, kB; 0: without clips, as motion capture.")
+    ] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """The training loader against webdataset's own pipeline: the same shards, members and number of workers."""
+    from pipeline.benchmarks.loader import bench, bench_text
+
+    found = bench(
+        dataset, workers=workers, batch_size=batch_size, rounds=rounds, samples=samples, shards=shards,
+        clip_bytes=1000 * clip_kb,
+    )  # fmt: skip
+    print_found(found, as_json, bench_text(found))
+
+
+@bench_app.command("recovery")
+def bench_recovery(
+    mocap: Annotated[
+        str, typer.Option(help="Motion capture not trained on: folder or file; empty: made-up motions.")
+    ] = "",
+    clips: Annotated[int, typer.Option(help="How many motions are measured by their keypoints.")] = 40,
+    videos: Annotated[int, typer.Option(help="How many motions are filmed, each by a still and a moving camera.")] = 4,
+    optimise: Annotated[int, typer.Option(help="How many of either also go through optimisation alone.")] = 4,
+    focal_told: Annotated[bool, typer.Option(help="Films tell their focal length, as phones do.")] = False,
+    page: Annotated[str, typer.Option(help="Folder for a page with tables and pictures; empty: none.")] = "",
+    weights: Annotated[str, typer.Option(help="Lifter weights, .safetensors or .pt; empty: the shipped ones.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Recovered bodies against the truth: from motion capture's keypoints and from films, beside optimisation alone."""
+    from pipeline.benchmarks.recovery import bench, bench_text
+
+    found = bench(
+        mocap=mocap, clips=clips, videos=videos, optimise=optimise, focal_told=focal_told, page=page, weights=weights
+    )
+    print_found(found, as_json, bench_text(found))
+
+
+@bench_app.command("captions")
+def bench_captions(
+    mocap: Annotated[
+        str,
+        typer.Option(help="Motion capture whose file names say what is done: folder or file; empty: made-up motions."),
+    ] = "",
+    clips: Annotated[int, typer.Option(help="Most takes, spread evenly over what is done in them; 0: all.")] = 0,
+    videos: Annotated[int, typer.Option(help="Films of sided actions that go through all stages.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Captions by rules against labelled motion: sides, parts and kinds, mirrored and with a fit's errors; diversity, speed."""
+    from pipeline.benchmarks.captions import bench, bench_text
+
+    found = bench(mocap=mocap, clips=clips, videos=videos)
+    print_found(found, as_json, bench_text(found))
+
+
+@bench_app.command("overhead")
+def bench_overhead(
+    sizes: Annotated[
+        str, typer.Option(help="Numbers of items, growing, each of more than one commit.")
+    ] = "1000,10000,100000",
+    engine: Annotated[str, typer.Option(help="inline or ray.")] = "inline",
+    sources_per_commit: Annotated[int, typer.Option(help="Items that are committed together.")] = 100,
+    isolate: Annotated[bool, typer.Option(help="Whether the stages run in processes of their own.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """What the engine and its commits cost an item, by number of items, beside a plain program that writes as many files."""
+    from pipeline.benchmarks.overhead import bench, bench_text
+
+    found = bench(sizes, engine=engine, sources_per_commit=sources_per_commit, isolate=isolate)
+    print_found(found, as_json, bench_text(found))

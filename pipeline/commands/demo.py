@@ -1,0 +1,157 @@
+"""The embedded default, offline and on a CPU: rendered videos in, a verified dataset, a look into it, a tiny model, a motion."""
+
+import csv
+import json
+import os
+import time
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+from pipeline import PROJECT_ROOT, __version__
+from pipeline.audit.pages import environment
+from pipeline.audit.report import write_report
+from pipeline.audit.statistics import compute_statistics
+from pipeline.chain.config import IngestConfig
+from pipeline.dataset.verify import verify
+from pipeline.job.progress import ingest_shown, ingest_text
+from pipeline.rendering.animation import render_motion_video
+from pipeline.rendering.overlay import overlay_source, recovered_from
+from schemas.config import load_config
+from schemas.errors import HumoError
+
+_CONFIGS = PROJECT_ROOT / "configs"
+_TEXTS = ("a person raises the left arm", "a person raises the right arm", "a person walks forward")
+
+
+def run_demo(out: Path, *, seed: int = 0, quiet: bool = False) -> dict[str, Any]:
+    """Everything, into `out`; returns what was made and where. A second run keeps what is there and goes on."""
+    start = time.perf_counter()
+    out = out.absolute()
+    say = (lambda text: None) if quiet else (lambda text: print(text, flush=True))
+    config = out / "ingest.yaml"
+
+    say("1  rendering videos of people with known motion")
+    _render(out, seed)
+    say(f"2  the chain on them, by Ray; the job is {config}")
+    report = ingest_shown(load_config(config, IngestConfig), quiet=quiet)
+    say(ingest_text(report, str(out / "dataset")))
+    dataset = str(out / "dataset")
+    verdict = verify(dataset)
+    if verdict.problems:
+        raise HumoError(f"{dataset}: {'; '.join(verdict.problems[:3])}")
+    say(f"3  verified: {verdict.samples} samples in {verdict.shards} shards, no problem")
+    compute_statistics(dataset, featurize="model.data:feature_rows")
+    page = write_report(dataset)
+    say(f"4  statistics (Beam) and report: {page}")
+    videos = _overlays(out, dataset)
+    say("5  training a tiny tokenizer and a tiny language model on the shards")
+    curves = _train(out, dataset, seed, quiet)
+    say("6  generating")
+    generated = [_generate(out, text, seed) for text in _TEXTS]
+    seconds = time.perf_counter() - start
+    index = out / "index.html"
+    context = {
+        "videos": videos,
+        "counts": report.description.counts,
+        "report": os.path.relpath(page, out),
+        "generated": generated,
+        "curves": curves,
+        "version": __version__,
+        "seconds": seconds,
+    }
+    index.write_text(environment().get_template("demo.html").render(context))
+    say(f"done in {seconds / 60:.1f} minutes: open {index}")
+    return {
+        "page": str(index), "dataset": dataset, "report": str(page), "samples": verdict.samples,
+        "generated": [str(out / motion["npz"]) for motion in generated], "seconds": round(seconds, 1),
+    }  # fmt: skip
+
+
+def _render(out: Path, seed: int) -> None:
+    """Videos, their manifest and a config of a few lines, unless they are there already."""
+    manifest = out / "videos" / "manifest.csv"
+    if not manifest.exists():
+        from stages.synthesis.film import demo_films
+
+        films = demo_films(out / "videos", seed=seed, processes=os.cpu_count() or 1)
+        with manifest.open("w", newline="") as file:
+            rows = csv.writer(file)
+            rows.writerow(["uri", "id", "title", "description", "licence", "consent"])
+            for film in films:
+                name = film.path.name
+                rows.writerow(
+                    [name, film.path.stem.replace("_", "-"), film.title, film.description, "CC0-1.0", "rendered"]
+                )
+    (out / "ingest.yaml").write_text(
+        f"sources: [{{kind: video, path: {json.dumps(str(manifest))}}}]\n"
+        f"output: {json.dumps(str(out / 'dataset'))}\n"
+        "engine: {kind: ray}\n"
+        "splits: {train: 1.0}  # ten videos are too few to set any aside\n"
+    )
+
+
+def _overlays(out: Path, dataset: str) -> list[dict[str, Any]]:
+    """For each video its overlay and what the dataset says about the people in it."""
+    recovered = recovered_from(dataset)
+    with (out / "videos" / "manifest.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    videos = []
+    for row in rows:
+        samples = recovered.get(row["id"], [])
+        overlay = overlay_source(str(out / "videos" / row["uri"]), samples, out / "overlays" / row["uri"])
+        described = [
+            {
+                "person": one.meta["person"],
+                "caption": one.text["body"][-1],
+                "parts": [(part, sentences[0]) for part, sentences in one.text["parts"].items()],
+            }
+            for one in samples
+        ]
+        relative = str(overlay.relative_to(out))
+        videos.append(
+            {"overlay": relative, "title": row["title"], "description": row["description"], "samples": described}
+        )
+    return videos
+
+
+def _train(out: Path, dataset: str, seed: int, quiet: bool) -> list[dict[str, str]]:
+    from model.config import LanguageModelTraining, TokenizerTraining
+    from model.train_llm import train_llm
+    from model.train_tokenizer import train_tokenizer
+
+    runs = out / "runs"
+    common = [f"dataset={dataset}", f"seed={seed}"]
+    tokenizer = load_config(
+        _CONFIGS / "tokenizer_tiny.yaml", TokenizerTraining, [*common, f"output={runs / 'tokenizer'}"]
+    )
+    llm = load_config(
+        _CONFIGS / "llm_tiny.yaml",
+        LanguageModelTraining,
+        [*common, f"tokenizer={runs / 'tokenizer'}", f"output={runs / 'llm'}", "optimisation.steps=240"],
+    )
+    jobs: list[tuple[str, Callable[[Any], Any], Any]] = [
+        ("tokenizer", train_tokenizer, tokenizer),
+        ("language model", train_llm, llm),
+    ]
+    curves = []
+    for name, train, config in jobs:
+        if quiet:
+            with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+                train(config)
+        else:
+            train(config)
+        curves.append({"name": name, "path": os.path.relpath(Path(config.output) / "curve.png", out)})
+    return curves
+
+
+def _generate(out: Path, text: str, seed: int) -> dict[str, Any]:
+    from model.generation import generate, save_motion
+
+    name = "-".join(text.split()[2:])
+    folder = out / "generated"
+    made = generate(out / "runs" / "llm", text, seed=seed, temperature=0.7)
+    save_motion(folder / f"{name}.npz", made)
+    render_motion_video(made.motion, folder / f"{name}.mp4", caption=text)
+    return {"text": text, "seconds": made.seconds, "video": f"generated/{name}.mp4", "npz": f"generated/{name}.npz"}

@@ -1,0 +1,339 @@
+"""The command line. Commands import what they need when they run, so that `--help` answers at once."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pipeline.commands.bench import AsJson, bench_app, print_found
+from pipeline.commands.dataset import Dataset, dataset_app
+from pipeline.job.signals import Stopped
+from schemas.errors import HumoError, exit_status
+from schemas.offline import hold_still
+
+app = typer.Typer(
+    name="humo",
+    help="Video to human-motion data, and a motion model trained on it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+train_app = typer.Typer(help="Train from shards.", no_args_is_help=True)
+evaluate_app = typer.Typer(help="Measure a checkpoint on a dataset.", no_args_is_help=True)
+app.add_typer(train_app, name="train")
+app.add_typer(evaluate_app, name="evaluate")
+app.add_typer(bench_app, name="bench")
+app.add_typer(dataset_app)
+
+ConfigFile = Annotated[str, typer.Argument(help="YAML file; see configs/.")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", help="key.inner=value over the config; repeat it.")]
+Preset = Annotated[str, typer.Option(help="What a published dataset filters by: a name from configs/presets.")]
+
+
+def main() -> None:
+    """Entry point: errors meant for people go to stderr without a traceback; exit status 1, or 2 for misuse."""
+    hold_still()
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait should not burn a core that others need
+    try:
+        app()
+    except HumoError as error:
+        sys.exit(exit_status(error, "humo"))
+    except Stopped as stopped:
+        print(f"humo: {stopped}", file=sys.stderr)
+        sys.exit(1)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)
+
+
+@app.command()
+def demo(
+    out: Annotated[str, typer.Option(help="Folder for all that the demo makes.")] = "demo",
+    seed: Annotated[int, typer.Option(help="Seed of the people, their motions and the training.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Render short videos, turn them into a dataset, look into it, train a tiny model on it and generate a motion."""
+    from pipeline.commands.demo import run_demo
+
+    result = run_demo(Path(out), seed=seed, quiet=as_json)
+    print_found(result, as_json, "")
+
+
+@app.command()
+def plan(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    preset: Preset = "",
+    sample: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Sources of each kind to take through the chain here, to measure; 0: only lengths are read."
+        ),
+    ] = 0,
+    probe: Annotated[int, typer.Option(min=1, help="Most sources of each kind to ask for their length.")] = 50,
+    seed: Annotated[int, typer.Option(help="Which sources are drawn.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Dry run: chain, resources, sources to do; with --sample also clips, hours, bytes and cost, each with its interval.
+
+    Writes nothing and starts no engine. Sampled sources take as long as they would in the job, and a describer's endpoint is
+    asked about them.
+    """
+    from pipeline.chain.config import IngestConfig
+    from pipeline.planning.plan import make_plan
+    from pipeline.planning.plan_text import plan_text
+    from schemas.config import load_config
+
+    extra = [f"preset={preset}"] if preset else []
+    job = load_config(config, IngestConfig, [*(overrides or []), *extra])
+    made = make_plan(job, sample=sample, probed=probe, seed=seed, tell=lambda line: print(line, file=sys.stderr))
+    print_found(made, as_json, plan_text(made))
+
+
+@app.command()
+def ingest(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    engine: Annotated[str, typer.Option(help="inline or ray; over the config's engine.kind.")] = "",
+    address: Annotated[str, typer.Option(help="Ray cluster to join; over the config's engine.address.")] = "",
+    preset: Preset = "",
+    recompute: Annotated[
+        bool, typer.Option("--recompute", help="Do sources anew that were decided under other settings.")
+    ] = False,
+    max_failures: Annotated[
+        int, typer.Option(help="Stop when more sources fail; over the config's; -1: as there.")
+    ] = -1,
+    as_json: AsJson = False,
+) -> None:
+    """Turn sources into a dataset. Run it again after a crash or with more sources: it does only what is missing."""
+    from pipeline.chain.config import IngestConfig
+    from pipeline.job.ingest import as_json as report_json
+    from pipeline.job.progress import ingest_shown, ingest_text
+    from schemas.config import load_config
+
+    extra = [f"engine.kind={engine}"] if engine else []
+    extra += [f"engine.address={address}"] if address else []
+    extra += [f"preset={preset}"] if preset else []
+    extra += [f"faults.max_failures={max_failures}"] if max_failures >= 0 else []
+    job = load_config(config, IngestConfig, [*(overrides or []), *extra])
+    report = ingest_shown(job, quiet=as_json, recompute=recompute)
+    print_found(report_json(report), as_json, ingest_text(report, job.output))
+
+
+@app.command()
+def retry(
+    dataset: Dataset,
+    reason: Annotated[
+        list[str] | None, typer.Option(help="reason or stage:reason; repeat it. None: whatever failed.")
+    ] = None,
+    source: Annotated[list[str] | None, typer.Option(help="Id of a source; repeat it. None: all of them.")] = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Try again what failed, or was turned down for the reasons named; what comes of it takes the place of what stood."""
+    from pipeline.job.ingest import as_json as report_json
+    from pipeline.job.progress import ingest_text
+    from pipeline.job.retry import retry as run
+
+    reports = run(dataset, reasons=reason or [], sources=source or [], overrides=overrides or [])
+    text = "\n".join(ingest_text(report, dataset) for report in reports) or f"{dataset}: nothing to try again"
+    print_found([report_json(report) for report in reports], as_json, text)
+
+
+@app.command()
+def stats(
+    dataset: Dataset,
+    runner: Annotated[str, typer.Option(help="local, dataflow, flink or spark.")] = "local",
+    option: Annotated[list[str] | None, typer.Option("--option", help="A Beam option, name=value; repeat it.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Count and measure what the shards hold, with Beam; writes statistics/ into the dataset."""
+    from dataclasses import asdict
+
+    from pipeline.audit.query import Questions
+    from pipeline.audit.statistics import compute_statistics
+    from pipeline.audit.waterfall import ledger_waterfall
+
+    found = compute_statistics(dataset, runner=runner, options=option or [], featurize="model.data:feature_rows")
+    with Questions(dataset) as questions:
+        found["waterfall"] = [asdict(fall) for fall in ledger_waterfall(questions)]
+    print_found(found, as_json, json.dumps(found, ensure_ascii=False, indent=1))
+
+
+@app.command()
+def query(
+    dataset: Dataset,
+    sql: Annotated[str, typer.Argument(help="SQL over the tables samples, ledger and removed.")],
+    as_json: AsJson = False,
+) -> None:
+    """Ask the catalogue and the ledger anything, with DuckDB."""
+    from pipeline.audit.query import print_table, table_rows
+    from pipeline.audit.query import query as run
+
+    table = run(dataset, sql)
+    if as_json:
+        print(json.dumps(table_rows(table), ensure_ascii=False, indent=1))
+    else:
+        print_table(table)
+
+
+@app.command()
+def waterfall(
+    dataset: Dataset,
+    preset: Annotated[str, typer.Option(help="One preset, limit by limit; empty: what each would keep.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Show what each stage turned away, and what the limits of published datasets would drop, by the stored scores."""
+    from dataclasses import asdict
+
+    from pipeline.audit.query import Questions
+    from pipeline.audit.waterfall import ledger_waterfall, preset_waterfalls, waterfall_text
+
+    with Questions(dataset) as questions:
+        falls, presets = ledger_waterfall(questions), preset_waterfalls(questions, preset)
+    found = {"stages": [asdict(fall) for fall in falls], "presets": [asdict(fall) for fall in presets]}
+    print_found(found, as_json, waterfall_text(falls, presets, gates=bool(preset)))
+
+
+@app.command()
+def report(
+    dataset: Dataset,
+    out: Annotated[str, typer.Option(help="The page's path; empty: report/ in the dataset.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Write one HTML page on what the dataset holds, what was turned down and why."""
+    from pipeline.audit.report import write_report
+
+    path = write_report(dataset, out or None)
+    print_found({"path": str(path)}, as_json, str(path))
+
+
+@app.command()
+def view(
+    dataset: Dataset,
+    key: Annotated[str, typer.Argument(help="A sample's key, or as much of it as makes it unique.")],
+    out: Annotated[str, typer.Option(help="The page's path; empty: report/ in the dataset.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Write a page for one sample: clip and motion side by side, with every description as it happens."""
+    from pipeline.audit.view import view as run
+
+    path = run(dataset, key, out or None)
+    print_found({"path": str(path)}, as_json, str(path))
+
+
+@train_app.command("tokenizer")
+def train_tokenizer(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Train the motion tokenizer (PRQ, or VQ and RQ by config)."""
+    from model.config import TokenizerTraining
+    from model.train_tokenizer import train_tokenizer as run
+
+    _train(run, TokenizerTraining, config, overrides, as_json)
+
+
+@train_app.command("llm")
+def train_llm(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Train the motion language model on a tokenizer's codes."""
+    from model.config import LanguageModelTraining
+    from model.train_llm import train_llm as run
+
+    _train(run, LanguageModelTraining, config, overrides, as_json)
+
+
+def _train(run: Any, kind: Any, config: str, overrides: list[str] | None, as_json: bool) -> None:
+    from contextlib import redirect_stdout
+    from dataclasses import asdict
+
+    from schemas.config import load_config
+
+    checked = load_config(config, kind, overrides or [])
+    if as_json:
+        with redirect_stdout(sys.stderr):
+            result = run(checked)
+    else:
+        result = run(checked)
+    print_found(asdict(result), as_json, f"{result.checkpoint}  ({result.steps} steps, {result.seconds:.0f} s)")
+
+
+@evaluate_app.command("tokenizer")
+def evaluate_tokenizer(
+    checkpoint: Annotated[str, typer.Argument(help="Folder that humo train tokenizer wrote.")],
+    dataset: Dataset,
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "val",
+    limit: Annotated[int, typer.Option(help="Most motions; 0: all.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Reconstruction error, drift and use of the codebooks."""
+    from model.evaluation import evaluate_tokenizer as run
+
+    _evaluated(run(checkpoint, dataset, split=split, limit=limit or None), as_json)
+
+
+@evaluate_app.command("llm")
+def evaluate_llm(
+    checkpoint: Annotated[str, typer.Argument(help="Folder that humo train llm wrote.")],
+    dataset: Dataset,
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "val",
+    limit: Annotated[int, typer.Option(help="Most motions; 0: all.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Likelihood of motions and texts, and whether left and right are told apart."""
+    from model.evaluation import evaluate_llm as run
+
+    _evaluated(run(checkpoint, dataset, split=split, limit=limit or None), as_json)
+
+
+def _evaluated(found: Any, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    values = asdict(found)
+    print_found(values, as_json, "\n".join(f"{name:24} {value}" for name, value in values.items()))
+
+
+@app.command()
+def generate(
+    checkpoint: Annotated[str, typer.Argument(help="Folder that humo train llm wrote.")],
+    text: Annotated[str, typer.Argument(help="What the person should do.")],
+    out: Annotated[str, typer.Option(help="Path of the .npz; a video of the same name goes beside it.")],
+    seconds: Annotated[float, typer.Option(help="Length; 0: the model decides.")] = 0.0,
+    initial: Annotated[str, typer.Option(help="An .npz whose motion is continued.")] = "",
+    seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0,
+    temperature: Annotated[float, typer.Option(help="0 takes the likeliest code each time.")] = 1.0,
+    top_k: Annotated[int, typer.Option(help="Sample among the k likeliest codes; 0: among all.")] = 0,
+    video: Annotated[bool, typer.Option(help="Whether to render the video.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Turn a sentence into SMPL motion (.npz) and a video of it."""
+    from model.generation import generate as run
+    from model.generation import load_motion, save_motion
+
+    before = load_motion(initial) if initial else None
+    made = run(
+        checkpoint, text, seconds=seconds or None, initial=before, seed=seed, temperature=temperature, top_k=top_k
+    )
+    save_motion(out, made)
+    written: dict[str, Any] = {"motion": out, "seconds": made.seconds, "body_model": made.body_model}
+    if video:
+        from pipeline.rendering.animation import render_motion_video
+
+        written["video"] = str(Path(out).with_suffix(".mp4"))
+        render_motion_video(made.motion, written["video"], caption=text)
+    print_found(written, as_json, "\n".join(f"{name:12} {value}" for name, value in written.items()))
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """List engines, devices, weights, body models, their licences, and what is missing."""
+    from pipeline.commands.doctor import doctor_text, examine
+
+    found = examine()
+    print_found(found, as_json, doctor_text(found))
+    if any(not item["ok"] and item["needed"] for items in found.values() for item in items):
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    main()

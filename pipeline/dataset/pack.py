@@ -1,0 +1,156 @@
+"""Shards, catalogue and dataset.json from the commits: same commits, same bytes, whatever happened in between.
+
+What was removed goes from the parts first (`pipeline.dataset.purge`). The new shards are then written beside the old ones, under
+other names where they hold something else, and dataset.json changes in one step: who reads meanwhile reads the old version
+to the end of what it has open, and finds the new one after that. The old shards are deleted last, and the proof is written
+that nothing removed is left anywhere.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline import __version__
+from pipeline.chain.config import IngestConfig
+from pipeline.dataset.lease import Lease
+from pipeline.dataset.purge import proof_path, prove, purge
+from pipeline.dataset.shard_writer import Packed, write_shards
+from pipeline.dataset.versions import record_version, version_id
+from schemas.dataset import (
+    DESCRIPTION,
+    DatasetDescription,
+    bury,
+    read_description,
+    read_rules,
+    read_tombstones,
+    write_description,
+)
+from schemas.errors import HumoError
+from schemas.ledger import read_history, read_ledger, standing
+from schemas.storage import Storage
+
+
+def repack(dataset: str, *, shard_bytes: int = 0) -> DatasetDescription:
+    """Pack a dataset as it was packed before, under a lease; `shard_bytes` 0 keeps the size of shards as well."""
+    defaults = IngestConfig.model_fields
+    splits, size = defaults["splits"].default, defaults["shard_bytes"].default
+    storage = Storage(dataset)
+    with Lease(storage, "pack"):
+        if storage.exists(DESCRIPTION):
+            before = read_description(storage)
+            splits, size = before.splits or splits, before.shard_bytes or size
+        return pack(dataset, splits=splits, shard_bytes=shard_bytes or size)
+
+
+def pack(dataset: str, *, splits: Mapping[str, float], shard_bytes: int) -> DatasetDescription:
+    """Write shards, catalogue and dataset.json; what was removed goes for good. For who holds the dataset's lease.
+
+    Raises HumoError where the ledger is empty or a part is missing or altered.
+    """
+    storage = Storage(dataset)
+    before = read_description(storage).version if storage.exists(DESCRIPTION) else ""
+    _bury_by_rules(storage)
+    purge(storage)
+    ledger = read_ledger(storage)
+    if not len(ledger):
+        raise HumoError(f"{dataset}: its ledger is empty; run humo ingest first")
+    removed = read_tombstones(storage)
+    rows = live_rows(ledger.to_pylist(), removed)
+    packed = write_shards(storage, rows, storage, splits=splits, shard_bytes=shard_bytes)
+    description = replace(
+        describe(ledger, rows, packed, splits, shard_bytes), version=version_id(ledger, removed, splits, shard_bytes)
+    )
+    record_version(storage, description, ledger, before)
+    write_description(storage, description)
+    forget_others(storage, packed)
+    prove(storage, description.version)
+    return description
+
+
+def is_packed(storage: Storage, splits: Mapping[str, float], shard_bytes: int) -> bool:
+    """Whether dataset.json describes these very commits, packed this way, and all that was removed is proven gone."""
+    if not storage.exists(DESCRIPTION):
+        return False
+    removed = read_tombstones(storage)
+    ledger = standing(read_history(storage))
+    packed = read_description(storage).version == version_id(ledger, removed, splits, shard_bytes)
+    return packed and (not removed or storage.exists(proof_path(removed)))
+
+
+def forget_others(storage: Storage, packed: Packed) -> None:
+    """Delete shards and tables that do not belong to what was packed."""
+    mine = {*packed.tables, *(shard.path for shard in packed.shards)}
+    for path in storage.list("shards", ".tar") + storage.list("catalogue", ".parquet"):
+        if path not in mine:
+            storage.delete(path)
+
+
+def _bury_by_rules(storage: Storage) -> None:
+    """Tombstones for samples that came after their source or licence was removed."""
+    rules = read_rules(storage)
+    if rules:
+        rows = read_history(storage).select(["record_id", "source_id", "licence", "outcome"]).to_pylist()
+        bury(
+            storage,
+            {
+                row["record_id"]: cause
+                for row in rows
+                if row["outcome"] == "accepted"
+                for cause in rules & causes_of(row)
+            },
+        )
+
+
+def causes_of(row: Mapping[str, Any]) -> set[str]:
+    """What a removal could name to mean this row of ledger or catalogue; a joined sample has several licences."""
+    return {f"source {row['source_id']}"} | {f"licence {name}" for name in row["licence"].split(" AND ")}
+
+
+def live_rows(rows: Sequence[dict[str, Any]], removed: set[str]) -> list[dict[str, Any]]:
+    """Accepted rows without the removed ones; a key that two sources have (the same content twice) is taken once."""
+    live: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        if row["outcome"] == "accepted" and row["record_id"] not in removed:
+            live.setdefault(row["record_id"], row)
+    return list(live.values())
+
+
+def describe(
+    ledger: pa.Table, rows: Sequence[Mapping[str, Any]], packed: Packed, splits: Mapping[str, float], shard_bytes: int
+) -> DatasetDescription:
+    """dataset.json of what was packed from the live rows of a ledger; without a version yet."""
+    outcomes = Counter(ledger.column("outcome").to_pylist())
+    samples: Counter[str] = Counter()
+    for shard in packed.shards:
+        samples[f"{shard.subset}/{shard.split}"] += shard.samples
+    return DatasetDescription(
+        humo=__version__,
+        config_digests=sorted(set(ledger.column("config_digest").to_pylist())),
+        counts={
+            "sources": len(set(ledger.column("source_id").to_pylist())),
+            "sources_with_samples": len({row["source_id"] for row in rows}),
+            "accepted": outcomes["accepted"],
+            "rejected": outcomes["rejected"],
+            "quarantined": outcomes["quarantined"],
+            "removed": outcomes["removed"],
+            "live": len(rows),
+            "samples": dict(sorted(samples.items())),
+            "hours": round(sum(shard.hours for shard in packed.shards), 6),
+            "describers": {
+                "answered": packed.described["describer_answered"],
+                "skipped": packed.described["describer_skipped"],
+                "failed": packed.described["describer_failed"],
+                "sentences_added": packed.described["sentences_added"],
+                "sentences_rejected": packed.described["sentences_rejected"],
+                "tokens": packed.described["describer_tokens"],
+                "usd": round(float(packed.described["describer_usd"]), 6),
+            },
+        },
+        shards=packed.shards,
+        body_models=sorted(packed.body_models),
+        splits=dict(splits),
+        shard_bytes=shard_bytes,
+    )

@@ -1,0 +1,188 @@
+"""Versions of a dataset: each packing leaves a list of the commits that it was made of, so that it can be told, compared and
+made again."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.dataset.purge import proof_path
+from schemas.dataset import DatasetDescription, ShardEntry, read_description, read_tombstones
+from schemas.errors import HumoError, UsageError
+from schemas.ids import digest
+from schemas.ledger import read_history, standing
+from schemas.storage import Storage
+
+
+@dataclass(frozen=True, kw_only=True)
+class Version:
+    """versions/VERSION.json."""
+
+    version: str
+    before: str
+    """The version that the dataset had until then; empty for the first."""
+    humo: str
+    commits: list[str]
+    """Those that stood."""
+    tombstones: int
+    """Samples that had been removed by then."""
+    removals: str
+    """Where their keys are named; empty where there were none."""
+    splits: dict[str, float]
+    shard_bytes: int
+    config_digests: list[str]
+    body_models: list[str]
+    counts: dict[str, Any] = field(default_factory=dict)
+    shards: list[ShardEntry] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """What came and what went from one version to another."""
+
+    sources_came: list[str]
+    sources_went: list[str]
+    sources_changed: list[str]
+    """In both, but decided on anew in between."""
+    samples_came: list[str]
+    samples_went: list[str]
+
+
+def version_id(ledger: pa.Table, removed: set[str], splits: Mapping[str, float], shard_bytes: int) -> str:
+    """Digest of all that a packed dataset depends on: the commits that stand, removals and how it is packed."""
+    return digest(*commits_of(ledger), sorted(removed), sorted(splits.items()), shard_bytes, digits=16)
+
+
+def commits_of(ledger: pa.Table) -> list[str]:
+    """Names of all commits that have a row in it."""
+    return sorted(pc.unique(ledger.column("commit")).to_pylist())
+
+
+def record_version(storage: Storage, description: DatasetDescription, ledger: pa.Table, before: str) -> None:
+    """Keep what this packing was made of, unless that very version is known."""
+    path = _path(description.version)
+    if storage.exists(path):
+        return
+    removed = read_tombstones(storage)
+    made = Version(
+        version=description.version, before="" if before == description.version else before, humo=description.humo,
+        commits=commits_of(ledger), tombstones=len(removed), removals=proof_path(removed) if removed else "",
+        splits=description.splits, shard_bytes=description.shard_bytes, config_digests=description.config_digests,
+        body_models=description.body_models, counts=description.counts, shards=description.shards,
+    )  # fmt: skip
+    storage.write_bytes(path, (json.dumps(asdict(made), indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode())
+
+
+def read_version(storage: Storage, name: str) -> Version:
+    """One version by its name or the beginning of it; raises UsageError where there is none, or several."""
+    names = [path.removeprefix("versions/").removesuffix(".json") for path in storage.list("versions", ".json")]
+    found = [one for one in names if one == name] or [one for one in names if name and one.startswith(name)]
+    if len(found) != 1:
+        what = "several versions begin with" if found else "no version"
+        known = ", ".join(found or names) or "none; run humo pack"
+        raise UsageError(f"{storage.uri}: {what} {name!r}; there is {known}")
+    try:
+        content = json.loads(storage.read_bytes(_path(found[0])))
+        return Version(**{**content, "shards": [ShardEntry(**shard) for shard in content["shards"]]})
+    except (ValueError, TypeError, KeyError) as error:
+        raise HumoError(
+            f"{storage.uri}/{_path(found[0])}: not a version ({error}); delete it and run humo pack"
+        ) from None
+
+
+def list_versions(storage: Storage) -> list[Version]:
+    """All versions, each after the one that it came from, so the dataset's own is usually last."""
+    paths = storage.list("versions", ".json")
+    known = {one.version: one for one in (read_version(storage, path[len("versions/") : -5]) for path in paths)}
+    ordered: list[Version] = []
+    while known:
+        placed = {one.version for one in ordered}
+        ready = [one for one in known.values() if one.before in placed or one.before not in known]
+        one = min(ready or known.values(), key=lambda version: version.version)
+        ordered.append(known.pop(one.version))
+    return ordered
+
+
+def rows_of(storage: Storage, version: Version) -> pa.Table:
+    """The decisions that stood then, as the ledger has them now: what was removed since says so.
+
+    Raises HumoError where a commit of the version is in the ledger no more.
+    """
+    history = read_history(storage)
+    lost = sorted(set(version.commits) - set(commits_of(history)))
+    if lost:
+        raise HumoError(
+            f"{storage.uri}: version {version.version} was made of {len(lost)} commits, such as {lost[0]}, that the ledger has "
+            "no more; restore ledger/ from a copy"
+        )
+    return standing(
+        history.filter(pc.is_in(history.column("commit"), value_set=pa.array(version.commits, pa.string())))
+    )
+
+
+def difference(storage: Storage, one: str, other: str) -> Difference:
+    """What came and went from version `one` to version `other`."""
+    (sources_a, samples_a), (sources_b, samples_b) = (
+        _held(storage, read_version(storage, name)) for name in (one, other)
+    )
+    return Difference(
+        sources_came=sorted(sources_b.keys() - sources_a.keys()),
+        sources_went=sorted(sources_a.keys() - sources_b.keys()),
+        sources_changed=sorted(
+            name for name in sources_a.keys() & sources_b.keys() if sources_a[name] != sources_b[name]
+        ),
+        samples_came=sorted(samples_b - samples_a),
+        samples_went=sorted(samples_a - samples_b),
+    )
+
+
+def _held(storage: Storage, version: Version) -> tuple[dict[str, str], set[str]]:
+    """Sources that had samples with their commits, and the samples."""
+    rows = rows_of(storage, version).select(["source_id", "record_id", "outcome", "commit"]).to_pylist()
+    gone = _removed_by(storage, version)
+    live = [row for row in rows if row["outcome"] in ("accepted", "removed") and row["record_id"] not in gone]
+    return {row["source_id"]: row["commit"] for row in live}, {row["record_id"] for row in live}
+
+
+def _removed_by(storage: Storage, version: Version) -> set[str]:
+    if not version.removals:
+        return set()
+    try:
+        return set(json.loads(storage.read_bytes(version.removals))["removed"])
+    except (FileNotFoundError, ValueError, KeyError):
+        raise HumoError(
+            f"{storage.uri}/{version.removals}: not there or not readable, so nobody can tell what version {version.version} "
+            "held; restore it from a copy"
+        ) from None
+
+
+def versions_text(versions: Sequence[Version], current: str) -> str:
+    """A line a version, the dataset's own marked."""
+    lines = [f"  {'version':16}  {'from':16}  {'samples':>9}  {'hours':>9}  {'commits':>8}  {'removed':>8}"]
+    for one in versions:
+        mark = "*" if one.version == current else " "
+        live, hours = one.counts.get("live", 0), one.counts.get("hours", 0.0)
+        sizes = f"{live:>9,}  {hours:>9,.3f}  {len(one.commits):>8,}  {one.tombstones:>8,}"
+        lines.append(f"{mark} {one.version:16}  {one.before or '-':16}  {sizes}")
+    return "\n".join(lines)
+
+
+def difference_text(found: Difference, most: int = 20) -> str:
+    """What came and went, the first of each by name."""
+    lines = []
+    for name, items in asdict(found).items():
+        shown = ", ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")
+        lines.append(f"{name.replace('_', ' ')}: {len(items)}" + (f"  {shown}" if items else ""))
+    return "\n".join(lines)
+
+
+def current_version(storage: Storage) -> str:
+    """Of the dataset as it is packed."""
+    return read_description(storage).version
+
+
+def _path(name: str) -> str:
+    return f"versions/{name}.json"

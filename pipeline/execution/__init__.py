@@ -1,0 +1,1 @@
+"""Engines that run a chain: inline or Ray, with stages in isolated worker processes."""

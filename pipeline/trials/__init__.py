@@ -1,1 +1,0 @@
-"""Inputs that are meant to go wrong, to try the pipeline with."""

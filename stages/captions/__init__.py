@@ -1,1 +1,0 @@
-"""Descriptions of a motion by rules on its kinematics, without any learned model."""

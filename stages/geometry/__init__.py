@@ -1,0 +1,1 @@
+"""Cameras, keypoints as image rays, foot contacts, ground and planted feet."""

@@ -1,4 +1,0 @@
-"""Results of other estimators (WHAM, GVHMR and GEM, TRAM, AMASS-like files) as the fit of the tracks in a video.
-
-`python -m stages.imported FILE` prints what is in a result.
-"""

@@ -1,0 +1,1 @@
+"""Words: rules over kinematics, describers, instructions, inflection, text-image weights."""

@@ -1,0 +1,250 @@
+"""Instances without their wordings: for each task what of a motion is given, what is asked for, and what fills the slots."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from schemas.ids import digest, unit_interval
+from schemas.records import FPS, CaptionedMotion, Given, Segment
+from schemas.skeleton import PARTS
+from stages.joining.telling import steps
+from stages.language.instructions.slots import (
+    caption_slots,
+    length_slots,
+    moment_slots,
+    part_names,
+    sentences_of,
+    steps_of,
+    timeline_of,
+)
+from stages.language.instructions.templates import LENGTH_ANSWERS
+from stages.language.rules.phrases import OUT_OF_VIEW
+
+_NOTHING = Given(kind="none")
+_FIRST_POSE, _FIRST_IMAGE = Given(kind="pose"), Given(kind="image")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draft:
+    """An instance that lacks its wording."""
+
+    inputs: Given
+    target: Given
+    slots: dict[str, str]
+    parts: tuple[str, ...] = tuple(PARTS)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Subject:
+    """A motion that instances are drafted for."""
+
+    record: CaptionedMotion
+    prediction_share: float
+    hidden_share: float
+
+    @cached_property
+    def frames(self) -> int:
+        return len(self.record.scored.motion.poses)
+
+    @cached_property
+    def steps(self) -> list[Segment]:
+        """Of a joined motion."""
+        return steps(self.record.scored.motion.segments)
+
+    @property
+    def filmed(self) -> bool:
+        return self.record.scored.motion.footage is not None
+
+    @cached_property
+    def whole(self) -> Given:
+        return span(0, self.frames)
+
+    def bodies(self, task: str) -> list[str]:
+        """Descriptions, beginning with another one for another task."""
+        return turned(self.record.captions.body, self.record.id, task)
+
+    def about(self, part: str, task: str) -> str:
+        """A sentence about a part."""
+        return sentences_of(turned(self.record.captions.parts[part], self.record.id, task)[0])
+
+    def about_all(self, parts: Sequence[str], task: str) -> str:
+        """A sentence about each of several parts, one that names the part where there is one."""
+        told = []
+        for part in parts:
+            some = turned(self.record.captions.parts[part], self.record.id, task)
+            named = [text for text in some if part.replace("_", " ") in text.lower()]
+            told.append(sentences_of((named or some)[0]))
+        return " ".join(told)
+
+    @cached_property
+    def parts(self) -> list[str]:
+        """Parts that are in view, those that do something first, otherwise in an order of the motion's own."""
+        events = self.record.captions.events
+        unseen = {event.part for event in events if event.text == OUT_OF_VIEW}
+        busy = {event.part for event in events if event.kind != "rest"}
+        parts = [part for part in PARTS if part not in unseen]
+        return sorted(parts, key=lambda part: (part not in busy, unit_interval(self.record.id, "part", part)))
+
+    @cached_property
+    def part_groups(self) -> list[tuple[str, ...]]:
+        """A single part, then a pair, then further single ones; in the order of PARTS within a group."""
+        groups: list[tuple[str, ...]] = [(part,) for part in self.parts]
+        if len(self.parts) > 1:
+            groups.insert(1, tuple(part for part in PARTS if part in self.parts[:2]))
+        return groups
+
+
+def drafts(subject: Subject, task: str) -> list[Draft]:
+    """All instances that a task has for a motion; none where it is too short, not filmed, not joined or unseen."""
+    return _TASKS[task](subject, task)
+
+
+def pick(count: int, *seed: str) -> int:
+    """One of `count`, by the seed alone."""
+    return int(digest("instructions", *seed, digits=12), 16) % count
+
+
+def turned(texts: Sequence[str], *seed: str) -> list[str]:
+    """The texts, beginning with one that the seed picks."""
+    first = pick(len(texts), *seed)
+    return [*texts[first:], *texts[:first]]
+
+
+def span(first: int, last: int) -> Given:
+    """The motion from a frame to before another."""
+    return Given(kind="motion", start_s=first / FPS, end_s=last / FPS)
+
+
+def _told(text: str) -> Given:
+    return Given(kind="text", text=text)
+
+
+def _to_motion(inputs: Given) -> Callable[[Subject, str], list[Draft]]:
+    def make(subject: Subject, task: str) -> list[Draft]:
+        if inputs.kind == "image" and not subject.filmed:
+            return []
+        length = length_slots(subject.frames)
+        return [
+            Draft(inputs=inputs, target=subject.whole, slots=caption_slots(text) | length)
+            for text in subject.bodies(task)
+        ]
+
+    return make
+
+
+def _parts_to_motion(subject: Subject, task: str) -> list[Draft]:
+    if len(subject.parts) < len(PARTS) or subject.steps:
+        return []
+    told = subject.about_all(tuple(PARTS), task)
+    return [Draft(inputs=_NOTHING, target=subject.whole, slots={"sentences": told})]
+
+
+def _to_text(subject: Subject, task: str) -> list[Draft]:
+    return [
+        Draft(inputs=subject.whole, target=_told(sentences_of(text)), slots={}) for text in subject.bodies(task)
+    ]  # fmt: skip
+
+
+def _to_length(subject: Subject, task: str) -> list[Draft]:
+    answer = LENGTH_ANSWERS[pick(len(LENGTH_ANSWERS), subject.record.id, "answer")]
+    return [Draft(inputs=subject.whole, target=_told(answer.format(**length_slots(subject.frames))), slots={})]
+
+
+def _to_parts(subject: Subject, task: str) -> list[Draft]:
+    if subject.steps:
+        return []  # Five parts over a minute are more than anybody says.
+    return [Draft(inputs=subject.whole, target=_told(subject.about_all(tuple(PARTS), task)), slots={})]
+
+
+def _prediction(subject: Subject, task: str) -> list[Draft]:
+    cut = round(subject.prediction_share * subject.frames)
+    if not 0 < cut < subject.frames:
+        return []
+    slots = caption_slots(subject.bodies(task)[0]) if task.endswith("_text") else {}
+    slots |= length_slots(subject.frames - cut)
+    return [Draft(inputs=span(0, cut), target=span(cut, subject.frames), slots=slots)]
+
+
+def _between(subject: Subject, task: str) -> list[Draft]:
+    margin = round((1 - subject.hidden_share) / 2 * subject.frames)
+    if not 0 < margin < subject.frames - margin:
+        return []
+    slots = caption_slots(subject.bodies(task)[0]) if task.endswith("_text") else {}
+    return [Draft(inputs=subject.whole, target=span(margin, subject.frames - margin), slots=slots)]
+
+
+def _to_part_motion(subject: Subject, task: str) -> list[Draft]:
+    length = length_slots(subject.frames)
+    return [
+        Draft(
+            inputs=_NOTHING,
+            target=subject.whole,
+            slots={"parts": part_names(parts), "sentences": told} | length,
+            parts=parts,
+        )
+        for parts in subject.part_groups
+        for told in [subject.about_all(parts, task) if len(parts) > 1 else subject.about(parts[0], task)]
+    ]
+
+
+def _part_to_text(subject: Subject, task: str) -> list[Draft]:
+    return [
+        Draft(
+            inputs=subject.whole,
+            target=_told(subject.about(part, task)),
+            slots={"parts": part_names((part,))},
+            parts=(part,),
+        )
+        for part in subject.parts
+    ]
+
+
+def _to_long_motion(subject: Subject, task: str) -> list[Draft]:
+    if len(subject.steps) < 2:
+        return []
+    slots = {"steps": steps_of(subject.steps), "timeline": timeline_of(subject.steps)}
+    return [Draft(inputs=_NOTHING, target=subject.whole, slots=slots)]
+
+
+def _to_segments(subject: Subject, task: str) -> list[Draft]:
+    if len(subject.steps) < 2:
+        return []
+    return [Draft(inputs=subject.whole, target=_told(timeline_of(subject.steps)), slots={})]
+
+
+def _to_moments(subject: Subject, task: str) -> list[Draft]:
+    if len(subject.steps) < 2:
+        return []
+    found = [
+        Draft(inputs=subject.whole, target=_told(sentences_of(one.text)), slots=moment_slots(one))
+        for one in subject.steps
+    ]
+    return sorted(found, key=lambda draft: unit_interval(subject.record.id, "moment", draft.slots["start"]))
+
+
+_TASKS: dict[str, Callable[[Subject, str], list[Draft]]] = {
+    "t2m": _to_motion(_NOTHING),
+    "t2m_seconds": _to_motion(_NOTHING),
+    "t2m_frames": _to_motion(_NOTHING),
+    "parts2m": _parts_to_motion,
+    "i2m_pose": _to_motion(_FIRST_POSE),
+    "i2m_pose_seconds": _to_motion(_FIRST_POSE),
+    "i2m_image": _to_motion(_FIRST_IMAGE),
+    "i2m_image_seconds": _to_motion(_FIRST_IMAGE),
+    "m2t": _to_text,
+    "m2length": _to_length,
+    "m2parts": _to_parts,
+    "prediction": _prediction,
+    "prediction_text": _prediction,
+    "prediction_seconds": _prediction,
+    "inbetween": _between,
+    "inbetween_text": _between,
+    "i2pm": _to_part_motion,
+    "i2pm_seconds": _to_part_motion,
+    "p2t": _part_to_text,
+    "i2lm": _to_long_motion,
+    "i2lm_timed": _to_long_motion,
+    "m2segments": _to_segments,
+    "m2moment": _to_moments,
+}
+"""Every task of the templates."""

@@ -1,0 +1,1 @@
+"""Captions from kinematics: timed events of body and parts, and the sentences made of them."""

@@ -1,0 +1,103 @@
+"""Events while they are being found: with how they are done, which words make use of, and what they already explain."""
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+from jaxtyping import Float
+
+from schemas.records import FPS, Event
+from stages.language.rules import signals
+from stages.language.rules.signals import Span
+from stages.language.rules.thresholds import Thresholds
+
+_MOSTLY = 0.5
+"""Share of a movement that another one must cover to explain it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Movement(Event):
+    """An event, and in a word how it is done; see `phrases` for the words that there are."""
+
+    manner: str = ""
+
+    def plain(self) -> Event:
+        """What is stored of it."""
+        return Event(**{field.name: getattr(self, field.name) for field in fields(Event)})
+
+
+def movement(
+    part: str,
+    kind: str,
+    span: Span,
+    amount: float,
+    *,
+    joint: str,
+    side: str = "none",
+    speed: float | None = None,
+    manner: str = "",
+) -> Movement:
+    """A movement from frames; its speed is the amount over its time unless it is given."""
+    start_s, end_s = span[0] / FPS, span[1] / FPS
+    mean = amount / max(end_s - start_s, 1 / FPS)
+    return Movement(
+        part=part, joint=joint, kind=kind, side=side, start_s=round(start_s, 3), end_s=round(end_s, 3),
+        amount=round(float(amount), 3), speed=round(float(mean if speed is None else speed), 3), text="", manner=manner,
+    )  # fmt: skip
+
+
+class Part:
+    """The movements of one part, with which frames they already explain."""
+
+    def __init__(self, name: str, length: int, limits: Thresholds) -> None:
+        self.name, self.length, self.limits = name, length, limits
+        self.side = name.split("_")[0] if "_" in name else "none"
+        self.sign = -1.0 if self.side == "right" else 1.0
+        self.events: list[Movement] = []
+        self.spans: list[Span] = []
+
+    def free(self, span: Span, most: float = _MOSTLY) -> bool:
+        """Whether nothing found so far explains the span, and it is long enough to be more than noise."""
+        return span[1] - span[0] >= self.limits.shortest_s * FPS and signals.covered(span, self.spans) < most
+
+    def add(
+        self,
+        kind: str,
+        span: Span,
+        amount: float,
+        *,
+        joint: str,
+        side: str = "",
+        speed: float | None = None,
+        manner: str = "",
+    ) -> None:
+        """Note a movement; its side is the part's unless it is given."""
+        span = (max(0, span[0]), min(self.length, span[1]))
+        found = movement(
+            self.name, kind, span, amount, joint=joint, side=side or self.side, speed=speed, manner=manner
+        )  # fmt: skip
+        self.events.append(found)
+        self.spans.append(span)
+
+
+def change(curve: Float[np.ndarray, "T"], span: Span) -> float:
+    """How far a curve gets from the first to the last frame of a span."""
+    return float(abs(curve[span[1] - 1] - curve[span[0]]))
+
+
+def mean_speed(curve: Float[np.ndarray, "T"], span: Span) -> float:
+    """The same a second."""
+    return change(curve, span) * FPS / max(1, span[1] - 1 - span[0])
+
+
+def path_speed(curve: Float[np.ndarray, "T *C"], span: Span) -> float:
+    """Length of the way a second."""
+    steps = np.diff(curve[span[0] : span[1]].reshape(span[1] - span[0], -1), axis=0)
+    return float(np.linalg.norm(steps, axis=-1).sum() * FPS / max(1, len(steps)))
+
+
+def bends(part: Part, flexion: Float[np.ndarray, "T"], joint: str) -> None:
+    """Bending and straightening of an elbow or a knee that nothing else explains."""
+    for span in signals.sweeps(flexion, part.limits.bend_least_rad):
+        if part.free(span, 0.3):
+            kind = "bend" if flexion[span[1] - 1] > flexion[span[0]] else "extend"
+            part.add(kind, span, change(flexion, span), joint=joint)

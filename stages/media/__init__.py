@@ -1,0 +1,1 @@
+"""Video and audio files: decoding, encoding, focal lengths from metadata."""

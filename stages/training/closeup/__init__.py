@@ -1,0 +1,1 @@
+"""Training of the closer look's head on rendered pictures."""

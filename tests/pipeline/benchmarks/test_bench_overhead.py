@@ -1,0 +1,50 @@
+"""The overhead benchmark itself: that it runs, counts all items, and refuses nonsense. Speeds are for BENCHMARKS.md."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from pipeline.benchmarks.overhead import bench, bench_text, trivial_chain, write_plain
+from pipeline.chain.work_item import Bundle, advance
+from pipeline.commands.main import app
+from schemas.errors import UsageError
+from schemas.records import Source
+
+
+@pytest.mark.parametrize("sources_per_commit", [1, 8])
+def test_inline_by_size(sources_per_commit: int) -> None:
+    found = bench("9,20", sources_per_commit=sources_per_commit, isolate=False)
+    assert [run["items"] for run in found["runs"]] == [9, 20]
+    for run in found["runs"]:
+        assert run["ms"] > run["overhead_ms"] > 0
+        assert run["plain_ms"] > 0
+    assert len(bench_text(found).splitlines()) == 4
+
+
+def test_both_make_the_same_of_an_item(tmp_path: Path) -> None:
+    bundle = Bundle.of(Source(id="one", uri="bench:1", kind="mocap"))
+    write_plain(tmp_path, [bundle])
+    (sample,) = advance(trivial_chain(), bundle).samples
+    assert (tmp_path / "one.bin").read_bytes() == b"".join(sample.members.values())
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("sizes", ["", "0", "1000,500", "500,500", "101,two", "100,1000"])
+def test_sizes_must_grow(sizes: str) -> None:
+    with pytest.raises(UsageError, match="--sizes"):
+        bench(sizes)
+
+
+def test_unknown_engines_are_refused() -> None:
+    with pytest.raises(UsageError, match="inline"):
+        bench("500", engine="spark")
+
+
+def test_the_command() -> None:
+    done = CliRunner().invoke(
+        app, ["bench", "overhead", "--sizes", "3,6", "--sources-per-commit", "2", "--no-isolate", "--json"]
+    )
+    assert done.exit_code == 0, done.output
+    assert [run["items"] for run in json.loads(done.stdout)["runs"]] == [3, 6]

@@ -1,0 +1,126 @@
+"""The commit protocol against a real S3 server, started here: uploads, conditional writes, whole jobs, orphans."""
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import fsspec
+import pytest
+from mocap_files import body_motion, write_known_bvh
+
+from pipeline.chain.config import IngestConfig
+from pipeline.curation.remove import remove
+from pipeline.dataset.lease import Lease
+from pipeline.dataset.maintenance import tidy
+from pipeline.dataset.verify import verify
+from pipeline.job.ingest import ingest
+from schemas.config import parse_config
+from schemas.dataset import iterate_samples
+from schemas.errors import HumoError
+from schemas.ledger import read_ledger
+from schemas.storage import Storage
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    """Address of an empty bucket."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    kept = dict(os.environ)
+    os.environ |= {
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    try:
+        Storage("s3://humo").fs.mkdir("humo")
+        yield "s3://humo"
+    finally:
+        os.environ.clear()
+        os.environ.update(kept)
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
+        server.stop()
+
+
+@pytest.fixture(scope="module")
+def mocap(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("mocap")
+    for number, action in enumerate(("walk", "wave_left", "squat")):
+        write_known_bvh(folder / f"{action}.bvh", body_motion(action, 3.0 + number / 2), "cmu_bvh")
+    return folder
+
+
+def job(mocap: Path, output: str, **more: object) -> IngestConfig:
+    settings = {"sources": [{"kind": "mocap", "path": str(mocap)}], "output": output, "splits": {"train": 1.0}, **more}
+    return parse_config(settings, IngestConfig, "job.yaml")
+
+
+def test_of_many_who_create_one_succeeds(bucket: str) -> None:
+    storage = Storage(f"{bucket}/create")
+
+    def attempt(number: int) -> bool:
+        try:
+            storage.create("it", b"%d" % number)
+        except FileExistsError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        won = list(pool.map(attempt, range(8)))
+    assert sum(won) == 1
+    assert storage.read_bytes("it") == b"%d" % won.index(True)
+
+
+def test_an_upload_that_fails_leaves_nothing(bucket: str) -> None:
+    storage = Storage(f"{bucket}/upload")
+
+    def upload() -> None:
+        with storage.publish("part") as file:
+            file.write(b"x" * 10_000_000)
+            raise ValueError("in the middle")
+
+    with pytest.raises(ValueError, match="in the middle"):
+        upload()
+    assert not storage.exists("part")
+
+
+def test_the_same_dataset_as_on_a_disk(bucket: str, mocap: Path, tmp_path: Path) -> None:
+    remote = ingest(job(mocap, f"{bucket}/data"))
+    local = ingest(job(mocap, str(tmp_path / "data")))
+    assert remote.description == local.description
+    assert remote.samples == 3
+    assert verify(f"{bucket}/data").problems == []
+    samples = {key: members for _, key, members in iterate_samples(Storage(f"{bucket}/data"))}
+    assert samples == {key: members for _, key, members in iterate_samples(Storage(tmp_path / "data"))}
+    again = ingest(job(mocap, f"{bucket}/data"))
+    assert (again.samples, len(again.todo.done)) == (0, 3)
+    source = read_ledger(Storage(f"{bucket}/data")).column("source_id").to_pylist()[0]
+    assert len(remove(f"{bucket}/data", [source]).removed) == 1
+    assert verify(f"{bucket}/data").problems == []
+
+
+def test_an_orphan_is_swept(bucket: str, mocap: Path) -> None:
+    storage = Storage(f"{bucket}/orphan")
+    ingest(job(mocap, storage.uri))
+    storage.write_bytes("parts/orphan.tar", b"x")
+    assert tidy(storage).swept == []
+    assert tidy(storage, grace_s=-1e6).swept == ["parts/orphan.tar"]
+    assert verify(storage.uri).problems == []
+
+
+def test_a_second_job_is_refused(bucket: str, mocap: Path) -> None:
+    storage = Storage(f"{bucket}/lease")
+    with Lease(storage, "first", beat_s=0.2), pytest.raises(HumoError, match="is at work on it"):
+        ingest(job(mocap, storage.uri))
+    assert ingest(job(mocap, storage.uri)).samples == 3
+
+
+def test_a_bucket_that_is_not_there(mocap: Path, bucket: str) -> None:
+    with pytest.raises(HumoError, match="s3://missing/data cannot be written to"):
+        ingest(job(mocap, "s3://missing/data"))

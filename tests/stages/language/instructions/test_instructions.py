@@ -1,0 +1,358 @@
+"""Training instances: complete, inside the clip, and as many wordings as promised."""
+
+import json
+import re
+import string
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from schemas.records import (
+    FPS,
+    Camera,
+    CaptionedMotion,
+    Captions,
+    Clip,
+    Event,
+    Footage,
+    Given,
+    Instruction,
+    Motion,
+    Provenance,
+    ScoredMotion,
+    Segment,
+    Shot,
+    Source,
+    Track,
+    Transcript,
+    Video,
+)
+from schemas.sample import encode_sample_record, sample_problems
+from schemas.skeleton import PARTS
+from stages.base import apply
+from stages.language.instructions.slots import (
+    caption_slots,
+    length_slots,
+    moment_slots,
+    part_names,
+    steps_of,
+    timeline_of,
+)
+from stages.language.instructions.templates import LENGTH_ANSWERS, TEMPLATES
+from stages.write_instructions import WriteInstructions, instruction_problems
+
+TOLD = {"caption", "clause"}
+SLOTS = {
+    "t2m": TOLD, "t2m_seconds": TOLD | {"seconds"}, "t2m_frames": TOLD | {"frames"}, "parts2m": {"sentences"},
+    "i2m_pose": TOLD, "i2m_pose_seconds": TOLD | {"seconds"}, "i2m_image": TOLD, "i2m_image_seconds": TOLD | {"seconds"},
+    "m2t": set(), "m2length": set(), "m2parts": set(), "prediction": set(), "prediction_text": TOLD,
+    "prediction_seconds": {"seconds"}, "inbetween": set(), "inbetween_text": TOLD, "i2pm": {"parts", "sentences"},
+    "i2pm_seconds": {"parts", "sentences", "seconds"}, "p2t": {"parts"}, "i2lm": {"steps"}, "i2lm_timed": {"timeline"},
+    "m2segments": set(), "m2moment": {"start", "end"},
+}  # fmt: skip
+FILMED = {"i2m_image", "i2m_image_seconds"}
+JOINED = {"i2lm", "i2lm_timed", "m2segments", "m2moment"}
+DESCRIPTIONS = (
+    "A person walks forward.",
+    "someone jumps twice",
+    "Someone walks for about 1.5 metres. Meanwhile, the person swings both arms.",
+    "  The man {slowly}  sits\ndown ",
+    "John F. waves!",
+)
+"""As rules, models and people may write them."""
+
+
+def event(part: str, kind: str, text: str) -> Event:
+    return Event(
+        part=part, joint="pelvis", kind=kind, side="none", start_s=0.0, end_s=1.0, amount=1.0, speed=1.0, text=text
+    )
+
+
+def captions_of(*body: str) -> Captions:
+    return Captions(body=body, parts={part: ("It moves.",) for part in PARTS}, events=(), writers={})
+
+
+def captioned(
+    number: int = 0, frames: int = 100, unseen: tuple[str, ...] = (), steps: tuple[str, ...] = ()
+) -> CaptionedMotion:
+    provenance = Provenance(
+        source=Source(id="s", uri="s"),
+        sha256=f"{number:064x}",
+        person=0,
+        start_s=0.0,
+        end_s=frames / FPS,
+        source_fps=30.0,
+    )
+    edges = [index * frames / FPS / max(1, len(steps)) for index in range(len(steps) + 1)]
+    motion = Motion(
+        provenance=provenance,
+        segments=tuple(
+            Segment(
+                key=f"{index:024x}",
+                provenance=provenance,
+                start_s=first_s,
+                end_s=last_s,
+                from_s=0.0,
+                captions=captions_of(step),
+            )
+            for index, (step, first_s, last_s) in enumerate(zip(steps, edges, edges[1:], strict=False))
+        ),
+        footage=None,
+        poses=np.zeros((frames, 24, 3), np.float32),
+        trans=np.zeros((frames, 3), np.float32),
+        betas=np.zeros(10, np.float32),
+        contacts=np.zeros((frames, 4), np.uint8),
+        joint_confidence=np.ones((frames, 24), np.float32),
+        to_source=np.eye(4),
+        body_model="b",
+        models={},
+    )
+    events = [event("body", "walk", "walks forward")]
+    for part in PARTS:
+        arm = part == "right_arm"
+        kind, text = ("wave", "waves") if arm else ("rest", "is out of view" if part in unseen else "stays still")
+        events.append(event(part, kind, text))
+    return CaptionedMotion(
+        scored=ScoredMotion(motion=motion, scores={}),
+        captions=Captions(
+            body=(
+                "A person walks forward.",
+                "Someone walks for about 1.5 metres. Meanwhile, the person swings both arms.",
+            ),
+            parts={part: (f"The {part.replace('_', ' ')} moves.",) for part in PARTS},
+            events=tuple(events),
+            writers={"body": "test"},
+        ),
+        transcript=Transcript(),
+    )
+
+
+def footage(frames: int) -> Footage:
+    """A person in the middle of a picture that nobody looks at."""
+    video = Video(
+        source=Source(id="s", uri="s"), sha256="0", width=64, height=48, fps=FPS, duration_s=frames / FPS, has_audio=False
+    )  # fmt: skip
+    boxes, keypoints = np.ones((frames, 4), np.float32), np.ones((frames, 17, 3), np.float32)
+    shot = Shot(video=video, index=0, start_s=0.0, end_s=frames / FPS)
+    track = Track(
+        shot=shot, person=0, times_s=np.arange(frames) / FPS, boxes=boxes, keypoints=keypoints, models={}
+    )  # fmt: skip
+    camera = Camera(
+        rotation=np.repeat(np.eye(3)[None], frames, 0), position=np.zeros((frames, 3)), intrinsics=np.ones(4)
+    )  # fmt: skip
+    clip = Clip(track=track, start_s=0.0, end_s=frames / FPS, boxes=boxes, keypoints=keypoints)
+    return Footage(clip=clip, camera=camera)
+
+
+def instances(record: CaptionedMotion, **config: object) -> tuple[Instruction, ...]:
+    results, rejections = apply(WriteInstructions(WriteInstructions.Config(**config)), [record])
+    assert not rejections, rejections
+    return results[0].instructions
+
+
+def test_there_are_enough_wordings_and_all_are_different() -> None:
+    assert set(SLOTS) == set(TEMPLATES)
+    every = [wording for wordings in TEMPLATES.values() for wording in wordings]
+    assert len(every) >= 250
+    assert all(len(wordings) >= 12 for wordings in TEMPLATES.values())
+    assert len({wording.casefold() for wording in every}) == len(every)
+
+
+@pytest.mark.parametrize("task", TEMPLATES)
+def test_wordings_have_the_slots_of_their_task(task: str) -> None:
+    for wording in TEMPLATES[task]:
+        slots = {name for _, name, _, _ in string.Formatter().parse(wording) if name is not None}
+        assert slots <= SLOTS[task], wording
+        described = TOLD & SLOTS[task]
+        assert len(slots) == len(SLOTS[task]) - (1 if described else 0), wording
+        # Sentences end by themselves, so nothing but a new one may follow; mirroring must not touch the wording itself.
+        assert not re.search(r"\{(caption|sentences|steps|timeline)\}[^ ]|\{clause\}(?![.,?;])", wording), wording
+        assert not re.search(r"\b(left|right|clockwise|counterclockwise)\b", wording, re.IGNORECASE), wording
+        assert wording == wording.strip()
+
+
+@pytest.mark.parametrize("task", TEMPLATES)
+@pytest.mark.parametrize("description", DESCRIPTIONS)
+def test_every_wording_reads_well_whatever_fills_it(task: str, description: str) -> None:
+    whole = caption_slots(description)
+    step = Segment(
+        key="0", provenance=captioned().scored.motion.provenance, start_s=0.0, end_s=2.5, from_s=0.0,
+        captions=captions_of(description),
+    )  # fmt: skip
+    for parts in (("torso",), ("torso", "left_arm")):
+        slots = whole | length_slots(47) | moment_slots(step)
+        slots |= {"parts": part_names(parts), "sentences": " ".join([whole["caption"]] * len(parts))}
+        slots |= {"steps": steps_of([step, step]), "timeline": timeline_of([step, step])}
+        for wording in TEMPLATES[task]:
+            if "{clause}" in wording and "clause" not in slots:
+                continue
+            text = wording.format(**slots)
+            assert text[0].isupper(), text
+            assert text[-1] in ".!?", text
+            assert not re.search(r"[{}\n]|  |\.\.|\.,|!\.|,\.| [.,?!:;]|:\.", text), text
+            assert not re.search(r"\b(\w+) \1\b", text, re.IGNORECASE), text
+
+
+def test_names_keep_their_capital_and_become_no_clause() -> None:
+    assert caption_slots("Maria walks.") == {"caption": "Maria walks."}
+    assert caption_slots("A person walks.")["clause"] == "a person walks"
+    assert "clause" not in caption_slots("A person walks. Then they stop.")
+
+
+def test_most_wordings_serve_long_captions_too() -> None:
+    for task, wordings in TEMPLATES.items():
+        if "clause" in SLOTS[task]:
+            assert sum("{clause}" not in wording for wording in wordings) >= 6
+
+
+def test_every_task_is_there_and_sound() -> None:
+    record = captioned()
+    found = instances(record)
+    assert {one.task for one in found} == set(TEMPLATES) - FILMED - JOINED
+    assert 18 <= len(found) <= 22
+    assert len({(one.task, one.instruction) for one in found}) == len(found)
+    for one in found:
+        assert instruction_problems(one, 100) == []
+        assert (one.start_s, one.end_s) == (0.0, 100 / FPS)
+
+
+def test_spans_meet() -> None:
+    by_task = {one.task: one for one in instances(captioned())}
+    prediction, between = by_task["prediction"], by_task["inbetween"]
+    assert prediction.inputs.end_s == prediction.target.start_s == 20 / FPS
+    assert prediction.target.end_s == 100 / FPS
+    assert (between.target.start_s, between.target.end_s) == (25 / FPS, 75 / FPS)
+    assert (between.inputs.start_s, between.inputs.end_s) == (0.0, 100 / FPS)
+
+
+def test_parts_are_named_and_busy_ones_come_first() -> None:
+    found = instances(captioned())
+    told = [one for one in found if one.task == "p2t"]
+    assert told[0].parts == ("right_arm",)
+    assert told[0].target.text == "The right arm moves."
+    assert "right arm" in told[0].instruction
+    single, pair = [one for one in found if one.task == "i2pm"]
+    assert (len(single.parts), len(pair.parts)) == (1, 2)
+    assert "The right arm moves." in single.instruction
+    assert " and " in pair.instruction
+    assert all(one.parts == tuple(PARTS) for one in found if one.task not in ("p2t", "i2pm", "i2pm_seconds"))
+
+
+def test_poses_are_moments_and_pictures_need_footage() -> None:
+    posed = [one for one in instances(captioned()) if one.inputs.kind == "pose"]
+    assert {one.task for one in posed} == {"i2m_pose", "i2m_pose_seconds"}
+    assert all(one.inputs == Given(kind="pose", start_s=0.0, end_s=0.0) for one in posed)
+    assert not [one for one in instances(captioned()) if one.inputs.kind == "image"]
+    filmed = replace(captioned().scored.motion, footage=footage(100))
+    pictured = [
+        one
+        for one in instances(replace(captioned(), scored=ScoredMotion(motion=filmed, scores={})))
+        if one.inputs.kind == "image"
+    ]
+    assert {one.task for one in pictured} == FILMED
+    assert all(instruction_problems(one, 100) == [] for one in pictured)
+
+
+def test_the_rest_is_asked_for_by_its_own_length() -> None:
+    (one,) = instances(captioned(), instances={"prediction_seconds": 1})
+    assert f"{one.target.end_s - one.target.start_s:.1f}" in one.instruction
+
+
+def test_joined_motions_are_asked_for_step_by_step() -> None:
+    steps = ("A person walks.", "The person waves.", "Someone jumps")
+    found = instances(captioned(frames=300, steps=steps))
+    assert {one.task for one in found} == set(TEMPLATES) - FILMED - {"parts2m", "m2parts"}
+    by_task = {one.task: one for one in found}
+    assert "1. A person walks. 2. The person waves. 3. Someone jumps." in by_task["i2lm"].instruction
+    times = (
+        "0.0 to 3.3 seconds: A person walks. 3.3 to 6.7 seconds: The person waves. 6.7 to 10.0 seconds: Someone jumps."
+    )
+    assert times in by_task["i2lm_timed"].instruction
+    assert by_task["m2segments"].target.text == times
+    asked = by_task["m2moment"]
+    start = re.search(r"\d+\.\d", asked.instruction)
+    assert start is not None
+    assert asked.target.text == {"0.0": "A person walks.", "3.3": "The person waves."}.get(start[0], "Someone jumps.")
+    assert all(instruction_problems(one, 300) == [] for one in found)
+
+
+def test_parts_out_of_view_are_not_asked_for() -> None:
+    unseen = ("left_leg", "right_leg", "left_arm")
+    found = instances(captioned(unseen=unseen), instances={"p2t": 9, "i2pm": 9, "parts2m": 9})
+    assert {part for one in found for part in one.parts} == set(PARTS) - set(unseen)
+
+
+def test_descriptions_stay_whole() -> None:
+    for number in range(30):
+        for one in instances(captioned(number), instances={"t2m": 2, "prediction_text": 1}):
+            assert "{" not in one.instruction
+            assert ".." not in one.instruction
+            assert re.search(r"person walks forward|Someone walks for about 1.5 metres\. Meanwhile", one.instruction)
+
+
+def test_wordings_are_used_evenly() -> None:
+    used: Counter[str] = Counter()
+    for number in range(400):
+        used.update(one.instruction for one in instances(captioned(number), instances={"m2t": 1}))
+    assert set(used) == set(TEMPLATES["m2t"])
+    assert min(used.values()) > 0.4 * max(used.values())
+
+
+def test_same_motion_same_instances() -> None:
+    assert instances(captioned(5)) == instances(captioned(5))
+    assert instances(captioned(5)) != instances(captioned(6))
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3, 4])
+def test_clips_too_short_to_be_cut_keep_the_other_tasks(frames: int) -> None:
+    found = instances(captioned(frames=frames))
+    assert {"t2m", "m2t"} <= {one.task for one in found}
+    assert all(instruction_problems(one, frames) == [] for one in found)
+
+
+def test_instances_survive_encoding() -> None:
+    results, _ = apply(WriteInstructions(), [captioned()])
+    sample = encode_sample_record(results[0], None, "digest")
+    assert sample_problems(sample.key, sample.members, "mocap") == []
+    instances_of = json.loads(sample.members["instructions.json"])["instances"]
+    assert len({json.dumps(shape(one), sort_keys=True) for one in instances_of}) == 1
+    broken = [{**instances_of[0], "inputs": {**instances_of[0]["inputs"], "kind": "image"}}]
+    members = sample.members | {"instructions.json": json.dumps({"instances": broken}).encode()}
+    assert sample_problems(sample.key, members, "mocap")
+
+
+def shape(value: object) -> object:
+    """The types of a JSON value."""
+    if isinstance(value, dict):
+        return {name: shape(one) for name, one in value.items()}
+    return [shape(value[0])] if isinstance(value, list) else type(value).__name__
+
+
+def test_broken_instances_are_found() -> None:
+    (good,) = instances(captioned(), instances={"t2m": 1})
+    broken = [
+        replace(good, instruction="Show {caption}"),
+        replace(good, parts=()),
+        replace(good, parts=("tail",)),
+        replace(good, target=Given(kind="motion", start_s=1.0, end_s=1.0)),
+        replace(good, target=Given(kind="motion", start_s=0.0, end_s=9.0)),
+        replace(good, target=Given(kind="none")),
+        replace(good, target=Given(kind="text", text=" ")),
+        replace(good, inputs=Given(kind="smell")),
+        replace(good, inputs=Given(kind="pose", start_s=9.0, end_s=9.0)),
+        replace(good, inputs=Given(kind="image", start_s=0.0, end_s=1.0)),
+    ]
+    assert all(instruction_problems(one, 100) for one in broken)
+
+
+def test_unknown_tasks_are_refused() -> None:
+    with pytest.raises(ValueError, match="juggle"):
+        WriteInstructions.Config(instances={"juggle": 1})
+
+
+def test_answers_about_length_are_filled() -> None:
+    texts = {one.target.text for n in range(40) for one in instances(captioned(n), instances={"m2length": 1})}
+    assert len(texts) == len(LENGTH_ANSWERS)
+    assert all("3.3" in text for text in texts)
