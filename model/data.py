@@ -49,7 +49,7 @@ from schemas.dataset import read_description, read_tombstones
 from schemas.errors import HumoError, UsageError
 from schemas.ids import digest
 from schemas.offline import cache_folder
-from schemas.records import Given, Instruction
+from schemas.records import Instruction, InstructionInput
 from schemas.rotations import axis_angle_to_matrix
 from schemas.sample import MotionArrays, decode_motion
 from schemas.storage import Storage
@@ -352,7 +352,7 @@ def _instruction(one: dict[str, Any]) -> Instruction:
 
 
 # Most instructions of a sample share these; one object for all is made and handed from worker to trainer once.
-_given = lru_cache(maxsize=1024)(Given)
+_given = lru_cache(maxsize=1024)(InstructionInput)
 _parts = lru_cache(maxsize=64)(lambda *parts: parts)
 
 

@@ -18,7 +18,7 @@ from model.data import MotionSample, mirror_text
 from model.language_model import Batch
 from model.vocabulary import TextVocabulary
 from schemas.errors import HumoError
-from schemas.records import FPS, Given, Instruction
+from schemas.records import FPS, Instruction, InstructionInput
 from schemas.skeleton import PARTS
 
 _READ, _WRITTEN = ("none", "text", "motion"), ("text", "motion")
@@ -47,8 +47,8 @@ def caption_instruction(sample: MotionSample, choice: int) -> Instruction:
     return Instruction(
         task="t2m",
         instruction=sample.body[choice % len(sample.body)],
-        inputs=Given(kind="none"),
-        target=Given(kind="motion", start_s=0.0, end_s=end_s),
+        inputs=InstructionInput(kind="none"),
+        target=InstructionInput(kind="motion", start_s=0.0, end_s=end_s),
         parts=(),
         start_s=0.0,
         end_s=end_s,
@@ -82,7 +82,7 @@ def build(
     def text(words: str) -> list[int]:
         return vocabulary.encode(mirror_text(words) if mirrored else words)
 
-    def steps(span: Given) -> tuple[int, int]:
+    def steps(span: InstructionInput) -> tuple[int, int]:
         first, last = (round(seconds * FPS / downsample) for seconds in (span.start_s, span.end_s))
         return min(first, len(codes)), min(last, len(codes))
 

@@ -8,7 +8,7 @@ import difflib
 import types
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -20,6 +20,18 @@ class Config(BaseModel):
     """Base of all configs: frozen, no unknown keys, the strings under the fields are their descriptions."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True)
+    RENAMED: ClassVar[Mapping[str, str]] = {}
+    """Earlier name of a key -> its name. An earlier name is refused with the name that replaces it."""
+
+    def first_names(self) -> dict[str, Any]:
+        """The config as plain values, each key under the first name that it had; digests stay equal over renamings."""
+        first = {new: old for old, new in self.RENAMED.items()}
+        return {first.get(key, key): value for key, value in self.model_dump(mode="json").items()}
+
+    @classmethod
+    def current_names(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Values that were recorded under earlier names, under the current ones."""
+        return {cls.RENAMED.get(key, key): value for key, value in values.items()}
 
 
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
@@ -95,7 +107,11 @@ def _explain(item: Any, model: type[BaseModel]) -> str:
     location = item["loc"]
     key = ".".join(str(place) for place in location) or "the config"
     if item["type"] == "extra_forbidden":
-        known = sorted({name for inner in _models_at(model, location[:-1]) for name in inner.model_fields})
+        here = _models_at(model, location[:-1])
+        for one in here:
+            if issubclass(one, Config) and location[-1] in one.RENAMED:
+                return f"{key}: is now called {one.RENAMED[location[-1]]}; rename it"
+        known = sorted({name for inner in here for name in inner.model_fields})
         near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}" if known else "remove it"
         return f"{key}: is not a key; {hint}"

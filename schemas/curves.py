@@ -28,7 +28,7 @@ def smooth(
     return gaussian_filter1d(padded, sigma_frames, axis=0, mode="nearest", truncate=_REACH)[reach : reach + len(values)]
 
 
-def between(values: Float[np.ndarray, "T *C"], places: Float[np.ndarray, "N"]) -> Float[np.ndarray, "N *C"]:
+def interpolate_at(values: Float[np.ndarray, "T *C"], places: Float[np.ndarray, "N"]) -> Float[np.ndarray, "N *C"]:
     """Values at places between frames, on the straight line between neighbours; places lie in 0 .. T - 1."""
     low = np.clip(places.astype(int), 0, max(len(values) - 2, 0))
     share = (places - low).astype(np.float32).reshape(-1, *[1] * (values.ndim - 1))

@@ -100,7 +100,7 @@ def write_table(storage: Storage, relative: str, table: pa.Table) -> None:
     storage.write_bytes(relative, buffer.getvalue())
 
 
-def bury(storage: Storage, causes: Mapping[str, str], rules: Iterable[str] = ()) -> set[str]:
+def add_tombstones(storage: Storage, causes: Mapping[str, str], rules: Iterable[str] = ()) -> set[str]:
     """Add keys to the removed ones, each with the cause that it had to go for, and rules for what is yet to come; packing then
     leaves them out. Returns the keys that are new."""
     known = dict.fromkeys(read_tombstones(storage), "") | read_causes(storage)

@@ -49,7 +49,7 @@ class Decision(NamedTuple):
 
 def read_ledger(storage: Storage) -> pa.Table:
     """The decisions that stand, in the order of sources and records, whatever order they were made in."""
-    return standing(read_history(storage)).sort_by(_ORDER)
+    return current_rows(read_history(storage)).sort_by(_ORDER)
 
 
 def read_history(storage: Storage) -> pa.Table:
@@ -75,7 +75,7 @@ def _read_history(storage: Storage) -> pa.Table:
     return pa.concat_tables(tables or [LEDGER.empty_table()])
 
 
-def standing(history: pa.Table) -> pa.Table:
+def current_rows(history: pa.Table) -> pa.Table:
     """Of every source the rows of the one commit that counts."""
     commits = history.select(["source_id", "generation", "commit"]).group_by(["source_id", "generation", "commit"])
     ordered = commits.aggregate([]).sort_by(
@@ -93,7 +93,7 @@ def standing(history: pa.Table) -> pa.Table:
 
 def decisions(history: pa.Table) -> dict[str, Decision]:
     """Source -> the decision that stands."""
-    table = standing(history).select(["source_id", "config_digest", "generation", "commit"])
+    table = current_rows(history).select(["source_id", "config_digest", "generation", "commit"])
     columns = (table.column(name).to_pylist() for name in table.column_names)
     return {source: Decision(*decision) for source, *decision in zip(*columns, strict=True)}
 

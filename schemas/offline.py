@@ -10,7 +10,7 @@ def cache_folder() -> Path:
     return Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "humo"
 
 
-def hold_still(*, allow_hub: bool = False) -> None:
+def enforce_offline(*, allow_hub: bool = False) -> None:
     """Set the environment that keeps this process and its children offline; call it before importing such libraries.
 
     ultralytics: no settings in the home folder, no usage sync, no update check, no pip installs. Ray and Hugging Face: no

@@ -291,7 +291,7 @@ class Statement:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Effort:
+class DescriberUsage:
     """How a describer fared with one motion, and what its answer took."""
 
     describer: str = "rules"
@@ -315,7 +315,7 @@ class Captions:
     added: tuple[Statement, ...] = ()
     """What another describer than the rules wrote: the kept sentences, which stand in `body` and `parts` too, and the
     rejected ones."""
-    effort: Effort = field(default_factory=Effort)
+    effort: DescriberUsage = field(default_factory=DescriberUsage)
 
     @property
     def statements(self) -> tuple[Statement, ...]:
@@ -368,12 +368,12 @@ class CaptionedMotion:
         return self.scored.id
 
 
-GIVEN_KINDS = ("none", "text", "motion", "image", "pose")
+INPUT_KINDS = ("none", "text", "motion", "image", "pose")
 """Nothing; a text; the motion from start_s to end_s; the clip's picture at start_s; the motion's pose at start_s."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Given:
+class InstructionInput:
     """What an instruction hands over or asks for, by its kind (see GIVEN_KINDS); seconds count from the start of the motion."""
 
     kind: str
@@ -389,8 +389,8 @@ class Instruction:
 
     task: str
     instruction: str
-    inputs: Given
-    target: Given
+    inputs: InstructionInput
+    target: InstructionInput
     parts: tuple[str, ...]
     start_s: float
     end_s: float

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from schemas.errors import HumoError
-from schemas.records import FPS, GIVEN_KINDS, InstructedMotion, Instruction, Sample, Segment, Transcript
+from schemas.records import FPS, INPUT_KINDS, InstructedMotion, Instruction, Sample, Segment, Transcript
 from schemas.skeleton import PARTS
 
 SUBSETS = ("video", "mocap", "long")
@@ -176,7 +176,7 @@ def sample_problems(key: str, members: dict[str, bytes], subset: str) -> list[st
             problems.append("text.json: who wrote which sentence, or what it took, is missing")
         for instance in json.loads(members["instructions.json"])["instances"]:
             kinds = (instance["inputs"]["kind"], instance["target"]["kind"])
-            if not set(kinds) <= set(GIVEN_KINDS) or ("image" in kinds and "clip.mp4" not in members):
+            if not set(kinds) <= set(INPUT_KINDS) or ("image" in kinds and "clip.mp4" not in members):
                 problems.append(f"instructions.json: {instance['task']} gives {kinds[0]} and asks for {kinds[1]}")
             for span in (instance, instance["inputs"], instance["target"]):
                 if not 0 <= span["start_s"] <= span["end_s"] <= meta["frames"] / FPS + 1e-6:

@@ -12,7 +12,7 @@ from schemas.curves import runs
 from schemas.records import FPS, Clip, Rejection, Track
 from schemas.skeleton import COCO_KEYPOINTS
 from stages.base import Stage, StageConfig
-from stages.perception.camera_motion import turns_between
+from stages.perception.camera_motion import rotations_at
 
 _BODY = [index for index, name in enumerate(COCO_KEYPOINTS) if name.split("_")[-1] not in ("nose", "eye", "ear")]
 
@@ -123,7 +123,7 @@ def _camera_turn(track: Track, times_s: Float[np.ndarray, "T"]) -> Float[np.ndar
     """The camera's turns at the clip's times, from its axes at the first of them."""
     if track.camera_turn is None or not track.camera_turn.any():
         return None if track.camera_turn is None else np.zeros((len(times_s), 3), np.float32)
-    return turns_between(track.times_s, Rotation.from_rotvec(track.camera_turn), times_s)
+    return rotations_at(track.times_s, Rotation.from_rotvec(track.camera_turn), times_s)
 
 
 def _majority(flags: Bool[np.ndarray, "T"], window: int) -> Bool[np.ndarray, "T"]:

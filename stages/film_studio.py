@@ -6,32 +6,29 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import numpy as np
 from jaxtyping import Float
 from pydantic import Field, field_validator
-from scipy.spatial.transform import Rotation
 
 from schemas.body_model import BodyModel
 from schemas.devices import torch_threads
 from schemas.ids import digest, is_source_id
 from schemas.kinematics import forward_kinematics, start_at_origin
-from schemas.records import FPS, Camera, Clip, Footage, Motion, Provenance, Rejection, Shot, Source, Track, Video
+from schemas.records import FPS, Clip, Footage, Motion, Provenance, Rejection, Shot, Source, Video
 from schemas.rotations import matrix_to_axis_angle
 from schemas.skeleton import NUM_JOINTS, joint
 from schemas.storage import Storage
 from stages.base import Stage, StageConfig
-from stages.geometry.cameras import camera_in_motion
 from stages.geometry.contacts import find_contacts
 from stages.media.encoding import VideoWriter
 from stages.mocap import read_take
 from stages.mocap.retarget import cut, retarget
 from stages.mocap.skeletons import candidate_maps, find_map
 from stages.mocap.take import MocapError
-from stages.synthesis.film import Footage as Filmed
-from stages.synthesis.motions import ACTIONS, MIN_SECONDS, LabelledMotion, sequence
-from stages.synthesis.scenes import Movement, make_scene, shoot_scene
+from stages.synthesis import MIN_SECONDS
 
 VERSION = "studio 1"
 GENERATED = "studio:"
@@ -87,9 +84,12 @@ class FilmStudio(Stage[Source, Motion]):
     config: Config
 
     def setup(self) -> None:
-        """Read the body. Raises UsageError for a joint map that is not known."""
+        """Load the body and the studio, which jobs without films never import. Raises UsageError for an unknown joint map."""
+        from stages.synthesis.studio import Studio
+
         candidate_maps(self.config.joint_map)
         self._body = BodyModel.load(self.config.body_model or None)
+        self._studio = Studio(self._body)
         self._contact_rig = self._body.contact_rig()
 
     def run(self, record: Source) -> Iterable[Motion | Rejection]:
@@ -112,10 +112,11 @@ class FilmStudio(Stage[Source, Motion]):
 
     def _generated(self, record: Source) -> "list[_Part] | Rejection":
         action, _, seed = record.uri.removeprefix(GENERATED).partition("#")
-        if action not in (*ACTIONS, "*") or not seed.isdigit():
-            detail = f"{record.uri}: write studio:ACTION#SEED with an action of *, {', '.join(ACTIONS)}"
+        actions = self._studio.actions
+        if action not in (*actions, "*") or not seed.isdigit():
+            detail = f"{record.uri}: write studio:ACTION#SEED with an action of *, {', '.join(actions)}"
             return self.reject(record, "no_such_action", detail)
-        motion = self._perform(action, self.config.seconds, self._seed(action, seed))
+        motion = self._studio.perform(action, self.config.seconds, self._seed(action, seed))
         certain = np.ones((len(motion), NUM_JOINTS), np.float32)
         return [_Part(f"{action}#{seed}", motion, certain, {self.name: VERSION})]
 
@@ -136,17 +137,10 @@ class FilmStudio(Stage[Source, Motion]):
             for first, one in zip(edges, cuts, strict=False)
         ]
 
-    def _perform(self, action: str, seconds: float, seed: int) -> LabelledMotion:
-        """One action, or, of any, as many one after another as there is time for."""
-        rng = np.random.default_rng([seed, 31])
-        count = max(1, round(seconds / 4)) if action == "*" else 1
-        names = [str(rng.choice(ACTIONS)) if action == "*" else action for _ in range(count)]
-        return sequence([(name, seconds / count) for name in names], seed, body=self._body)
-
     def _film(self, record: Source, parts: "list[_Part]") -> list[Motion | Rejection]:
         """One film with a shot for each take of each part."""
         buffer = io.BytesIO()
-        shots: list[tuple[int, _Part, Filmed]] = []
+        shots: list[tuple[int, _Part, Any]] = []
         with VideoWriter(buffer, self.config.width, self.config.height, FPS) as writer:
             for part in parts:
                 for number in range(self.config.takes):
@@ -174,38 +168,31 @@ class FilmStudio(Stage[Source, Motion]):
             shot = Shot(video=video, index=index, start_s=start / FPS, end_s=(start + len(filmed)) / FPS)
             for number in range(len(filmed.people)):
                 certain = part.joint_confidence if number == 0 else np.ones_like(part.joint_confidence)
-                clip = _clip(shot, number, filmed, part.models)
+                clip = self._studio.clip(shot, number, filmed, part.models)
                 found.append(self._judge(described, clip, filmed, certain))
         return found
 
-    def _shoot(self, part: "_Part", number: int, writer: VideoWriter) -> Filmed:
+    def _shoot(self, part: "_Part", number: int, writer: VideoWriter) -> Any:
         seed = self._seed(part.name, number, "scene")
         rng = np.random.default_rng([seed, 32])
         moving, occluded, company, crossing = rng.random(4) < [
             self.config.moving, self.config.occluded, self.config.company, 0.5,
         ]  # fmt: skip
-        motions: list[Movement] = [part.motion]
-        if company:
-            # A little longer than needed: the scene ends with the shorter one.
-            motions.append(self._perform("*", max(MIN_SECONDS, len(part.motion.trans) / FPS) + 0.2, seed))
-        scene = make_scene(
-            motions,
+        return self._studio.shoot(
+            part.motion,
             seed,
-            body=self._body,
-            camera="moving" if moving else "static",
-            occluders=int(rng.integers(1, 3)) if occluded else 0,
-            crossing=bool(crossing and company),
-            width=writer.width,
-            height=writer.height,
+            rng,
+            writer,
+            moving=bool(moving),
+            occluded=bool(occluded),
+            company=bool(company),
+            crossing=bool(crossing),
         )
-        return shoot_scene(scene, writer, Path(), body=self._body)
 
     def _seed(self, *parts: object) -> int:
         return int(digest("studio", self.config.seed, *parts, digits=12), 16)
 
-    def _judge(
-        self, source: Source, clip: Clip, filmed: Filmed, certain: Float[np.ndarray, "T 24"]
-    ) -> Motion | Rejection:
+    def _judge(self, source: Source, clip: Clip, filmed: Any, certain: Float[np.ndarray, "T 24"]) -> Motion | Rejection:
         person = filmed.people[clip.track.person]
         visible = float(person.visibility.mean())
         if visible < self.config.min_visible:
@@ -225,7 +212,7 @@ class FilmStudio(Stage[Source, Motion]):
                 end_s=clip.end_s,
                 source_fps=FPS,
             ),
-            footage=Footage(clip=clip, camera=_camera(filmed, back.double().numpy())),
+            footage=Footage(clip=clip, camera=self._studio.camera(filmed, back.double().numpy())),
             poses=matrix_to_axis_angle(rotations).numpy().astype(np.float32),
             trans=trans.numpy().astype(np.float32),
             betas=person.betas.numpy().astype(np.float32),
@@ -242,35 +229,6 @@ class _Part:
     """A motion that is to be filmed; `name` tells it from all others."""
 
     name: str
-    motion: Movement
+    motion: Any
     joint_confidence: Float[np.ndarray, "T 24"]
     models: dict[str, str]
-
-
-def _clip(shot: Shot, number: int, filmed: Filmed, models: dict[str, str]) -> Clip:
-    """A person through a whole shot, as a perfect tracker would have seen them and the camera."""
-    video, person = shot.video, filmed.people[number]
-    edge = np.array([video.width, video.height, video.width, video.height])
-    boxes = person.boxes.clip(0, edge).astype(np.float32)
-    keypoints = np.concatenate([person.keypoints, person.visibility[..., None]], -1).astype(np.float32)
-    turn = Rotation.from_matrix(filmed.R @ filmed.R[0].T).as_rotvec().astype(np.float32)
-    if (filmed.R[0] == filmed.R).all():
-        turn = np.zeros_like(turn)
-    track = Track(
-        shot=shot,
-        person=number,
-        times_s=shot.start_s + np.arange(len(boxes)) / FPS,
-        boxes=boxes,
-        keypoints=keypoints,
-        models=models,
-        camera_turn=turn,
-        camera_seen=1.0,
-    )
-    return Clip(track=track, start_s=shot.start_s, end_s=shot.end_s, boxes=boxes, keypoints=keypoints, camera_turn=turn)
-
-
-def _camera(filmed: Filmed, to_source: Float[np.ndarray, "4 4"]) -> Camera:
-    """The scene's camera in a motion's own world."""
-    eye, K = -np.einsum("tij,ti->tj", filmed.R, filmed.t), filmed.K
-    intrinsics = np.array([K[0, 0], K[1, 1], K[0, 2], K[1, 2]], np.float32)
-    return camera_in_motion(Camera(rotation=filmed.R, position=eye, intrinsics=intrinsics), to_source)

@@ -20,7 +20,7 @@ from stages.joining.clips import Opening, SampleClip, reach, segment, together
 from stages.joining.measure import SeamReport, measure
 from stages.joining.pieces import Body, Piece
 from stages.joining.seams import best_seam, head, tail
-from stages.joining.telling import doing
+from stages.joining.telling import actions_of
 
 _VERSION = "join 1"
 _DULL_M = 0.05
@@ -124,7 +124,7 @@ class JoinClips(Stage[Opening, Motion]):
             entrance = clip.entrance(limits.cut_share, round(limits.cut_s * FPS))
             cost = best_seam(end, entrance).cost_m
             if cost <= limits.max_cost_m:
-                dull = doing(clip.captions) == doing(used[-1].captions) != frozenset()
+                dull = actions_of(clip.captions) == actions_of(used[-1].captions) != frozenset()
                 costs.append((clip.person != used[-1].person, cost + _DULL_M * dull, place))
         if not costs:
             return None

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from statistics import median
+from typing import ClassVar
 
 import av
 import fsspec
@@ -24,9 +25,11 @@ class ReadVideos(Stage[Source, Video]):
     class Config(StageConfig):
         """Limits of what is taken in."""
 
-        min_seconds: float = 1.0
+        RENAMED: ClassVar = {"min_seconds": "min_s", "max_seconds": "max_s"}
+
+        min_s: float = 1.0
         """Shortest video, seconds."""
-        max_seconds: float = 6 * 3600.0
+        max_s: float = 6 * 3600.0
         """Longest video, seconds; longer ones are better cut beforehand."""
         min_fps: float = 12.0
         """Lowest frame rate, frames a second: below it motion cannot be followed."""
@@ -70,8 +73,8 @@ class ReadVideos(Stage[Source, Video]):
         for bad, reason, measured, limit in (
             (found.frames < 2, "single_frame", found.frames, 2),
             (whole < limits.min_whole, "truncated", whole, limits.min_whole),
-            (found.duration_s < limits.min_seconds, "too_short", found.duration_s, limits.min_seconds),
-            (found.duration_s > limits.max_seconds, "too_long", found.duration_s, limits.max_seconds),
+            (found.duration_s < limits.min_s, "too_short", found.duration_s, limits.min_s),
+            (found.duration_s > limits.max_s, "too_long", found.duration_s, limits.max_s),
             (not found.fps >= limits.min_fps, "frame_rate_too_low", found.fps, limits.min_fps),
             (side < limits.min_side_px, "picture_too_small", side, limits.min_side_px),
             (pixels > limits.max_pixels, "picture_too_large", pixels, limits.max_pixels),

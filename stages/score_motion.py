@@ -36,8 +36,8 @@ from schemas.records import FPS, Footage, Motion, Rejection, ScoredMotion
 from schemas.rotations import axis_angle_to_matrix, matrix_to_axis_angle
 from schemas.skeleton import joint
 from stages.base import Stage, StageConfig
-from stages.geometry.cameras import reprojection
-from stages.geometry.keypoints import cleaned
+from stages.geometry.cameras import reprojection_error
+from stages.geometry.keypoints import clean_keypoints
 from stages.quality.anatomy import share_beyond_limits
 from stages.quality.physics import implausible_share
 from stages.quality.tracking import SEEN, identity_switches, truncation
@@ -64,7 +64,7 @@ class ScoreMotion(Stage[Motion, ScoredMotion]):
         max_float: float = 0.3
         """Largest `float`, m."""
         max_reprojection: float = 0.12
-        """Largest `reprojection`, box heights."""
+        """Largest `reprojection_error`, box heights."""
         min_visibility: float = 0.3
         """Smallest `visibility`, 0 to 1."""
         min_camera_seen: float = 0.0
@@ -160,9 +160,9 @@ def limits_of(config: "ScoreMotion.Config") -> dict[str, tuple[float, float]]:
 
 def _against_image(points: Float[np.ndarray, "T 17 3"], footage: Footage) -> tuple[float, float]:
     """Median reprojection in box heights and mean confidence; infinite where nothing was seen."""
-    confidence = cleaned(footage.clip.keypoints)[..., 2]
+    confidence = clean_keypoints(footage.clip.keypoints)[..., 2]
     seen = confidence >= SEEN
-    apart = reprojection(points, footage.camera, footage.clip)
+    apart = reprojection_error(points, footage.camera, footage.clip)
     error = float(np.median(apart[seen])) if seen.any() else np.inf
     return error, float(confidence.mean())
 

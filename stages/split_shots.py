@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from itertools import pairwise
+from typing import ClassVar
 
 import av
 
@@ -16,11 +17,13 @@ class SplitShots(Stage[Video, Shot]):
     class Config(StageConfig):
         """When a change of picture is a cut."""
 
+        RENAMED: ClassVar = {"min_shot_s": "min_s"}
+
         threshold: float = 27.0
         """Mean change of hue, saturation and brightness (0-255) from frame to frame that makes a cut."""
         min_cut_frames: int = 15
         """Fewest frames between two cuts."""
-        min_shot_s: float = 2.0
+        min_s: float = 2.0
         """Shortest shot that is kept, seconds."""
         picture_px: int = 256
         """Longer side of the small picture that is compared, pixels."""
@@ -47,7 +50,7 @@ class SplitShots(Stage[Video, Shot]):
         edges = [0.0, *(times_s[cut] for cut in cuts), end_s]
         for index, (start, end) in enumerate(pairwise(edges)):
             shot = Shot(video=record, index=index, start_s=start, end_s=end)
-            if end - start < self.config.min_shot_s - 0.5 / record.fps:
-                yield self.reject(shot, "shot_too_short", measured=end - start, limit=self.config.min_shot_s)
+            if end - start < self.config.min_s - 0.5 / record.fps:
+                yield self.reject(shot, "shot_too_short", measured=end - start, limit=self.config.min_s)
             else:
                 yield shot

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from schemas.records import CaptionedMotion, ScoredMotion, Transcript
 from stages.base import Stage
-from stages.joining.telling import tell
+from stages.joining.telling import describe_steps
 
 
 class TellSegments(Stage[ScoredMotion, CaptionedMotion]):
@@ -15,5 +15,5 @@ class TellSegments(Stage[ScoredMotion, CaptionedMotion]):
         if not record.motion.segments:
             raise ValueError(f"{record.id}: it was not joined; describe it by write_captions")
         yield CaptionedMotion(
-            scored=record, captions=tell(record.motion.segments, record.id), transcript=Transcript()
+            scored=record, captions=describe_steps(record.motion.segments, record.id), transcript=Transcript()
         )  # fmt: skip

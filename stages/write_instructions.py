@@ -23,7 +23,7 @@ from collections.abc import Iterator, Sequence
 
 from pydantic import field_validator
 
-from schemas.records import FPS, GIVEN_KINDS, CaptionedMotion, InstructedMotion, Instruction
+from schemas.records import FPS, INPUT_KINDS, CaptionedMotion, InstructedMotion, Instruction
 from schemas.skeleton import PARTS
 from stages.base import Stage, StageConfig
 from stages.language.instructions.drafts import Subject, drafts, pick
@@ -109,7 +109,7 @@ def instruction_problems(one: Instruction, frames: int) -> list[str]:
         problems.append(f"parts are {one.parts}")
     texts = [one.instruction, *(given.text for given in (one.inputs, one.target) if given.kind == "text")]
     problems += [f"a slot is open or the text is empty: {text!r}" for text in texts if not text.strip() or "{" in text]
-    if one.inputs.kind not in GIVEN_KINDS:
+    if one.inputs.kind not in INPUT_KINDS:
         problems.append(f"what is given is {one.inputs.kind}")
     if one.target.kind not in ("text", "motion"):
         problems.append(f"the target is {one.target.kind}")

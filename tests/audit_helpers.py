@@ -22,9 +22,9 @@ from schemas.records import (
     Clip,
     Event,
     Footage,
-    Given,
     InstructedMotion,
     Instruction,
+    InstructionInput,
     Motion,
     Provenance,
     Sample,
@@ -166,8 +166,8 @@ def make_sample(
     )
     transcript = Transcript(language="en", words=(Word(text="hello", start_s=0.2, end_s=0.6, probability=0.9),))
     instruction = Instruction(
-        task="text_to_motion", instruction="Make a motion of this.", inputs=Given(kind="text", text=captions.body[0]),
-        target=Given(kind="motion", end_s=seconds), parts=tuple(PARTS), start_s=0.0, end_s=seconds,
+        task="text_to_motion", instruction="Make a motion of this.", inputs=InstructionInput(kind="text", text=captions.body[0]),
+        target=InstructionInput(kind="motion", end_s=seconds), parts=tuple(PARTS), start_s=0.0, end_s=seconds,
     )  # fmt: skip
     record = InstructedMotion(
         captioned=CaptionedMotion(

@@ -8,9 +8,9 @@ from shared_data import SHARED_DATA
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from schemas.offline import hold_still
+from schemas.offline import enforce_offline
 
-hold_still()
+enforce_offline()
 
 
 @pytest.fixture(scope="session")

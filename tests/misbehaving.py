@@ -129,12 +129,12 @@ def unready(by: str) -> list[Stage]:
 
 def main() -> None:
     """Hold a hand that does what the first argument says; prints its process id first."""
-    from pipeline.chain.work_item import Bundle
-    from pipeline.execution.isolated_worker import Hand
+    from pipeline.chain.work_item import WorkItem
+    from pipeline.execution.isolated_worker import IsolatedWorker
 
-    with Hand(stages, ["split", "act", "last"], Limits()) as hand:
+    with IsolatedWorker(stages, ["split", "act", "last"], Limits()) as hand:
         print(hand.process_id, flush=True)
-        hand.advance(Bundle.of(Source(id="one", uri="nowhere", title=sys.argv[1])))
+        hand.advance(WorkItem.of(Source(id="one", uri="nowhere", title=sys.argv[1])))
 
 
 if __name__ == "__main__":

@@ -71,9 +71,9 @@ def film_strip(members: dict[str, bytes], count: int = 3) -> list[str]:
     return strip
 
 
-def publish(storage: Storage, relative: str, template: str, context: dict[str, Any], out: str | Path | None) -> str:
+def write_page(storage: Storage, relative: str, template: str, context: dict[str, Any], out: str | Path | None) -> str:
     """Render a page into the dataset, or into the file `out`; returns where it lies."""
-    content = environment().get_template(template).render(context).encode()
+    content = template_environment().get_template(template).render(context).encode()
     if out is None:
         storage.write_bytes(relative, content)
         return storage.path(relative) if storage.is_local else f"{storage.uri.rstrip('/')}/{relative}"
@@ -84,7 +84,7 @@ def publish(storage: Storage, relative: str, template: str, context: dict[str, A
 
 
 @functools.cache
-def environment() -> jinja2.Environment:
+def template_environment() -> jinja2.Environment:
     """Templates; everything that is put into them is escaped, since titles come from the web."""
     made = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True

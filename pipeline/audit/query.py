@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from pipeline.dataset.catalogue import CATALOGUE
 from schemas.dataset import DESCRIPTION, TOMBSTONES, read_description
 from schemas.errors import HumoError, UsageError
-from schemas.ledger import read_history, standing
+from schemas.ledger import current_rows, read_history
 from schemas.storage import Storage
 
 Table: TypeAlias = Any
@@ -103,7 +103,7 @@ def dataset_tables(dataset: str) -> dict[str, Table]:
         shards = [shard.path for shard in read_description(storage).shards]
         tables["samples"] = tables["samples"].filter(pc.field("shard").isin(shards))
     # While nothing was packed the columns can still be asked for.
-    return {"samples": CATALOGUE.empty_table(), "ledger": standing(history), "history": history} | tables
+    return {"samples": CATALOGUE.empty_table(), "ledger": current_rows(history), "history": history} | tables
 
 
 def describe_tables(tables: dict[str, Table]) -> str:

@@ -41,7 +41,7 @@ def write_report(dataset: str, out: str | Path | None = None) -> str:
     description = read_description(storage)
     with Questions(dataset) as questions:
         context = _context(storage, description, questions)
-    return pages.publish(storage, REPORT, "report.html", context, out)
+    return pages.write_page(storage, REPORT, "report.html", context, out)
 
 
 def _context(storage: Storage, description: DatasetDescription, questions: Questions) -> dict[str, Any]:

@@ -25,7 +25,7 @@ def view(dataset: str, key: str, out: str | Path | None = None) -> str:
     storage = Storage(dataset)
     row = find_sample(dataset, key)
     members = read_sample(storage, row["shard"], row["key"])
-    return pages.publish(storage, f"report/{row['key']}.html", "view.html", _context(row, members), out)
+    return pages.write_page(storage, f"report/{row['key']}.html", "view.html", _context(row, members), out)
 
 
 def find_sample(dataset: str, key: str) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from pipeline import PROJECT_ROOT
 from pipeline.benchmarks.track import load_plain, render, run_plain, run_stage, whole_shot
 from pipeline.chain.config import IngestConfig
 from pipeline.chain.stage_order import build_chain
-from pipeline.chain.work_item import Bundle
+from pipeline.chain.work_item import WorkItem
 from pipeline.execution.engines import Engine, Outcome, run_inline
 from schemas.config import parse_config
 from schemas.errors import HumoError, UsageError
@@ -207,7 +207,7 @@ def _run_job(engine: Engine, made: Sequence[Path], kind: str) -> tuple[float, fl
         outcomes: list[Outcome] = []
         start, cpu_start = time.perf_counter(), _cpu_s()
         end, cpu_end = start, cpu_start
-        for outcome in engine(config, chain, [Bundle.of(source) for source in list_sources(config.sources)]):
+        for outcome in engine(config, chain, [WorkItem.of(source) for source in list_sources(config.sources)]):
             end, cpu_end = time.perf_counter(), _cpu_s()
             if kind == "inline" and not outcomes:
                 start, cpu_start = end, cpu_end

@@ -1,6 +1,6 @@
 """humo bench overhead: what the engine and its commits cost an item, beside a plain program that writes as many files.
 
-The stages do next to nothing, so that all that is measured is what humo adds: bundles, hands, the commit protocol, Ray.
+The stages do next to nothing, so that all that is measured is what humo adds: work items, hands, the commit protocol, Ray.
 """
 
 import os
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.chain.config import IngestConfig
-from pipeline.chain.work_item import Bundle
+from pipeline.chain.work_item import WorkItem
 from pipeline.dataset.commits import done_sources
 from pipeline.execution.engines import Engine, run_inline
 from schemas.config import parse_config
@@ -103,14 +103,14 @@ def bench_text(found: dict[str, Any]) -> str:
 
 
 def _measure(config: IngestConfig, folder: Path, size: int) -> dict[str, Any]:
-    bundles = [
-        Bundle.of(Source(id=f"item-{number:08d}", uri=f"bench:{number}", kind="mocap")) for number in range(size)
+    work_items = [
+        WorkItem.of(Source(id=f"item-{number:08d}", uri=f"bench:{number}", kind="mocap")) for number in range(size)
     ]
     ours = config.model_copy(update={"output": str(folder / "humo")})
     passed: list[float] = []
 
     def outcomes() -> Iterator[int]:
-        for outcome in _engine(config)(ours, trivial_chain(), bundles):
+        for outcome in _engine(config)(ours, trivial_chain(), work_items):
             passed.extend(seconds for *_, seconds in outcome.passed.values())
             yield outcome.samples
 
@@ -118,7 +118,7 @@ def _measure(config: IngestConfig, folder: Path, size: int) -> dict[str, Any]:
     began = time.perf_counter()
     known = len(done_sources(Storage(ours.output)))
     resume_s = time.perf_counter() - began
-    plain = _timed(_plain(ours, bundles, partial(write_plain, folder / "plain")), size, config.sources_per_commit)
+    plain = _timed(_plain(ours, work_items, partial(write_plain, folder / "plain")), size, config.sources_per_commit)
     if known != size:
         raise HumoError(f"of {size} items the ledger knows {known}")
     stages_ms = 1e3 * sum(passed) / size
@@ -147,9 +147,9 @@ def _running(config: IngestConfig) -> AbstractContextManager[None]:
     """Ray is started once for all sizes."""
     if config.engine.kind == "inline":
         return nullcontext()
-    from pipeline.execution.ray_engine import own_ray
+    from pipeline.execution.ray_engine import local_ray
 
-    return own_ray(config)
+    return local_ray(config)
 
 
 def _engine(config: IngestConfig) -> Engine:
@@ -160,24 +160,26 @@ def _engine(config: IngestConfig) -> Engine:
     return partial(run_ray, build=trivial_chain)
 
 
-def _plain(config: IngestConfig, bundles: Sequence[Bundle], write: Callable[[Sequence[Bundle]], int]) -> Iterable[int]:
+def _plain(
+    config: IngestConfig, work_items: Sequence[WorkItem], write: Callable[[Sequence[WorkItem]], int]
+) -> Iterable[int]:
     if config.engine.kind == "ray":
         from pipeline.execution.ray_engine import plain_ray
 
-        return plain_ray(config, bundles, write)
+        return plain_ray(config, work_items, write)
     size = config.sources_per_commit
-    return (write(bundles[start : start + size]) for start in range(0, len(bundles), size))
+    return (write(work_items[start : start + size]) for start in range(0, len(work_items), size))
 
 
-def write_plain(folder: Path, bundles: Sequence[Bundle]) -> int:
+def write_plain(folder: Path, work_items: Sequence[WorkItem]) -> int:
     """What the same stages make of sources, in two files as a commit has them: the content, and a list of what is in it."""
     made: dict[str, bytes] = {}
-    for bundle in bundles:
-        records: list[Any] = bundle.records
+    for work_item in work_items:
+        records: list[Any] = work_item.records
         for stage in trivial_chain():
             records = [result for record in records for result in stage.run(record)]
         made |= {f"{one.key}.{name}": content for one in records for name, content in one.members.items()}
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{bundles[0].source.id}.bin").write_bytes(b"".join(made.values()))
-    (folder / f"{bundles[0].source.id}.txt").write_text("\n".join(made))
-    return len(bundles)
+    (folder / f"{work_items[0].source.id}.bin").write_bytes(b"".join(made.values()))
+    (folder / f"{work_items[0].source.id}.txt").write_text("\n".join(made))
+    return len(work_items)

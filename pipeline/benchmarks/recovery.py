@@ -39,10 +39,10 @@ from stages.recovery.lifter.fitter import LiftFitter
 from stages.recovery.lifter.rigs import Rigs
 from stages.recovery.protocol import Fitter
 from stages.synthesis.motions import ACTIONS
-from stages.training.lifter import motion_dataset as banks
+from stages.training.lifter import motion_dataset
 from stages.training.lifter.evaluate import ALL, Case, evaluate, make_cases, pick, spread, summary
 from stages.training.lifter.metrics import DEFINITIONS, summarise
-from stages.training.lifter.motion_dataset import Bank
+from stages.training.lifter.motion_dataset import MotionDataset
 
 REFINED, PLAIN, RIVAL = "lifter, refined", "lifter alone", "optimisation alone"
 RIVAL_AFAR = "optimisation alone, without the closer look"
@@ -87,7 +87,7 @@ def bench(
         )
     body = BodyModel.load()
     fitters = _fitters(body, weights)
-    bank = _unseen(mocap, max(clips, videos), body)
+    dataset = _unseen(mocap, max(clips, videos), body)
     report: dict[str, Any] = {
         "command": shlex.join(["humo", *sys.argv[1:]]),
         "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
@@ -101,9 +101,9 @@ def bench(
             FOCAL_OFF: "% of the true focal length (films)",
         },
     }
-    cases, rows = _mocap_part(report, bank, clips, optimise, fitters, body)
+    cases, rows = _mocap_part(report, dataset, clips, optimise, fitters, body)
     with tempfile.TemporaryDirectory() as work:
-        sightings, outcomes = _film_part(report, bank, videos, optimise, fitters, body, Path(work), focal_told)
+        sightings, outcomes = _film_part(report, dataset, videos, optimise, fitters, body, Path(work), focal_told)
         if page:
             from pipeline.benchmarks.recovery_page import Measured, write_page
 
@@ -124,20 +124,27 @@ def _fitters(body: BodyModel, weights: str) -> dict[str, Fitter]:
     }
 
 
-def _unseen(mocap: str, count: int, body: BodyModel) -> Bank:
+def _unseen(mocap: str, count: int, body: BodyModel) -> MotionDataset:
     if not mocap:
         seeds = range(_STUDIO_SEED, _STUDIO_SEED - (-count // len(ACTIONS)))
-        made = banks.make_studio(seeds, body)
-        return banks.pack((made.names[number], *made.motion(number)) for number in spread(len(made.names), count))
+        made = motion_dataset.make_studio(seeds, body)
+        return motion_dataset.pack(
+            (made.names[number], *made.motion(number)) for number in spread(len(made.names), count)
+        )
     folder = Path(mocap)
-    files = [folder] if folder.is_file() else banks.find_mocap(folder)
+    files = [folder] if folder.is_file() else motion_dataset.find_mocap(folder)
     if not files:
         raise UsageError(f"--mocap {mocap}: holds no motion capture; name a folder or file with some")
-    return banks.read_files(pick(files, count), body)
+    return motion_dataset.read_files(pick(files, count), body)
 
 
 def _mocap_part(
-    report: dict[str, Any], bank: Bank, clips: int, optimise: int, fitters: Mapping[str, Fitter], body: BodyModel
+    report: dict[str, Any],
+    dataset: MotionDataset,
+    clips: int,
+    optimise: int,
+    fitters: Mapping[str, Fitter],
+    body: BodyModel,
 ) -> tuple[dict[str, Sequence[Case]], dict[str, Sequence[Mapping[str, float]]]]:
     """Writes `keypoints` and `keypoints_same_clips` into the report."""
     rigs = Rigs.of(body)
@@ -147,7 +154,7 @@ def _mocap_part(
         return all_cases, all_rows
     report["keypoints"], report["keypoints_same_clips"] = {}, {}
     for setting, (shapes, noise) in SETTINGS.items():
-        cases = make_cases(bank, rigs, noise=noise, shape_spread=shapes)
+        cases = make_cases(dataset, rigs, noise=noise, shape_spread=shapes)
         cases = [cases[place] for place in spread(len(cases), min(clips, len(cases)))]
         rows = {name: evaluate(fitters[name], cases, body) for name in (REFINED, PLAIN)}
         report["keypoints"][setting] = {name: summary(cases, found) for name, found in rows.items()}
@@ -162,7 +169,7 @@ def _mocap_part(
 
 def _film_part(
     report: dict[str, Any],
-    bank: Bank,
+    dataset: MotionDataset,
     videos: int,
     optimise: int,
     fitters: Mapping[str, Fitter],
@@ -173,7 +180,7 @@ def _film_part(
     """Writes `films`, `films_same_clips` and `stages_fps` into the report."""
     if not videos:
         return [], []
-    films = make_films(bank, videos, work, body)
+    films = make_films(dataset, videos, work, body)
     if not films:
         raise HumoError(
             "bench recovery: no motion lasts three seconds, none can be filmed; name longer ones or --videos 0"

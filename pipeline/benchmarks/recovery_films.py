@@ -31,13 +31,14 @@ from stages.media.focal_length import FILM_DIAGONAL_MM
 from stages.read_videos import ReadVideos
 from stages.recovery.protocol import Fitter
 from stages.split_shots import SplitShots
+from stages.synthesis import MIN_SECONDS
 from stages.synthesis.film import Footage
-from stages.synthesis.motions import ACTIONS, MIN_SECONDS, generate
+from stages.synthesis.motions import ACTIONS, generate
 from stages.synthesis.scenes import GivenMotion, Movement, film_scene, make_scene
 from stages.track_people import TrackPeople
 from stages.training.lifter.evaluate import group_of, spread
-from stages.training.lifter.metrics import Figure, measure
-from stages.training.lifter.motion_dataset import Bank
+from stages.training.lifter.metrics import BodyMotion, measure
+from stages.training.lifter.motion_dataset import MotionDataset
 
 SEED = 700_000
 """Of bodies, clothes, places, cameras and companions; trainings take small seeds."""
@@ -90,8 +91,8 @@ class Outcome:
     rejection: Rejection | None
     first: int
     """The film's frame with which the motion begins."""
-    said: Figure | None
-    truth: Figure | None
+    said: BodyMotion | None
+    truth: BodyMotion | None
     row: Mapping[str, float] | None
     """What `measure` says; None where there is no motion, or nobody whom it could be."""
 
@@ -107,9 +108,9 @@ class FitGiven(FitSmpl):
         return self._given
 
 
-def make_films(bank: Bank, count: int, folder: Path, body: BodyModel) -> list[Film]:
-    """`count` motions of a bank, up to five seconds from the middle of each, before each kind of camera."""
-    long_enough = [number for number, length in enumerate(bank.lengths.tolist()) if length >= _LEAST_FRAMES]
+def make_films(dataset: MotionDataset, count: int, folder: Path, body: BodyModel) -> list[Film]:
+    """`count` motions of a dataset, up to five seconds from the middle of each, before each kind of camera."""
+    long_enough = [number for number, length in enumerate(dataset.lengths.tolist()) if length >= _LEAST_FRAMES]
     if not long_enough:
         return []
     rest = body.rest_joints(torch.zeros(10))[joint("pelvis")]
@@ -117,7 +118,7 @@ def make_films(bank: Bank, count: int, folder: Path, body: BodyModel) -> list[Fi
     films = []
     for number in range(count):
         chosen = long_enough[spread(len(long_enough), max(count, 1))[number]]
-        rotations, pelvis = bank.motion(chosen)
+        rotations, pelvis = dataset.motion(chosen)
         start = max(0, (len(pelvis) - most) // 2)
         frames = slice(start, start + most)
         motions: list[Movement] = [GivenMotion(rotations[frames], pelvis[frames] - rest)]
@@ -126,7 +127,7 @@ def make_films(bank: Bank, count: int, folder: Path, body: BodyModel) -> list[Fi
             action = ACTIONS[SEED // 7 * number % len(ACTIONS)]
             companion = generate(action, seconds, SEED + number, body=body, betas=torch.zeros(10))
             motions.append(GivenMotion(companion.rotations, companion.trans))
-        group = group_of(bank.names[chosen])
+        group = group_of(dataset.names[chosen])
         for camera in CAMERAS:
             name = re.sub(r"[^A-Za-z0-9-]+", "-", f"{number:03d}-{group}-{camera}")
             scene = make_scene(motions, SEED + number, body=body, camera=camera, crossing=number % 8 == 7)
@@ -200,13 +201,13 @@ def with_true_keypoints(clip: Clip, footage: Footage) -> Clip:
     return replace(clip, track=exact, keypoints=keypoints[here], boxes=boxes[here], closeup=None)
 
 
-def true_figure(footage: Footage, person: int, body: BodyModel, frames: slice) -> Figure:
+def true_figure(footage: Footage, person: int, body: BodyModel, frames: slice) -> BodyMotion:
     """A filmed person over some frames; contacts are found as `film_studio` finds them."""
     filmed = footage.people[person]
     joints, turns = forward_kinematics(filmed.rotations, body.rest_joints(filmed.betas), filmed.trans)
     feet = body.contact_rig().points(turns, joints, filmed.betas).numpy()
     eye = -np.einsum("tij,ti->tj", footage.R, footage.t)
-    return Figure(
+    return BodyMotion(
         rotations=filmed.rotations[frames],
         trans=filmed.trans[frames],
         betas=filmed.betas,
@@ -250,10 +251,10 @@ def covered(film: Film, outcomes: Sequence[Outcome]) -> tuple[int, int]:
     return int(seen.sum()), seen.size
 
 
-def _said(motion: Motion, count: int) -> Figure:
+def _said(motion: Motion, count: int) -> BodyMotion:
     assert motion.footage is not None
     camera = motion.footage.camera
-    return Figure(
+    return BodyMotion(
         rotations=axis_angle_to_matrix(torch.from_numpy(motion.poses[:count])),
         trans=torch.from_numpy(motion.trans[:count]),
         betas=torch.from_numpy(motion.betas),

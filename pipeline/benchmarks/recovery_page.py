@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from pipeline.audit.pages import environment
+from pipeline.audit.pages import template_environment
 from pipeline.benchmarks.recovery_films import Outcome, Sighting
 from pipeline.benchmarks.recovery_pictures import Frame, Sight, paths, row, stack
 from schemas.body_model import BodyModel
@@ -19,8 +19,8 @@ from stages.geometry.cameras import intrinsics_of
 from stages.geometry.contacts import ground_height
 from stages.media.decoding import frames
 from stages.recovery.protocol import Fit, Fitter
-from stages.training.lifter.evaluate import Case, figure_of, spread
-from stages.training.lifter.metrics import DEFINITIONS, Figure, mpjpe_by_frame
+from stages.training.lifter.evaluate import Case, body_motion_of, spread
+from stages.training.lifter.metrics import DEFINITIONS, BodyMotion, mpjpe_by_frame
 
 _TEMPLATE = Path(__file__).parent / "recovery_page.html"
 _FILMS, _WORST = 6, 4
@@ -66,7 +66,7 @@ def write_page(measured: Measured, folder: Path) -> Path:
     for setting in measured.cases:
         if "mean body" in setting:
             bad += _worst_cases(measured, setting, folder)
-    page = environment().from_string(_TEMPLATE.read_text()).render(
+    page = template_environment().from_string(_TEMPLATE.read_text()).render(
         report=measured.report, shown=_SHOWN, films=films, worst=bad, rejections=_rejections(measured)
     )  # fmt: skip
     path = folder / "index.html"
@@ -112,7 +112,7 @@ def _worst_cases(measured: Measured, setting: str, folder: Path) -> list[_Strip]
         with torch_threads(1):
             fit = measured.refined.fit([case.clip])[0]
         assert isinstance(fit, Fit)
-        said = figure_of(fit, measured.body)
+        said = body_motion_of(fit, measured.body)
         name = f"{setting.replace(', ', '-').replace(' ', '-')}-{number:02d}.jpg"
         (folder / name).write_bytes(stack([_case_row(case, said, measured.body)]))
         ways, box = paths(said, case.truth, measured.body)
@@ -120,7 +120,7 @@ def _worst_cases(measured: Measured, setting: str, folder: Path) -> list[_Strip]
     return strips
 
 
-def _case_row(case: Case, said: Figure, body: BodyModel) -> Frame:
+def _case_row(case: Case, said: BodyMotion, body: BodyModel) -> Frame:
     off = mpjpe_by_frame(said, case.truth, body)
     moment = int(off.argmax())
     grounds = _ground_m(said, body), _ground_m(case.truth, body)
@@ -138,7 +138,7 @@ def _sight(
     return Sight(image, clip.boxes[moment], clip.keypoints[moment], intrinsics, grounds_m)
 
 
-def _ground_m(figure: Figure, body: BodyModel) -> float:
+def _ground_m(figure: BodyMotion, body: BodyModel) -> float:
     joints, turns = forward_kinematics(figure.rotations, body.rest_joints(figure.betas), figure.trans)
     return ground_height(body.contact_rig().points(turns, joints, figure.betas).numpy())
 

@@ -15,7 +15,7 @@ from schemas.records import FPS
 from stages.synthesis.motions import LabelledMotion
 from stages.synthesis.outfit import Outfit
 from stages.synthesis.renderer import Camera, Person, Renderer, Room, View
-from stages.training.lifter.metrics import Figure
+from stages.training.lifter.metrics import BodyMotion
 
 Frame = UInt8[np.ndarray, "H W 3"]
 
@@ -69,7 +69,7 @@ class Sight:
     """Heights of the ground in the worlds of the recovered and the true body."""
 
 
-def row(sight: Sight, said: Figure, truth: Figure, frame: int, body: BodyModel, note: str) -> Frame:
+def row(sight: Sight, said: BodyMotion, truth: BodyMotion, frame: int, body: BodyModel, note: str) -> Frame:
     """One moment: video (or nothing) with the recovered body and the seen keypoints, then recovered and true body from the
     camera's direction and from its right."""
     pictures = [
@@ -80,7 +80,7 @@ def row(sight: Sight, said: Figure, truth: Figure, frame: int, body: BodyModel, 
     return np.concatenate([add_caption(picture, caption) for picture, caption in pictures], axis=1)
 
 
-def overlay(sight: Sight, said: Figure, frame: int, body: BodyModel) -> Frame:
+def overlay(sight: Sight, said: BodyMotion, frame: int, body: BodyModel) -> Frame:
     """The recovered body through its own camera over the video, and the keypoints that it was recovered from; cut out
     around them."""
     x0, y0, x1, y1 = (float(value) for value in sight.box)
@@ -105,7 +105,7 @@ def overlay(sight: Sight, said: Figure, frame: int, body: BodyModel) -> Frame:
 
 
 def beside(
-    said: Figure, truth: Figure, frame: int, grounds_m: tuple[float, float], body: BodyModel, *, aside: bool
+    said: BodyMotion, truth: BodyMotion, frame: int, grounds_m: tuple[float, float], body: BodyModel, *, aside: bool
 ) -> Frame:
     """Recovered body (in clothes, on the left) and true body (grey), standing side by side as the camera sees them from
     its direction but level, or, `aside`, as seen from its right."""
@@ -122,7 +122,7 @@ def beside(
     return Renderer(people, [camera], _ROOM, body, WIDTH, HEIGHT, seed=0).render(0)
 
 
-def paths(said: Figure, truth: Figure, body: BodyModel) -> tuple[list[str], str]:
+def paths(said: BodyMotion, truth: BodyMotion, body: BodyModel) -> tuple[list[str], str]:
     """Ways of the recovered and the true pelvis on the ground plan, aligned by place and direction of the first frames, as
     points of SVG lines, and the view box around them; metres."""
     ways = []
@@ -145,7 +145,7 @@ def stack(rows: Sequence[Frame]) -> bytes:
 
 
 def _still(
-    figure: Figure, frame: int, root: Float[torch.Tensor, "3 3"], trans: Float[torch.Tensor, "3"]
+    figure: BodyMotion, frame: int, root: Float[torch.Tensor, "3 3"], trans: Float[torch.Tensor, "3"]
 ) -> LabelledMotion:
     rotations = figure.rotations[frame : frame + 1].clone()
     rotations[0, 0] = root

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from schemas.errors import HumoError
-from schemas.offline import hold_still
+from schemas.offline import enforce_offline
 from schemas.records import Shot, Source, Track, Video
 from schemas.torchvision_ops import ensure_operators
 from stages.base import apply
@@ -103,7 +103,7 @@ def run_stage(stage: TrackPeople, shot: Shot) -> list[Track]:
 
 def load_plain() -> Any:
     """The stage's default weights as ultralytics loads them."""
-    hold_still()
+    enforce_offline()
     ensure_operators()
     from ultralytics import YOLO
 

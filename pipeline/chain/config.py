@@ -120,6 +120,6 @@ class IngestConfig(Config):
                 "layout": LAYOUT_VERSION,
                 "humo": __version__,
                 "chain": self.chain,
-                "stages": {name: getattr(stages, name).model_dump(mode="json") for name in self.chain},
+                "stages": {name: getattr(stages, name).first_names() for name in self.chain},
             }
         )

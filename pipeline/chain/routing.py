@@ -9,6 +9,6 @@ _ROADS = {
 """Kind of source -> the stages that only such sources pass, on their way to a motion; all others are common to all."""
 
 
-def passes(kind: str, name: str) -> bool:
+def applies_to(kind: str, name: str) -> bool:
     """Whether sources of a kind pass a stage."""
     return name in _ROADS[kind] or not any(name in road for road in _ROADS.values())

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import create_model
 
-from pipeline.chain.routing import passes
+from pipeline.chain.routing import applies_to
 from schemas.config import Config
 from schemas.errors import UsageError
 from schemas.records import Sample, Source
@@ -55,8 +55,8 @@ def build_chain(
     for name in names:
         stage_class(name)
     for kind in sorted(kinds):
-        check_chain([stage_class(name) for name in names if passes(kind, name)], kind)
-    passed = [name for name in names if any(passes(kind, name) for kind in kinds)]
+        check_chain([stage_class(name) for name in names if applies_to(kind, name)], kind)
+    passed = [name for name in names if any(applies_to(kind, name) for kind in kinds)]
     chain = [stage_class(name)(getattr(settings, name)) for name in passed]
     for stage in chain:
         stage.config_digest = digest
@@ -94,7 +94,7 @@ def _path(have: type, want: type, source_kind: str) -> list[str]:
         here = waiting.popleft()
         for name in STAGES:
             kind = stage_class(name)
-            if passes(source_kind, name) and kind.takes is here and kind.yields not in reached:
+            if applies_to(source_kind, name) and kind.takes is here and kind.yields not in reached:
                 reached[kind.yields] = [*reached[here], name]
                 waiting.append(kind.yields)
     return reached.get(want, [])

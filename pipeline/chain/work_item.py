@@ -1,6 +1,6 @@
 """A source on its way through the chain, together with all that has become of it: the unit of work and of commitment.
 
-Keeping what came of one source together needs no barrier before the commit: when a bundle has passed the last stage, the
+Keeping what came of one source together needs no barrier before the commit: when a work item has passed the last stage, the
 source is done.
 """
 
@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.chain.routing import passes
+from pipeline.chain.routing import applies_to
 from schemas.records import Motion, Rejection, Sample, Source
 from stages.base import Stage, apply
 
 
 @dataclass
-class Bundle:
+class WorkItem:
     """What there is of a source so far, and what has been turned down."""
 
     source: Source
@@ -29,7 +29,7 @@ class Bundle:
     """Stage -> records in, records out, rejections, seconds."""
 
     @classmethod
-    def of(cls, source: Source, generation: int = 0) -> "Bundle":
+    def of(cls, source: Source, generation: int = 0) -> "WorkItem":
         return cls(source=source, records=[source], generation=generation)
 
     @property
@@ -38,21 +38,21 @@ class Bundle:
 
 
 def advance(
-    stages: Sequence[Stage[Any, Any]], bundle: Bundle, on_stage: Callable[[str], None] = lambda name: None
-) -> Bundle:
-    """Take a bundle through those of the stages that its kind of source passes, in place; `on_stage` hears of each before
+    stages: Sequence[Stage[Any, Any]], work_item: WorkItem, on_stage: Callable[[str], None] = lambda name: None
+) -> WorkItem:
+    """Take a work item through those of the stages that its kind of source passes, in place; `on_stage` hears of each before
     it begins."""
     for stage in stages:
-        if not passes(bundle.source.kind, stage.name):
+        if not applies_to(work_item.source.kind, stage.name):
             continue
         on_stage(stage.name)
         start = time.perf_counter()
-        number = len(bundle.records)
-        results, rejections = apply(stage, bundle.records)
-        bundle.records = results
-        bundle.rejections += rejections
-        bundle.passed[stage.name] = (number, len(results), len(rejections), time.perf_counter() - start)
+        number = len(work_item.records)
+        results, rejections = apply(stage, work_item.records)
+        work_item.records = results
+        work_item.rejections += rejections
+        work_item.passed[stage.name] = (number, len(results), len(rejections), time.perf_counter() - start)
         for record in results:
             known = record.provenance if isinstance(record, Motion) else record
-            bundle.sha256 = bundle.sha256 or getattr(known, "sha256", "")
-    return bundle
+            work_item.sha256 = work_item.sha256 or getattr(known, "sha256", "")
+    return work_item

@@ -12,7 +12,7 @@ from pipeline.commands.bench import AsJson, bench_app, print_found
 from pipeline.commands.dataset import Dataset, dataset_app
 from pipeline.job.signals import Stopped
 from schemas.errors import HumoError, exit_status
-from schemas.offline import hold_still
+from schemas.offline import enforce_offline
 
 app = typer.Typer(
     name="humo",
@@ -35,7 +35,7 @@ Preset = Annotated[str, typer.Option(help="What a published dataset filters by: 
 
 def main() -> None:
     """Entry point: errors meant for people go to stderr without a traceback; exit status 1, or 2 for misuse."""
-    hold_still()
+    enforce_offline()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait should not burn a core that others need
     try:
         app()

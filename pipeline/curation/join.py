@@ -15,7 +15,7 @@ from pydantic import Field
 
 from pipeline import __version__
 from pipeline.audit.query import Questions
-from pipeline.chain.work_item import Bundle, advance
+from pipeline.chain.work_item import WorkItem, advance
 from pipeline.dataset.commits import commit, done_sources
 from pipeline.dataset.lease import Lease
 from pipeline.dataset.pack import is_packed, pack
@@ -24,7 +24,7 @@ from schemas.dataset import (
     DESCRIPTION,
     LAYOUT_VERSION,
     DatasetDescription,
-    bury,
+    add_tombstones,
     read_description,
     read_tombstones,
 )
@@ -208,26 +208,26 @@ def _join_pool(
     assert isinstance(joiner, JoinClips)
     storage = Storage(dataset)
     clips = {row["key"]: _read(storage, row, joiner) for row in pool}
-    bundles = []
+    work_items = []
     for row in missing:
         key = row["key"]
         source = Source(id=_source_id(key, config), uri=f"{dataset}#{key}", kind="join")
-        bundle = Bundle(
+        work_item = WorkItem(
             source=source,
             records=[
                 Opening(source=source, first=clips[key], others=[clip for clip in clips.values() if clip.key != key])
             ],
             sha256=row["sha256"],
         )
-        advance(stages[:1], bundle)
-        if bundle.records:
-            bundle.source = bundle.records[0].provenance.source
-        bundles.append(advance(stages[1:], bundle))
-        report.reasons.update(f"{one.stage}: {one.reason}" for one in bundle.rejections)
-        report.made += len(bundle.samples)
-        report.seams += [joiner.reports[sample.key] for sample in bundle.samples]
+        advance(stages[:1], work_item)
+        if work_item.records:
+            work_item.source = work_item.records[0].provenance.source
+        work_items.append(advance(stages[1:], work_item))
+        report.reasons.update(f"{one.stage}: {one.reason}" for one in work_item.rejections)
+        report.made += len(work_item.samples)
+        report.seams += [joiner.reports[sample.key] for sample in work_item.samples]
     joiner.reports.clear()
-    commit(target, bundles, config.digest)
+    commit(target, work_items, config.digest)
 
 
 def _read(storage: Storage, row: dict[str, Any], joiner: JoinClips) -> SampleClip:
@@ -251,7 +251,7 @@ def _withdraw(
     with Questions(target.uri) as questions:
         rows = questions.rows("SELECT key, segments FROM samples WHERE subset = 'long'")
     causes = {row["key"]: f"key {one}" for row in rows for one in row["segments"] if one in gone}
-    report.withdrawn = len(bury(target, causes))
+    report.withdrawn = len(add_tombstones(target, causes))
 
 
 def join_text(report: JoinReport, output: str) -> str:

@@ -9,9 +9,9 @@ import pyarrow.compute as pc
 
 from pipeline.audit.query import Questions
 from pipeline.dataset.lease import Lease
-from pipeline.dataset.pack import causes_of, is_packed, pack
-from pipeline.dataset.shard_writer import read_stretch
-from schemas.dataset import bury, read_causes, read_description, read_rules
+from pipeline.dataset.pack import is_packed, pack, removal_causes
+from pipeline.dataset.shard_writer import read_sample_tar
+from schemas.dataset import add_tombstones, read_causes, read_description, read_rules
 from schemas.errors import UsageError
 from schemas.ledger import read_history
 from schemas.shards import decode_sample_bytes
@@ -56,7 +56,9 @@ def remove(
         samples = _samples(dataset)
         wanted = rules | {f"key {_whole_key(dataset, key, samples)}" for key in keys}
         _check_known(storage, dataset, rules, samples)
-        gone = bury(storage, {key: min(wanted & told) for key, told in samples.items() if wanted & told}, rules)
+        gone = add_tombstones(
+            storage, {key: min(wanted & told) for key, told in samples.items() if wanted & told}, rules
+        )
         done = is_packed(storage, description.splits, description.shard_bytes)
         if packing and not done:
             pack(dataset, splits=description.splits, shard_bytes=description.shard_bytes)
@@ -71,16 +73,16 @@ def _samples(dataset: str) -> dict[str, set[str]]:
     rows = history.filter(pc.equal(history.column("outcome"), "accepted")).select(_COLUMNS).to_pylist()
     found: dict[str, set[str]] = {}
     for row in rows:
-        found.setdefault(row["record_id"], {f"key {row['record_id']}"}).update(causes_of(row))
+        found.setdefault(row["record_id"], {f"key {row['record_id']}"}).update(removal_causes(row))
     with Questions(dataset) as questions:
         catalogue = questions.rows("SELECT key, source_id, sources, segments, licence FROM samples")
     for row in catalogue:
         told = found.setdefault(row["key"], {f"key {row['key']}"})
-        told |= causes_of(row) | _made_of(row["sources"], row["segments"])
+        told |= removal_causes(row) | _made_of(row["sources"], row["segments"])
     known = {row["key"] for row in catalogue}
     for row in rows:
         if row["subset"] == "long" and row["record_id"] not in known:  # committed since the last packing, or superseded
-            _, members = decode_sample_bytes(read_stretch(storage, row), row["part"])
+            _, members = decode_sample_bytes(read_sample_tar(storage, row), row["part"])
             segments: list[dict[str, Any]] = json.loads(members["meta.json"])["segments"]
             found[row["record_id"]] |= _made_of([s["source_id"] for s in segments], [s["key"] for s in segments])
     return found
@@ -105,7 +107,7 @@ def _whole_key(dataset: str, key: str, samples: Mapping[str, set[str]]) -> str:
 def _check_known(storage: Storage, dataset: str, rules: set[str], samples: Mapping[str, set[str]]) -> None:
     known = read_rules(storage).union(*samples.values())
     for row in read_history(storage).select(["source_id", "licence"]).to_pylist():
-        known |= causes_of(row)
+        known |= removal_causes(row)
     unknown = sorted(rules - known)
     if unknown:
         column = unknown[0].partition(" ")[0].replace("source", "source_id")

@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.chain.work_item import Bundle
+from pipeline.chain.work_item import WorkItem
 from schemas.errors import HumoError
 from schemas.ids import digest
 from schemas.ledger import decisions, ledger_bytes, read_history
@@ -21,17 +21,17 @@ from schemas.storage import Storage
 from stages.base import QUARANTINE_REASONS
 
 
-def commit(storage: Storage, bundles: Sequence[Bundle], config_digest: str) -> str:
-    """Write part and ledger rows of finished bundles; returns the commit's name. Once more it changes nothing.
+def commit(storage: Storage, work_items: Sequence[WorkItem], config_digest: str) -> str:
+    """Write part and ledger rows of finished work items; returns the commit's name. Once more it changes nothing.
 
     Raises HumoError where the dataset cannot be written to.
     """
-    bundles = sorted(bundles, key=lambda bundle: bundle.source.id)
-    decided = ((b.source.id, b.source.uri, b.sha256, b.generation) for b in bundles)
+    work_items = sorted(work_items, key=lambda work_item: work_item.source.id)
+    decided = ((b.source.id, b.source.uri, b.sha256, b.generation) for b in work_items)
     name = digest("commit", config_digest, *decided, digits=16)
     try:
-        rows = _accepted(storage, name, bundles)
-        rows += [_rejected(bundle, rejection) for bundle in bundles for rejection in bundle.rejections]
+        rows = _accepted(storage, name, work_items)
+        rows += [_rejected(work_item, rejection) for work_item in work_items for rejection in work_item.rejections]
         rows = [row | {"commit": name, "config_digest": config_digest} for row in rows]
         storage.create(f"ledger/{name}.parquet", ledger_bytes(rows))
     except FileExistsError:
@@ -49,10 +49,10 @@ def done_sources(storage: Storage) -> dict[str, str]:
     return {source: one.config_digest for source, one in decisions(read_history(storage)).items()}
 
 
-def _accepted(storage: Storage, name: str, bundles: Sequence[Bundle]) -> list[dict[str, Any]]:
+def _accepted(storage: Storage, name: str, work_items: Sequence[WorkItem]) -> list[dict[str, Any]]:
     """Writes the part, if there is anything to put into it."""
     samples = sorted(
-        ((bundle, sample) for bundle in bundles for sample in bundle.samples), key=lambda pair: pair[1].key
+        ((work_item, sample) for work_item in work_items for sample in work_item.samples), key=lambda pair: pair[1].key
     )
     if not samples:
         return []
@@ -63,30 +63,30 @@ def _accepted(storage: Storage, name: str, bundles: Sequence[Bundle]) -> list[di
     if not storage.exists(part):
         storage.write_bytes(part, buffer.getvalue())
     return [
-        _row(bundle, outcome="accepted", record_id=sample.key, subset=sample.subset, stage="encode_clip", part=part)
+        _row(work_item, outcome="accepted", record_id=sample.key, subset=sample.subset, stage="encode_clip", part=part)
         | {"offset": offset, "length": length, "part_sha256": content.sha256, "seconds": _seconds(sample)}
         | {"record_sha256": hashlib.sha256(stretch).hexdigest()}
-        for (bundle, sample), (offset, length), stretch in zip(samples, content.spans, stretches, strict=True)
+        for (work_item, sample), (offset, length), stretch in zip(samples, content.spans, stretches, strict=True)
     ]
 
 
-def _row(bundle: Bundle, **values: Any) -> dict[str, Any]:
-    source = bundle.source
+def _row(work_item: WorkItem, **values: Any) -> dict[str, Any]:
+    source = work_item.source
     empty = {"subset": "", "reason": "", "detail": "", "measured": float("nan"), "limit": float("nan"), "part": ""}
     none = {"offset": 0, "length": 0, "part_sha256": "", "record_sha256": "", "seconds": 0.0}
     known: dict[str, Any] = {
         "source_id": source.id,
         "uri": source.uri,
-        "sha256": bundle.sha256,
+        "sha256": work_item.sha256,
         "licence": source.licence,
     }
-    known["generation"] = bundle.generation
+    known["generation"] = work_item.generation
     return empty | none | known | values
 
 
-def _rejected(bundle: Bundle, one: Rejection) -> dict[str, Any]:
+def _rejected(work_item: WorkItem, one: Rejection) -> dict[str, Any]:
     return _row(
-        bundle, outcome="quarantined" if one.reason in QUARANTINE_REASONS else "rejected", record_id=one.id,
+        work_item, outcome="quarantined" if one.reason in QUARANTINE_REASONS else "rejected", record_id=one.id,
         stage=one.stage, reason=one.reason, detail=one.detail, measured=one.measured, limit=one.limit,
     )  # fmt: skip
 

@@ -16,7 +16,7 @@ _MANY = 500
 
 
 @dataclass(frozen=True, kw_only=True)
-class Upkeep:
+class MaintenanceReport:
     """What was done."""
 
     swept: list[str]
@@ -25,10 +25,10 @@ class Upkeep:
     """Ledger files that are one since."""
 
 
-def tidy(storage: Storage, grace_s: float = GRACE_S, many: int = _MANY) -> Upkeep:
+def run_maintenance(storage: Storage, grace_s: float = GRACE_S, many: int = _MANY) -> MaintenanceReport:
     """Sweep and merge."""
     history = read_history(storage)
-    return Upkeep(swept=_sweep(storage, history, grace_s), merged=_merge(storage, many))
+    return MaintenanceReport(swept=_sweep(storage, history, grace_s), merged=_merge(storage, many))
 
 
 def orphans(storage: Storage, history: pa.Table) -> list[str]:

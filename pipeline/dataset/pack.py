@@ -22,14 +22,14 @@ from pipeline.dataset.versions import record_version, version_id
 from schemas.dataset import (
     DESCRIPTION,
     DatasetDescription,
-    bury,
+    add_tombstones,
     read_description,
     read_rules,
     read_tombstones,
     write_description,
 )
 from schemas.errors import HumoError
-from schemas.ledger import read_history, read_ledger, standing
+from schemas.ledger import current_rows, read_history, read_ledger
 from schemas.storage import Storage
 
 
@@ -52,7 +52,7 @@ def pack(dataset: str, *, splits: Mapping[str, float], shard_bytes: int) -> Data
     """
     storage = Storage(dataset)
     before = read_description(storage).version if storage.exists(DESCRIPTION) else ""
-    _bury_by_rules(storage)
+    _add_tombstones_by_rules(storage)
     purge(storage)
     ledger = read_ledger(storage)
     if not len(ledger):
@@ -65,7 +65,7 @@ def pack(dataset: str, *, splits: Mapping[str, float], shard_bytes: int) -> Data
     )
     record_version(storage, description, ledger, before)
     write_description(storage, description)
-    forget_others(storage, packed)
+    delete_unreferenced(storage, packed)
     prove(storage, description.version)
     return description
 
@@ -75,12 +75,12 @@ def is_packed(storage: Storage, splits: Mapping[str, float], shard_bytes: int) -
     if not storage.exists(DESCRIPTION):
         return False
     removed = read_tombstones(storage)
-    ledger = standing(read_history(storage))
+    ledger = current_rows(read_history(storage))
     packed = read_description(storage).version == version_id(ledger, removed, splits, shard_bytes)
     return packed and (not removed or storage.exists(proof_path(removed)))
 
 
-def forget_others(storage: Storage, packed: Packed) -> None:
+def delete_unreferenced(storage: Storage, packed: Packed) -> None:
     """Delete shards and tables that do not belong to what was packed."""
     mine = {*packed.tables, *(shard.path for shard in packed.shards)}
     for path in storage.list("shards", ".tar") + storage.list("catalogue", ".parquet"):
@@ -88,23 +88,23 @@ def forget_others(storage: Storage, packed: Packed) -> None:
             storage.delete(path)
 
 
-def _bury_by_rules(storage: Storage) -> None:
+def _add_tombstones_by_rules(storage: Storage) -> None:
     """Tombstones for samples that came after their source or licence was removed."""
     rules = read_rules(storage)
     if rules:
         rows = read_history(storage).select(["record_id", "source_id", "licence", "outcome"]).to_pylist()
-        bury(
+        add_tombstones(
             storage,
             {
                 row["record_id"]: cause
                 for row in rows
                 if row["outcome"] == "accepted"
-                for cause in rules & causes_of(row)
+                for cause in rules & removal_causes(row)
             },
         )
 
 
-def causes_of(row: Mapping[str, Any]) -> set[str]:
+def removal_causes(row: Mapping[str, Any]) -> set[str]:
     """What a removal could name to mean this row of ledger or catalogue; a joined sample has several licences."""
     return {f"source {row['source_id']}"} | {f"licence {name}" for name in row["licence"].split(" AND ")}
 

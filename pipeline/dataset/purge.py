@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from pipeline import __version__
 from pipeline.dataset.maintenance import orphans
-from pipeline.dataset.shard_writer import read_stretch
+from pipeline.dataset.shard_writer import read_sample_tar
 from schemas.dataset import read_causes, read_rules, read_table, read_tombstones
 from schemas.errors import HumoError
 from schemas.ids import KEY_DIGITS, digest
@@ -84,7 +84,7 @@ def _renew(storage: Storage, rows: list[dict[str, Any]], removed: set[str]) -> _
     if not kept:
         return _Renewed("", "", {})
     buffer = io.BytesIO()
-    content = write_tar(buffer, (read_stretch(storage, row) for row in kept))
+    content = write_tar(buffer, (read_sample_tar(storage, row) for row in kept))
     part = f"parts/{kept[0]['commit']}-{content.sha256[:12]}.tar"
     if not storage.exists(part):
         storage.write_bytes(part, buffer.getvalue())

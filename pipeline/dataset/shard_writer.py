@@ -64,7 +64,7 @@ def write_shards(
     return made
 
 
-def read_stretch(storage: Storage, row: Mapping[str, Any]) -> bytes:
+def read_sample_tar(storage: Storage, row: Mapping[str, Any]) -> bytes:
     """The bytes of one sample in its part; raises HumoError where they are not there."""
     try:
         stretch = storage.read_bytes(row["part"], row["offset"], row["offset"] + row["length"])
@@ -106,7 +106,7 @@ def _write(
     def stretches() -> Iterator[bytes]:
         entries.clear()
         for row in rows:
-            stretch = read_stretch(parts, row)
+            stretch = read_sample_tar(parts, row)
             entries.append(catalogue_row(stretch, subset, split, path))
             yield stretch
 

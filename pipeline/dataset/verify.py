@@ -20,7 +20,7 @@ from schemas.storage import Storage
 
 
 @dataclass
-class Verdict:
+class VerifyReport:
     """What `humo verify` found."""
 
     shards: int = 0
@@ -29,12 +29,12 @@ class Verdict:
     problems: list[str] = field(default_factory=list)
 
 
-def verify(dataset: str) -> Verdict:
+def verify(dataset: str) -> VerifyReport:
     """Check hashes, counts, schema, that every member decodes, that catalogue, ledger and parts tell the same, the splits, that
     nothing is left of what was removed, and the versions."""
     storage = Storage(dataset)
     description = read_description(storage)
-    verdict = Verdict()
+    verdict = VerifyReport()
     split_by_source: dict[str, set[str]] = defaultdict(set)
     found: dict[str, str] = {}
     for shard in description.shards:
@@ -59,7 +59,7 @@ def verify(dataset: str) -> Verdict:
     return verdict
 
 
-def _check_shard(storage: Storage, shard: ShardEntry, verdict: Verdict) -> list[tuple[str, dict[str, Any]]]:
+def _check_shard(storage: Storage, shard: ShardEntry, verdict: VerifyReport) -> list[tuple[str, dict[str, Any]]]:
     if not storage.exists(shard.path):
         verdict.problems.append(f"{shard.path}: is missing; run humo pack")
         return []
@@ -95,7 +95,7 @@ def clip_problems(content: bytes) -> list[str]:
     return [] if number else ["clip.mp4 holds no frame"]
 
 
-def _check_books(storage: Storage, found: dict[str, str], verdict: Verdict) -> None:
+def _check_books(storage: Storage, found: dict[str, str], verdict: VerifyReport) -> None:
     """Catalogue and ledger against what is in the shards."""
     tables = [_pairs(read_table(storage, path)) for path in storage.list("catalogue", ".parquet")]
     catalogue = {key: shard for pairs in tables for key, shard in pairs}
@@ -113,7 +113,7 @@ def _check_books(storage: Storage, found: dict[str, str], verdict: Verdict) -> N
         )
 
 
-def _check_parts(storage: Storage, verdict: Verdict) -> None:
+def _check_parts(storage: Storage, verdict: VerifyReport) -> None:
     """Every part that the ledger names: there, with its very bytes and samples."""
     rows = read_history(storage).select(["part", "part_sha256", "record_id"]).to_pylist()
     named: dict[str, tuple[str, set[str]]] = {}
@@ -137,7 +137,7 @@ def _check_parts(storage: Storage, verdict: Verdict) -> None:
             verdict.problems.append(f"{part}: ledger and part disagree on {len(odd)} samples, first {odd[0]}")
 
 
-def _check_removals(storage: Storage, verdict: Verdict) -> None:
+def _check_removals(storage: Storage, verdict: VerifyReport) -> None:
     """Nothing is left of what was removed, and there is a proof of it."""
     removed = read_tombstones(storage)
     if not removed:
@@ -157,7 +157,7 @@ def _check_removals(storage: Storage, verdict: Verdict) -> None:
         verdict.problems.append(f"{page}: shows a sample that was removed; run humo pack, or delete it")
 
 
-def _check_versions(storage: Storage, description: DatasetDescription, verdict: Verdict) -> None:
+def _check_versions(storage: Storage, description: DatasetDescription, verdict: VerifyReport) -> None:
     """The dataset's own version is on record, and every version can still be told."""
     versions = list_versions(storage)
     for one in versions:

@@ -13,7 +13,7 @@ from pipeline.dataset.purge import proof_path
 from schemas.dataset import DatasetDescription, ShardEntry, read_description, read_tombstones
 from schemas.errors import HumoError, UsageError
 from schemas.ids import digest
-from schemas.ledger import read_history, standing
+from schemas.ledger import current_rows, read_history
 from schemas.storage import Storage
 
 
@@ -118,7 +118,7 @@ def rows_of(storage: Storage, version: Version) -> pa.Table:
             f"{storage.uri}: version {version.version} was made of {len(lost)} commits, such as {lost[0]}, that the ledger has "
             "no more; restore ledger/ from a copy"
         )
-    return standing(
+    return current_rows(
         history.filter(pc.is_in(history.column("commit"), value_set=pa.array(version.commits, pa.string())))
     )
 

@@ -1,8 +1,8 @@
 """A hand: a child process that holds stages, so that what they do (crash, hang, take all memory) costs one source.
 
 The child is a fresh interpreter, started by its command line: neither Ray's workers nor threads survive a fork, and nothing
-is run twice as with multiprocessing's spawn. Bundles travel as pickles over a socket; the child says which stage begins, and
-what went into it, so that the parent can turn a bundle down there without the child's help.
+is run twice as with multiprocessing's spawn. Work items travel as pickles over a socket; the child says which stage begins, and
+what went into it, so that the parent can turn a work item down there without the child's help.
 """
 
 import json
@@ -25,9 +25,9 @@ from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any, Literal, Protocol
 
-from pipeline.chain.routing import passes
-from pipeline.chain.work_item import Bundle
-from pipeline.execution.worker_main import Begun, Message, Ready
+from pipeline.chain.routing import applies_to
+from pipeline.chain.work_item import WorkItem
+from pipeline.execution.worker_main import Message, Ready, StageStarted
 from schemas.errors import HumoError
 from schemas.records import Rejection
 from stages.base import Stage
@@ -36,11 +36,11 @@ from stages.failures import short_paths
 _ENTRY = """\
 import json, sys
 sys.path[:] = json.loads(sys.argv[1])
-from pipeline.lifeline import tie
-tie(int(sys.argv[2]))
-from schemas.offline import hold_still
-hold_still()
-from pipeline.hand_child import serve
+from pipeline.execution.parent_death import exit_with_parent
+exit_with_parent(int(sys.argv[2]))
+from schemas.offline import enforce_offline
+enforce_offline()
+from pipeline.execution.worker_main import serve
 serve(int(sys.argv[3]))
 """
 _STARTS = 3
@@ -77,13 +77,13 @@ class _Failure:
     """A try that came to no answer."""
 
     reason: Literal["timed_out", "worker_died"]
-    at: Begun
+    at: StageStarted
     seconds: float
     """In the stage that was never left."""
     words: str
 
 
-class Hand:
+class IsolatedWorker:
     """A child process with stages in it; use it as a context, or `close` it.
 
     The child takes the stages of these names from the chain that `build` makes. Raises HumoError where the child's `setup`
@@ -97,7 +97,7 @@ class Hand:
         self.restarts = 0
         """Children started after the first."""
 
-    def __enter__(self) -> "Hand":
+    def __enter__(self) -> "IsolatedWorker":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -109,54 +109,54 @@ class Hand:
         if child is not None:
             child.close()
 
-    def advance(self, bundle: Bundle) -> Bundle:
-        """What `bundles.advance` makes of a bundle with the stages, or the bundle with all its records turned down.
+    def advance(self, work_item: WorkItem) -> WorkItem:
+        """What `work_items.advance` makes of a work item with the stages, or the work item with all its records turned down.
 
         Each record that came into a stage in which the child died or stayed too long is rejected there, after the tries that
-        `faults` allows, all of which begin with the bundle as it is given. Raises HumoError if no child can be started.
+        `faults` allows, all of which begin with the work item as it is given. Raises HumoError if no child can be started.
         """
-        if not any(passes(bundle.source.kind, name) for name in self._names):
-            return bundle
-        content = pickle.dumps(bundle, protocol=pickle.HIGHEST_PROTOCOL)
+        if not any(applies_to(work_item.source.kind, name) for name in self._names):
+            return work_item
+        content = pickle.dumps(work_item, protocol=pickle.HIGHEST_PROTOCOL)
         # What ran out of time has cost the limit already and mostly does so again; one more try is for machines that
         # were busy or asleep.
         allowed = {"worker_died": self._faults.retries, "timed_out": min(1, self._faults.retries)}
         failures: Counter[str] = Counter()
         while True:
             try:
-                answer = self._try(bundle, content)
-            except BaseException:  # an interrupt: the child's next word would be about this bundle
+                answer = self._try(work_item, content)
+            except BaseException:  # an interrupt: the child's next word would be about this work item
                 self._drop()
                 raise
-            if isinstance(answer, Bundle):
+            if isinstance(answer, WorkItem):
                 return answer
             failures[answer.reason] += 1
             again = failures[answer.reason] <= allowed[answer.reason]
             what = "trying it again" if again else "giving it up"
-            _log.warning("%s: %s: %s; %s", bundle.source.id, answer.at.stage, answer.words.split(":")[0], what)
+            _log.warning("%s: %s: %s; %s", work_item.source.id, answer.at.stage, answer.words.split(":")[0], what)
             if not again:
-                return self._turned_down(bundle, answer, failures.total())
+                return self._turned_down(work_item, answer, failures.total())
 
-    def _try(self, bundle: Bundle, content: bytes) -> Bundle | _Failure:
+    def _try(self, work_item: WorkItem, content: bytes) -> WorkItem | _Failure:
         idled = self._child is not None and self._child.lives
         if self._child is None or not idled:
             self._drop()
             self._child = self._start()
             self.restarts += 1
         child, begun = self._child, False
-        first = next(name for name in self._names if passes(bundle.source.kind, name))
-        at, since, limit_s = Begun.of(first, bundle), time.monotonic(), self._faults.time_limit_s
+        first = next(name for name in self._names if applies_to(work_item.source.kind, name))
+        at, since, limit_s = StageStarted.of(first, work_item), time.monotonic(), self._faults.time_limit_s
         try:
             child.connection.send_bytes(content)
             while (message := child.listen(since + (limit_s or math.inf))) is not None:
-                if isinstance(message, Bundle):
+                if isinstance(message, WorkItem):
                     return message
-                assert isinstance(message, Begun)
+                assert isinstance(message, StageStarted)
                 at, since, begun = message, time.monotonic(), True
         except (EOFError, OSError):
             if idled and not begun:  # it died while it had nothing to do, and nobody had noticed yet
                 self._drop()
-                return self._try(bundle, content)
+                return self._try(work_item, content)
             seconds = time.monotonic() - since
             words = child.obituary()
             self._drop()
@@ -166,8 +166,8 @@ class Hand:
         self._drop()
         return _Failure(reason="timed_out", at=at, seconds=seconds, words=words)
 
-    def _turned_down(self, bundle: Bundle, failure: _Failure, tries: int) -> Bundle:
-        """The bundle as it went into the stage that failed, each of its records rejected there."""
+    def _turned_down(self, work_item: WorkItem, failure: _Failure, tries: int) -> WorkItem:
+        """The work item as it went into the stage that failed, each of its records rejected there."""
         at, timed_out = failure.at, failure.reason == "timed_out"
         measured = failure.seconds if timed_out else math.nan
         limit = self._faults.time_limit_s if timed_out else math.nan
@@ -178,7 +178,7 @@ class Hand:
         ]
         passed = at.passed | {at.stage: (len(at.ids), 0, len(rejections), failure.seconds)}
         kept = at.rejections + rejections
-        return replace(bundle, records=[], rejections=kept, sha256=at.sha256, passed=passed)
+        return replace(work_item, records=[], rejections=kept, sha256=at.sha256, passed=passed)
 
     def _start(self) -> "_Child":
         for left in reversed(range(_STARTS)):

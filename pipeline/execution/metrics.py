@@ -1,6 +1,6 @@
 """What a running job counts, worker by worker, for whoever watches it; configs/grafana.json shows it.
 
-Counted where a source is committed, from what its bundle says of every stage. Under Ray the counts leave through Ray's
+Counted where a source is committed, from what its work item says of every stage. Under Ray the counts leave through Ray's
 own endpoint, where every name begins with `ray_` and counters end with `_total`.
 """
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pipeline.chain.work_item import Bundle
+from pipeline.chain.work_item import WorkItem
 from stages.base import QUARANTINE_REASONS
 
 
@@ -62,24 +62,26 @@ Add = Callable[[float, Mapping[str, str]], None]
 
 
 class Metrics:
-    """Counts bundles; `make` gives for each meter what adds to it, so that no engine is known here."""
+    """Counts work items; `make` gives for each meter what adds to it, so that no engine is known here."""
 
     def __init__(self, make: Callable[[Meter], Add]) -> None:
         self._add = {meter.name: make(meter) for meter in METERS}
 
-    def count(self, bundle: Bundle) -> None:
+    def count(self, work_item: WorkItem) -> None:
         """A source that has been committed."""
-        self._plus("humo_sources", 1, outcome=outcome_of(bundle))
-        for stage, (came, went, _, seconds) in bundle.passed.items():
+        self._plus("humo_sources", 1, outcome=outcome_of(work_item))
+        for stage, (came, went, _, seconds) in work_item.passed.items():
             self._plus("humo_records_in", came, stage=stage)
             self._plus("humo_records_out", went, stage=stage)
             self._plus("humo_stage_seconds", seconds, stage=stage)
-        for one in bundle.rejections:
+        for one in work_item.rejections:
             self._plus("humo_rejections", 1, stage=one.stage, reason=one.reason)
             if one.reason in QUARANTINE_REASONS:
                 self._plus("humo_quarantined", 1, stage=one.stage, reason=one.reason)
-        self._plus("humo_samples", len(bundle.samples))
-        self._plus("humo_sample_bytes", sum(len(one) for sample in bundle.samples for one in sample.members.values()))
+        self._plus("humo_samples", len(work_item.samples))
+        self._plus(
+            "humo_sample_bytes", sum(len(one) for sample in work_item.samples for one in sample.members.values())
+        )
 
     def count_restarts(self, stage: str, number: int) -> None:
         """A hand whose first stage this is was started anew so many times."""
@@ -90,11 +92,11 @@ class Metrics:
             self._add[name](value, tags)
 
 
-def outcome_of(bundle: Bundle) -> str:
+def outcome_of(work_item: WorkItem) -> str:
     """What became of a source as a whole: something of it failed, or was kept, or nothing was."""
-    if any(one.reason in QUARANTINE_REASONS for one in bundle.rejections):
+    if any(one.reason in QUARANTINE_REASONS for one in work_item.rejections):
         return "quarantined"
-    return "accepted" if bundle.samples else "rejected"
+    return "accepted" if work_item.samples else "rejected"
 
 
 def exported(meter: Meter) -> tuple[str, ...]:

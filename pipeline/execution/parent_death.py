@@ -9,7 +9,7 @@ import threading
 _PR_SET_PDEATHSIG = 1
 
 
-def tie(parent: int) -> None:
+def exit_with_parent(parent: int) -> None:
     """End this process, and whatever it has started, with its parent; to be called before anything else.
 
     Standard input must be a pipe whose other end the parent alone holds and never writes to; here it becomes empty. `parent`

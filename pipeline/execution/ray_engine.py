@@ -1,6 +1,6 @@
 """The only module that knows Ray: a chain as Ray Data operators, each a pool of actors that hold their stages' weights.
 
-A row is some sources' bundles (paths and compressed bytes, never frames), one source where work is heavy, and a block of its
+A row is some sources' work items (paths and compressed bytes, never frames), one source where work is heavy, and a block of its
 own: that is what a task takes, what is redone when an actor or its node dies, and what waits between two pools. The last
 pool commits a source the moment it is done. Neighbouring stages with equal resources share a pool; pools grow and shrink
 with what waits for them, and a pool whose results pile up is held back.
@@ -20,13 +20,13 @@ from typing import Any
 
 from pipeline import PROJECT_ROOT
 from pipeline.chain.config import IngestConfig, WorkerConfig
-from pipeline.chain.work_item import Bundle, advance
+from pipeline.chain.work_item import WorkItem, advance
 from pipeline.dataset.commits import commit
 from pipeline.execution.engines import Outcome, chain_of
-from pipeline.execution.isolated_worker import Build, Hand
+from pipeline.execution.isolated_worker import Build, IsolatedWorker
 from pipeline.execution.metrics import Metrics, ray_meter
 from schemas.errors import HumoError, UsageError
-from schemas.offline import hold_still
+from schemas.offline import enforce_offline
 from schemas.storage import Storage
 from stages.base import Stage
 
@@ -46,53 +46,53 @@ class _Worker:
     """One actor: some neighbouring stages of the chain and, in the last pool, the commit."""
 
     def __init__(self, config: IngestConfig, build: Build, names: list[str], commits: bool) -> None:
-        hold_still()
+        enforce_offline()
         from ray.util import metrics
 
         self.config, self.commits, self.first = config, commits, names[0]
         self.metrics = Metrics(partial(ray_meter, metrics))
-        self.hand = Hand(build, names, config.faults) if config.engine.isolate else None
+        self.hand = IsolatedWorker(build, names, config.faults) if config.engine.isolate else None
         self.restarts = 0
         self.stages = [] if self.hand else [stage for stage in build() if stage.name in names]
         for stage in self.stages:
             stage.setup()
 
     def __call__(self, batch: dict[str, Any]) -> Iterator[dict[str, list[bytes]]]:
-        bundles = [bundle for row in batch["row"] for bundle in pickle.loads(row)]
-        size = self.config.sources_per_commit if self.commits else len(bundles)
-        for start in range(0, len(bundles), size):
-            done = [self.advance(bundle) for bundle in bundles[start : start + size]]
+        work_items = [work_item for row in batch["row"] for work_item in pickle.loads(row)]
+        size = self.config.sources_per_commit if self.commits else len(work_items)
+        for start in range(0, len(work_items), size):
+            done = [self.advance(work_item) for work_item in work_items[start : start + size]]
             if not self.commits:
                 yield {"row": [pickle.dumps(done)]}
                 continue
             commit(Storage(self.config.output), done, self.config.digest)
-            for bundle in done:
-                self.metrics.count(bundle)
-            yield {"row": [pickle.dumps([Outcome.of(bundle) for bundle in done])]}
+            for work_item in done:
+                self.metrics.count(work_item)
+            yield {"row": [pickle.dumps([Outcome.of(work_item) for work_item in done])]}
 
-    def advance(self, bundle: Bundle) -> Bundle:
+    def advance(self, work_item: WorkItem) -> WorkItem:
         if self.hand is None:
-            return advance(self.stages, bundle)
-        bundle = self.hand.advance(bundle)
+            return advance(self.stages, work_item)
+        work_item = self.hand.advance(work_item)
         self.metrics.count_restarts(self.first, self.hand.restarts - self.restarts)
         self.restarts = self.hand.restarts
-        return bundle
+        return work_item
 
 
 def run_ray(
-    config: IngestConfig, chain: Sequence[Stage[Any, Any]], bundles: Sequence[Bundle], build: Build | None = None
+    config: IngestConfig, chain: Sequence[Stage[Any, Any]], work_items: Sequence[WorkItem], build: Build | None = None
 ) -> Generator[Outcome]:
     """Run on Ray, started here or joined; yields each source after its commit, in no particular order.
 
-    `build` makes the chain in the workers, where it is not the config's; see `Hand`. Raises HumoError where no Ray can be
+    `build` makes the chain in the workers, where it is not the config's; see `IsolatedWorker`. Raises HumoError where no Ray can be
     joined, it is too small for `resources`, or a worker's stages cannot be set up.
     """
-    hold_still()
+    enforce_offline()
     import ray
 
-    build = build or chain_of(config, bundles)
-    with nullcontext() if ray.is_initialized() else own_ray(config):
-        yield from _run(config, chain, bundles, build)
+    build = build or chain_of(config, work_items)
+    with nullcontext() if ray.is_initialized() else local_ray(config):
+        yield from _run(config, chain, work_items, build)
 
 
 def pools(
@@ -131,22 +131,22 @@ def most_workers(config: IngestConfig, worker: WorkerConfig, have: Mapping[str, 
     return min(worker.workers or room, room)
 
 
-def sources_per_task(config: IngestConfig, bundles: Sequence[Bundle], pool_count: int, cpus: float) -> int:
+def sources_per_task(config: IngestConfig, work_items: Sequence[WorkItem], pool_count: int, cpus: float) -> int:
     """How many sources a worker takes at once. Videos and films one by one; motion capture several, so that Ray's own work
     is small beside theirs; and all of a commit where there is but one pool, which need not wait for the others."""
-    light = all(bundle.source.kind not in ("video", "studio") for bundle in bundles)
-    fair = max(1, math.ceil(len(bundles) / (_TASKS_PER_CPU * max(1.0, cpus))))
+    light = all(work_item.source.kind not in ("video", "studio") for work_item in work_items)
+    fair = max(1, math.ceil(len(work_items) / (_TASKS_PER_CPU * max(1.0, cpus))))
     return max(min(_LIGHT, fair) if light else 1, config.sources_per_commit if pool_count == 1 else 1)
 
 
 def _run(
-    config: IngestConfig, chain: Sequence[Stage[Any, Any]], bundles: Sequence[Bundle], build: Build
+    config: IngestConfig, chain: Sequence[Stage[Any, Any]], work_items: Sequence[WorkItem], build: Build
 ) -> Iterator[Outcome]:
     import ray
 
     have = ray.cluster_resources()
     layout = pools(config, chain, have)
-    per_task = sources_per_task(config, bundles, len(layout), have.get("CPU", 1))
+    per_task = sources_per_task(config, work_items, len(layout), have.get("CPU", 1))
     context = ray.data.DataContext.get_current().copy()
     # After ray.data is loaded, which sets levels of its own; an error is raised anyway, and without the traces.
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
@@ -155,7 +155,7 @@ def _run(
     context.target_max_block_size = 1  # every row is a block: a task, and passed on as soon as it is there
     context.execution_no_progress_timeout_s = -1  # a long video alone may take longer; time limits are the hands'
     with ray.data.DataContext.current(context):
-        data: ray.data.Dataset = _input(bundles, per_task)
+        data: ray.data.Dataset = _input(work_items, per_task)
         for number, (names, worker) in enumerate(layout):
             last = number == len(layout) - 1
             most = most_workers(config, worker, have)
@@ -166,7 +166,7 @@ def _run(
                 fn_constructor_args=(config, build, names, last),
                 batch_size=math.ceil(config.sources_per_commit / per_task) if last else 1,
                 compute=ray.data.ActorPoolStrategy(
-                    min_size=1, max_size=None if most is None else min(most, math.ceil(len(bundles) / per_task))
+                    min_size=1, max_size=None if most is None else min(most, math.ceil(len(work_items) / per_task))
                 ),
                 num_cpus=worker.cpus,
                 num_gpus=worker.gpus,
@@ -221,18 +221,18 @@ def _watched(what_is_short: Callable[[Mapping[str, float]], str]) -> Iterator[No
         watcher.join()
 
 
-def _input(bundles: Sequence[Bundle], per_task: int) -> Any:
-    """Rows of bundles, made where they are wanted: what lies in Ray is the list, once."""
+def _input(work_items: Sequence[WorkItem], per_task: int) -> Any:
+    """Rows of work items, made where they are wanted: what lies in Ray is the list, once."""
     import ray
 
     step = per_task * _CHUNK
     chunks = [
         {
             "row": pickle.dumps(
-                [bundles[at : at + per_task] for at in range(start, min(start + step, len(bundles)), per_task)]
+                [work_items[at : at + per_task] for at in range(start, min(start + step, len(work_items)), per_task)]
             )
         }
-        for start in range(0, len(bundles), step)
+        for start in range(0, len(work_items), step)
     ]
     data = ray.data.from_items(chunks, override_num_blocks=len(chunks))
     # One at a time and without a core of its own: the pools may have taken all of them.
@@ -240,8 +240,8 @@ def _input(bundles: Sequence[Bundle], per_task: int) -> Any:
 
 
 def _rows(chunk: dict[str, Any]) -> Iterator[dict[str, bytes]]:
-    for bundles in pickle.loads(chunk["row"]):
-        yield {"row": pickle.dumps(bundles)}
+    for work_items in pickle.loads(chunk["row"]):
+        yield {"row": pickle.dumps(work_items)}
 
 
 def plain_ray(config: IngestConfig, items: Sequence[Any], write: Callable[[Sequence[Any]], int]) -> Iterator[int]:
@@ -269,9 +269,9 @@ class _PlainWorker:
 
 
 @contextmanager
-def own_ray(config: IngestConfig) -> Iterator[None]:
+def local_ray(config: IngestConfig) -> Iterator[None]:
     """A Ray that several runs share, as `engine` says; ended at the end."""
-    hold_still()
+    enforce_offline()
     import ray
 
     _start(config)

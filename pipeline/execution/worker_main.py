@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from pipeline.chain.work_item import Bundle, advance
+from pipeline.chain.work_item import WorkItem, advance
 from schemas.errors import HumoError
 from schemas.records import Rejection
 from stages.base import Stage
@@ -28,8 +28,8 @@ class Ready:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Begun:
-    """How far a bundle has come: all that is needed to turn it down here, should no further word come."""
+class StageStarted:
+    """How far a work item has come: all that is needed to turn it down here, should no further word come."""
 
     stage: str
     """The stage that begins."""
@@ -40,20 +40,24 @@ class Begun:
     sha256: str
 
     @classmethod
-    def of(cls, stage: str, bundle: Bundle) -> "Begun":
-        """A copy, for the bundle goes on."""
-        ids = [record.id for record in bundle.records]
+    def of(cls, stage: str, work_item: WorkItem) -> "StageStarted":
+        """A copy, for the work item goes on."""
+        ids = [record.id for record in work_item.records]
         return cls(
-            stage=stage, ids=ids, rejections=[*bundle.rejections], passed={**bundle.passed}, sha256=bundle.sha256
+            stage=stage,
+            ids=ids,
+            rejections=[*work_item.rejections],
+            passed={**work_item.passed},
+            sha256=work_item.sha256,
         )
 
 
-Message = Ready | Begun | HumoError | Bundle
-"""What the child says: once Ready or a HumoError of `setup`; then, for each bundle, each stage's beginning and the bundle."""
+Message = Ready | StageStarted | HumoError | WorkItem
+"""What the child says: once Ready or a HumoError of `setup`; then, for each work item, each stage's beginning and the work item."""
 
 
 def serve(descriptor: int) -> None:
-    """Build and set up the stages that come first over this socket, then answer bundles until it is closed."""
+    """Build and set up the stages that come first over this socket, then answer work items until it is closed."""
     os.set_inheritable(descriptor, False)
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     with suppress(OSError):
@@ -70,9 +74,9 @@ def serve(descriptor: int) -> None:
     _say(connection, Ready())
     with suppress(EOFError):
         while True:
-            bundle = pickle.loads(connection.recv_bytes())
-            advance(stages, bundle, partial(_say_begun, connection, bundle))
-            _say(connection, bundle)
+            work_item = pickle.loads(connection.recv_bytes())
+            advance(stages, work_item, partial(_say_begun, connection, work_item))
+            _say(connection, work_item)
 
 
 def _set_up(build: Callable[[], Sequence[Stage[Any, Any]]], names: Sequence[str]) -> list[Stage[Any, Any]]:
@@ -82,8 +86,8 @@ def _set_up(build: Callable[[], Sequence[Stage[Any, Any]]], names: Sequence[str]
     return stages
 
 
-def _say_begun(connection: Connection, bundle: Bundle, stage: str) -> None:
-    _say(connection, Begun.of(stage, bundle))
+def _say_begun(connection: Connection, work_item: WorkItem, stage: str) -> None:
+    _say(connection, StageStarted.of(stage, work_item))
 
 
 def _say(connection: Connection, message: Message) -> None:

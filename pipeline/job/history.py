@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipeline.chain.config import IngestConfig
+from pipeline.chain.stage_order import STAGES, stage_class
 from schemas.config import parse_config
 from schemas.errors import HumoError
 from schemas.ids import digest
@@ -53,10 +54,14 @@ def _digest_of(path: str) -> str:
 
 
 def _read(storage: Storage, path: str) -> dict[str, Any]:
+    """A recorded job's settings, under the names that they have now."""
     try:
         content: dict[str, Any] = json.loads(storage.read_bytes(path))
     except ValueError as error:
         raise HumoError(f"{storage.uri}/{path}: not JSON ({error}); delete it") from None
+    for stage, settings in content.get("stages", {}).items():
+        if stage in STAGES and isinstance(settings, dict):
+            content["stages"][stage] = stage_class(stage).Config.current_names(settings)
     return content
 
 

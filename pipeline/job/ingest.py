@@ -8,9 +8,9 @@ from typing import Any
 
 from pipeline.chain.config import IngestConfig
 from pipeline.chain.stage_order import build_chain
-from pipeline.chain.work_item import Bundle
+from pipeline.chain.work_item import WorkItem
 from pipeline.dataset.lease import Lease
-from pipeline.dataset.maintenance import tidy
+from pipeline.dataset.maintenance import run_maintenance
 from pipeline.dataset.pack import is_packed, pack
 from pipeline.execution.engines import Engine, Outcome, run_inline
 from pipeline.job.history import changes, record_job
@@ -98,13 +98,13 @@ def run_job(config: IngestConfig, on_outcome: Callable[[Outcome], None], todo: T
     kinds = {source.kind for source in todo.todo + todo.done}
     chain = build_chain(config.chain, config.stages, config.digest, kinds=kinds)
     storage = Storage(config.output)
-    tidy(storage)
+    run_maintenance(storage)
     stages = {stage.name: StageCount() for stage in chain}
     report = IngestReport(todo=todo, stages=stages, samples=0, description=DatasetDescription())
     if todo.todo:
         record_job(storage, config)
-        bundles = [Bundle.of(source, todo.generations.get(source.id, 0)) for source in todo.todo]
-        with closing(_engine(config)(config, chain, bundles)) as outcomes:
+        work_items = [WorkItem.of(source, todo.generations.get(source.id, 0)) for source in todo.todo]
+        with closing(_engine(config)(config, chain, work_items)) as outcomes:
             for outcome in outcomes:
                 lease.check()
                 report.samples += outcome.samples

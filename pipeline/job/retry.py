@@ -12,7 +12,7 @@ from pipeline.job.ingest import IngestReport, Todo, run_job
 from pipeline.job.signals import stoppable
 from schemas.config import apply_overrides, parse_config
 from schemas.errors import HumoError, UsageError
-from schemas.ledger import decisions, read_history, standing
+from schemas.ledger import current_rows, decisions, read_history
 from schemas.records import Source
 from schemas.storage import Storage
 from stages.list_sources import list_sources
@@ -34,7 +34,7 @@ def retry(
     """
     storage = Storage(dataset)
     history = read_history(storage)
-    table = standing(history)
+    table = current_rows(history)
     wanted = _chosen(table, reasons, sources, dataset)
     if not wanted:
         return []

@@ -13,7 +13,7 @@ import numpy as np
 
 from pipeline.chain.config import IngestConfig
 from pipeline.chain.stage_order import build_chain
-from pipeline.chain.work_item import Bundle, advance
+from pipeline.chain.work_item import WorkItem, advance
 from pipeline.planning.estimate import Estimate, ratio_total, total_length
 from schemas.records import Sample, Source
 from schemas.shards import encode_sample
@@ -118,30 +118,30 @@ def measure(config: IngestConfig, probed: Sequence[Probed], tell: Callable[[str]
             tell(f"measuring source {number} of {len(ordered)}: {one.source.id}, {one.media_s:.1f} s of media")
             if one.source.kind not in warm:
                 warm.add(one.source.kind)
-                advance(chain, Bundle.of(one.source))
+                advance(chain, WorkItem.of(one.source))
             measured.append(_measure_one(chain, one, Path(films)))
         return measured
 
 
 def _measure_one(chain: Sequence, one: Probed, films: Path) -> Measured:
-    bundle, stages = Bundle.of(one.source), {}
+    work_item, stages = WorkItem.of(one.source), {}
     for stage in chain:
         began_s = time.process_time()
-        advance([stage], bundle)
-        if stage.name in bundle.passed:
-            came, went, _, wall_s = bundle.passed[stage.name]
+        advance([stage], work_item)
+        if stage.name in work_item.passed:
+            came, went, _, wall_s = work_item.passed[stage.name]
             cpu_s = time.process_time() - began_s
             stages[stage.name] = StageTime(came=came, went=went, wall_s=wall_s, cpu_s=cpu_s)
-    metas = [json.loads(sample.members["meta.json"]) for sample in bundle.samples]
-    efforts = [json.loads(sample.members["text.json"])["describer"] for sample in bundle.samples]
+    metas = [json.loads(sample.members["meta.json"]) for sample in work_item.samples]
+    efforts = [json.loads(sample.members["text.json"])["describer"] for sample in work_item.samples]
     return Measured(
         source_id=one.source.id,
         media_s=one.media_s,
         stages=stages,
-        reasons=dict(Counter(f"{rejection.stage}: {rejection.reason}" for rejection in bundle.rejections)),
-        clips=len(bundle.samples),
+        reasons=dict(Counter(f"{rejection.stage}: {rejection.reason}" for rejection in work_item.rejections)),
+        clips=len(work_item.samples),
         motion_s=sum(meta["frames"] / meta["fps"] for meta in metas),
-        part_bytes=sum(map(_tar_bytes, bundle.samples)),
+        part_bytes=sum(map(_tar_bytes, work_item.samples)),
         film_bytes=sum(path.stat().st_size for path in films.glob(f"{one.source.id}.*")),
         describer_tokens=sum(effort["prompt_tokens"] + effort["completion_tokens"] for effort in efforts),
         describer_usd=sum(effort["cost_usd"] for effort in efforts),

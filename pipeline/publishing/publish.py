@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.dataset.lease import Lease
-from pipeline.dataset.pack import describe, forget_others, live_rows
+from pipeline.dataset.pack import delete_unreferenced, describe, live_rows
 from pipeline.dataset.shard_writer import write_shards
 from pipeline.dataset.versions import Version, current_version, read_version, rows_of
 from pipeline.publishing.card import card_text
@@ -86,7 +86,7 @@ def publish(
         )
         write_energon(target, packed.shards, packed.tables)
         write_description(target, description)
-        forget_others(target, packed)
+        delete_unreferenced(target, packed)
         for path in target.list("shards", ".tar.idx"):
             if path.removesuffix(".idx") not in {shard.path for shard in packed.shards}:
                 target.delete(path)

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from schemas.records import Camera, Clip, Video
-from stages.geometry.keypoints import cleaned
+from stages.geometry.keypoints import clean_keypoints
 
 MIN_DEPTH_M = 0.05
 """Points nearer than this, or behind the camera, are projected as if they stood here."""
@@ -52,9 +52,9 @@ def heights_px(boxes: Float[np.ndarray, "T 4"]) -> Float[np.ndarray, "T"]:
     return np.maximum(boxes[:, 3] - boxes[:, 1], 1.0).astype(np.float64)
 
 
-def reprojection(points: Float[np.ndarray, "T 17 3"], camera: Camera, clip: Clip) -> Float[np.ndarray, "T 17"]:
+def reprojection_error(points: Float[np.ndarray, "T 17 3"], camera: Camera, clip: Clip) -> Float[np.ndarray, "T 17"]:
     """Distance of keypoints in the world, as the camera sees them, from those of a clip, in heights of its boxes."""
-    apart = project(points, camera) - cleaned(clip.keypoints)[..., :2]
+    apart = project(points, camera) - clean_keypoints(clip.keypoints)[..., :2]
     return np.linalg.norm(apart, axis=-1) / heights_px(clip.boxes)[:, None]
 
 

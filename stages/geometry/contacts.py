@@ -47,7 +47,7 @@ def find_contacts(points: Float[np.ndarray, "T 4 3"], ground_m: float) -> UInt8[
     speed, height = point_speed(points), points[..., 1] - ground_m
     begins = (speed < START_SPEED_MPS) & (height < START_HEIGHT_M)
     stays = (speed < STOP_SPEED_MPS) & (height < STOP_HEIGHT_M)
-    return held(begins, stays).astype(np.uint8)
+    return with_hysteresis(begins, stays).astype(np.uint8)
 
 
 def find_steps(points: Float[np.ndarray, "T 4 3"], pelvis: Float[np.ndarray, "T 3"]) -> Bool[np.ndarray, "T 4"]:
@@ -65,10 +65,10 @@ def find_steps(points: Float[np.ndarray, "T 4 3"], pelvis: Float[np.ndarray, "T 
     ground = minimum_filter1d(below.min(1), 2 * _REACH_FRAMES + 1, mode="nearest")
     height = below - smooth(ground, _REACH_FRAMES / 3)[:, None]
     slow = (point_speed(points) < _RUN_SHARE * body_speed) & (body_speed > _RUN_MPS)
-    return held(slow & (height < START_HEIGHT_M), slow & (height < STOP_HEIGHT_M))
+    return with_hysteresis(slow & (height < START_HEIGHT_M), slow & (height < STOP_HEIGHT_M))
 
 
-def held(begins: Bool[np.ndarray, "T C"], stays: Bool[np.ndarray, "T C"]) -> Bool[np.ndarray, "T C"]:
+def with_hysteresis(begins: Bool[np.ndarray, "T C"], stays: Bool[np.ndarray, "T C"]) -> Bool[np.ndarray, "T C"]:
     """With hysteresis: where a point stays, from the first frame on in which it also begins.
 
     Gaps shorter than `MIN_FRAMES` are closed, then contacts shorter than that dropped, except at the ends of the clip.

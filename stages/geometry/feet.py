@@ -12,7 +12,7 @@ from schemas.curves import runs, smooth
 from schemas.kinematics import forward_kinematics
 from schemas.rotations import shortest_turn
 from schemas.skeleton import joint
-from stages.geometry.contacts import MIN_FRAMES, ground_height, held
+from stages.geometry.contacts import MIN_FRAMES, ground_height, with_hysteresis
 
 START_CHANCE, STOP_CHANCE = 0.6, 0.4
 """A point takes hold of the ground above the first and lets go below the second."""
@@ -29,7 +29,7 @@ _REACH = 0.999
 
 
 @dataclass(frozen=True)
-class Planted:
+class PlantedFeet:
     """A motion whose feet keep their places, T frames in its level world."""
 
     rotations: Float[Tensor, "T 24 3 3"]
@@ -38,11 +38,11 @@ class Planted:
 
 
 def find_planted(chance: Float[np.ndarray, "T 4"]) -> Bool[np.ndarray, "T 4"]:
-    """Contacts from chances, with hysteresis (`stages.geometry.contacts.held`)."""
-    return held(chance > START_CHANCE, chance > STOP_CHANCE)
+    """Contacts from chances, with hysteresis (`stages.geometry.contacts.with_hysteresis`)."""
+    return with_hysteresis(chance > START_CHANCE, chance > STOP_CHANCE)
 
 
-def level_turn(points: Float[np.ndarray, "T 4 3"], planted: Bool[np.ndarray, "T 4"]) -> Float[Tensor, "3 3"]:
+def leveling_rotation(points: Float[np.ndarray, "T 4 3"], planted: Bool[np.ndarray, "T 4"]) -> Float[Tensor, "3 3"]:
     """The rotation after which the ground that feet stood on is level; near the identity where they stood in one place.
 
     Least squares for a plane through the standing points, with a prior on its slope. Where they are in no plane (stairs,
@@ -77,7 +77,7 @@ def plant_feet(
     planted: Bool[np.ndarray, "T 4"],
     body: BodyModel,
     contact_rig: PointRig,
-) -> Planted:
+) -> PlantedFeet:
     """Every standing point at one place of the ground for as long as it stands, by moving the root slowly and bending the
     legs for the rest; in between the correction goes over from one stand to the next. `planted` are left heel, left toe,
     right heel, right toe.
@@ -89,13 +89,13 @@ def plant_feet(
     ground = float(np.median(heights)) if len(heights) >= MIN_FRAMES else ground_height(points)
     wanted, stands = _corrections(points, planted)
     if not stands.any():
-        return Planted(rotations, trans, ground)
+        return PlantedFeet(rotations, trans, ground)
     root = _root_correction(wanted, stands)
     legs = wanted - root[:, None]
     for side in (0, 1):
-        legs[:, side] = smooth(bridged(legs[:, side], stands[:, side]), _LEG_SMOOTH)
+        legs[:, side] = smooth(fill_gaps(legs[:, side], stands[:, side]), _LEG_SMOOTH)
     moved = trans + torch.from_numpy(root).to(trans)
-    return Planted(bend_legs(rotations, joints, turns, legs), moved, ground)
+    return PlantedFeet(solve_leg_ik(rotations, joints, turns, legs), moved, ground)
 
 
 def _corrections(
@@ -118,10 +118,10 @@ def _corrections(
 def _root_correction(wanted: Float[np.ndarray, "T 2 3"], stands: Bool[np.ndarray, "T 2"]) -> Float[np.ndarray, "T 3"]:
     weight = stands[..., None].astype(np.float64)
     both = (wanted * weight).sum(1) / np.maximum(weight.sum(1), 1)
-    return smooth(bridged(both, np.asarray(stands.any(1))), _ROOT_SMOOTH)
+    return smooth(fill_gaps(both, np.asarray(stands.any(1))), _ROOT_SMOOTH)
 
 
-def bridged(values: Float[np.ndarray, "T 3"], known: Bool[np.ndarray, "T"]) -> Float[np.ndarray, "T 3"]:
+def fill_gaps(values: Float[np.ndarray, "T 3"], known: Bool[np.ndarray, "T"]) -> Float[np.ndarray, "T 3"]:
     """Straight lines over what is not known, held at the ends."""
     frames = np.arange(len(values))
     if not known.any():
@@ -129,7 +129,7 @@ def bridged(values: Float[np.ndarray, "T 3"], known: Bool[np.ndarray, "T"]) -> F
     return np.stack([np.interp(frames, frames[known], values[known, axis]) for axis in range(3)], axis=-1)
 
 
-def bend_legs(
+def solve_leg_ik(
     rotations: Float[Tensor, "T 24 3 3"],
     joints: Float[Tensor, "T 24 3"],
     turns: Float[Tensor, "T 24 3 3"],

@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Seen:
+class KeypointRays:
     """A clip as the optimiser wants it: image rays, weights and scales; T frames at `fps`."""
 
     rays: Float[Tensor, "T 17 2"]
@@ -19,14 +19,14 @@ class Seen:
     """How likely the left and the right foot stand still, from the image."""
     fps: float
 
-    def every(self, stride: int) -> "Seen":
+    def every(self, stride: int) -> "KeypointRays":
         """Each `stride`-th frame."""
-        return Seen(
+        return KeypointRays(
             self.rays[::stride], self.weight[::stride], self.scale[::stride], self.planted[::stride], self.fps / stride
         )
 
 
-def cleaned(keypoints: Float[np.ndarray, "T 17 3"]) -> Float[np.ndarray, "T 17 3"]:
+def clean_keypoints(keypoints: Float[np.ndarray, "T 17 3"]) -> Float[np.ndarray, "T 17 3"]:
     """In double precision, with confidence in 0 to 1, and 0 where a coordinate is not a number."""
     keypoints = keypoints.astype(np.float64)
     known = np.isfinite(keypoints).all(-1, keepdims=True)

@@ -16,7 +16,7 @@ from torch import Tensor
 from schemas.curves import smooth
 from schemas.rotations import axis_angle_to_matrix, matrix_to_axis_angle
 from schemas.skeleton import joint
-from stages.geometry.feet import bend_legs, bridged
+from stages.geometry.feet import fill_gaps, solve_leg_ik
 from stages.joining.pieces import Piece
 from stages.joining.seams import Seam
 
@@ -103,11 +103,11 @@ def _feet_kept(bent: Piece, meant: "_Feet", middle: int, fade_frames: int) -> Pi
     wanted = _wanted(some, meant, profiles, known & stands, middle)
     weight = stands[..., None].astype(np.float64)
     both = (wanted * weight).sum(1) / np.maximum(weight.sum(1), 1)
-    root = smooth(bridged(both, np.asarray(stands.any(1) | known.all(1))), _ROOT_SMOOTH)
-    legs = np.stack([smooth(bridged(wanted[:, foot], known[:, foot]), _LEG_SMOOTH) for foot in (0, 1)], axis=1)
+    root = smooth(fill_gaps(both, np.asarray(stands.any(1) | known.all(1))), _ROOT_SMOOTH)
+    legs = np.stack([smooth(fill_gaps(wanted[:, foot], known[:, foot]), _LEG_SMOOTH) for foot in (0, 1)], axis=1)
     joints, turns = some.posed
     rotations, trans = bent.rotations.clone(), bent.trans.clone()
-    rotations[first:end] = bend_legs(some.rotations, joints, turns, legs - root[:, None])
+    rotations[first:end] = solve_leg_ik(some.rotations, joints, turns, legs - root[:, None])
     trans[first:end] += torch.from_numpy(root).to(trans)
     return Piece(rotations, trans, bent.betas, bent.planted, bent.confidence, bent.body)
 
@@ -172,7 +172,7 @@ def _turned_feet(
     for foot, (ankle, knee) in enumerate(zip(_ANKLES, _KNEES, strict=True)):
         goal = _partly(meant, profiles, foot, middle) @ meant.turns[:, foot]
         off = matrix_to_axis_angle(goal @ turns[:, ankle].mT).numpy().astype(np.float64)
-        more = torch.from_numpy(smooth(bridged(off, known[:, foot]), _LEG_SMOOTH)).to(turns)
+        more = torch.from_numpy(smooth(fill_gaps(off, known[:, foot]), _LEG_SMOOTH)).to(turns)
         rotations[:, ankle] = turns[:, knee].mT @ axis_angle_to_matrix(more) @ turns[:, ankle]
     return Piece(rotations, some.trans, some.betas, some.planted, some.confidence, some.body)
 

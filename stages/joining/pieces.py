@@ -12,7 +12,7 @@ from schemas.body_model import BodyModel, PointRig
 from schemas.kinematics import forward_kinematics
 from schemas.rotations import axis_angle_to_matrix, yaw_matrix
 from schemas.sample import MotionArrays
-from stages.synthesis.scenes import GivenMotion, on_body
+from stages.geometry.body_transfer import transfer
 
 
 class Body:
@@ -41,8 +41,9 @@ class Piece:
         rotations = axis_angle_to_matrix(torch.from_numpy(motion.poses))
         trans, shape = torch.from_numpy(motion.trans), torch.from_numpy(motion.betas)
         if betas is not None and not np.array_equal(betas, motion.betas):
-            moved = on_body(GivenMotion(rotations, trans, shape), torch.from_numpy(betas), body.model)
-            rotations, trans, shape = moved.rotations, moved.trans, moved.betas
+            target = torch.from_numpy(betas)
+            rotations, trans, _ = transfer(rotations, trans, shape, target, body.model)
+            shape = target
         return cls(rotations, trans, shape, motion.contacts.astype(bool), motion.joint_confidence, body)
 
     def __len__(self) -> int:

@@ -17,7 +17,7 @@ _GOES_ON = frozenset({"walk", "walk_backward", "run", "crawl", "stand", "sit", "
 _LAST_LINKS = ("Finally,", "In the end,", "At last,")
 
 
-def doing(captions: Captions) -> frozenset[str]:
+def actions_of(captions: Captions) -> frozenset[str]:
     """What the whole body does, where that is nothing but what can go on for long; empty for everything else."""
     kinds = frozenset(event.kind for event in captions.events if event.part == "body")
     return kinds if kinds <= _GOES_ON else frozenset()
@@ -27,7 +27,9 @@ def steps(segments: Sequence[Segment]) -> list[Segment]:
     """The segments, those in which somebody goes on doing the same as one: who walks three times has walked."""
     found: list[Segment] = []
     for one in segments:
-        same = found and (found[-1].text == one.text or doing(found[-1].captions) == doing(one.captions) != frozenset())
+        same = found and (
+            found[-1].text == one.text or actions_of(found[-1].captions) == actions_of(one.captions) != frozenset()
+        )
         if same:
             found[-1] = replace(found[-1], end_s=one.end_s)
         else:
@@ -35,7 +37,7 @@ def steps(segments: Sequence[Segment]) -> list[Segment]:
     return found
 
 
-def tell(segments: Sequence[Segment], seed: str) -> Captions:
+def describe_steps(segments: Sequence[Segment], seed: str) -> Captions:
     """Captions of a joined motion: a short and a fuller description, a text for each part, the events in their new times."""
     short = _told([one.text for one in steps(segments)], seed)
     fuller = _told([one.captions.body[1 % len(one.captions.body)] for one in segments], seed)

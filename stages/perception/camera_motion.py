@@ -78,10 +78,10 @@ class CameraTurns:
         """Rotation vectors, radians, from the camera axes at the first of these times to those at each."""
         if self.still or len(times_s) == 0:
             return np.zeros((len(times_s), 3), np.float32)
-        return turns_between(self.times_s, self.rotations, times_s)
+        return rotations_at(self.times_s, self.rotations, times_s)
 
 
-def turns_between(
+def rotations_at(
     known_s: Float[np.ndarray, "N"], rotations: Rotation, times_s: Float[np.ndarray, "K"]
 ) -> Float[np.ndarray, "K 3"]:
     """Rotations known at some times, at others: on the shortest arcs between them, held beyond the ends.
@@ -95,7 +95,7 @@ def turns_between(
 
 
 def _between(known_s: Float[np.ndarray, "N"], rotations: Rotation, times_s: Float[np.ndarray, "K"]) -> Rotation:
-    """As `turns_between`, from the axes that `rotations` start from."""
+    """As `rotations_at`, from the axes that `rotations` start from."""
     known_s, first = np.unique(known_s, return_index=True)  # broken files show two frames at one time
     if len(known_s) == 1:
         return Rotation.concatenate([rotations[int(first[0])]] * len(times_s))
@@ -138,7 +138,7 @@ class _Match:
     """Agreeing corners among all of the key's."""
 
 
-class CameraWatch:
+class CameraRotationEstimator:
     """Look at a shot's frames one after another; then ask for the turns.
 
     `intrinsics` (fx, fy, cx, cy) are in pixels of a picture `width` wide; the frames handed in may be smaller.

@@ -18,7 +18,7 @@ from jaxtyping import Float, UInt8
 
 from schemas.devices import torch_threads
 from schemas.errors import HumoError
-from schemas.offline import cache_folder, hold_still
+from schemas.offline import cache_folder, enforce_offline
 from schemas.storage import stream_sha256
 from schemas.torchvision_ops import ensure_operators
 from stages.media.decoding import Image
@@ -80,7 +80,7 @@ class PoseDetector:
         self.threads = threads or int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
         self.batch = batch if self.device == "cuda" else 1
         self._compiled: dict[tuple[int, int], Any] = {}
-        hold_still()
+        enforce_offline()
         ensure_operators()
         if self.backend == "openvino":
             import openvino

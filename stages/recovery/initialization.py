@@ -11,7 +11,7 @@ from torch import Tensor
 from schemas.curves import smooth
 from schemas.records import FPS, Clip
 from schemas.skeleton import keypoint
-from stages.geometry.keypoints import Seen, cleaned
+from stages.geometry.keypoints import KeypointRays, clean_keypoints
 
 PITCH_MEAN_RAD, PITCH_SPREAD_RAD = 0.09, 0.26
 """People are filmed from slightly above: 5 degrees down, give or take 15."""
@@ -24,12 +24,12 @@ _LONG_BONES = tuple(
 ANKLES = [keypoint("left_ankle"), keypoint("right_ankle")]
 
 
-def prepare(clip: Clip, intrinsics: Float[np.ndarray, "4"]) -> Seen:
+def prepare(clip: Clip, intrinsics: Float[np.ndarray, "4"]) -> KeypointRays:
     """Pixels to rays; confidence squared to weights; box sizes (the longer side) to scales."""
-    keypoints = cleaned(clip.keypoints)
+    keypoints = clean_keypoints(clip.keypoints)
     rays = (keypoints[..., :2] - intrinsics[2:]) / intrinsics[:2]
     sizes = np.maximum(np.maximum(clip.boxes[:, 2] - clip.boxes[:, 0], clip.boxes[:, 3] - clip.boxes[:, 1]), 8.0)
-    return Seen(
+    return KeypointRays(
         rays=torch.from_numpy(rays).float(),
         weight=torch.from_numpy(keypoints[..., 2] ** 2).float(),
         scale=torch.from_numpy(intrinsics[0] / sizes[:, None]).float(),
@@ -52,7 +52,7 @@ def _planted_in_image(
     return keypoints[:, ANKLES, 2] * slow * low
 
 
-def bone_depth(template: Float[Tensor, "17 3"], seen: Seen) -> Float[Tensor, "T"]:
+def bone_depth(template: Float[Tensor, "17 3"], seen: KeypointRays) -> Float[Tensor, "T"]:
     """How far away a body of the template's size is, from the bones that lie across the line of sight, metres.
 
     A bone of length L seen under an angle l is at most L / l away, less when it is foreshortened; so the least such
@@ -70,7 +70,7 @@ def bone_depth(template: Float[Tensor, "17 3"], seen: Seen) -> Float[Tensor, "T"
 
 
 def closed_form_place(
-    relative: Float[Tensor, "H T 17 3"], depth: Float[Tensor, "T"], seen: Seen
+    relative: Float[Tensor, "H T 17 3"], depth: Float[Tensor, "T"], seen: KeypointRays
 ) -> Float[Tensor, "H T 3"]:
     """Where the pelvis must be for points relative to it to fall on their rays: ray x, ray y, log depth.
 
@@ -99,7 +99,7 @@ def closed_form_place(
 
 
 def ground_line(
-    depth: Float[Tensor, "H T 2"], seen: Seen
+    depth: Float[Tensor, "H T 2"], seen: KeypointRays
 ) -> tuple[Float[Tensor, "H"], Float[Tensor, "H"], Float[Tensor, "H"]]:
     """Pitch, drop and depth (see `Unknowns`) of a level ground through the ankles that stand on it.
 

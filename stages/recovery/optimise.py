@@ -18,8 +18,8 @@ from schemas.kinematics import forward_kinematics
 from schemas.records import Camera, Clip
 from schemas.rotations import axis_angle_to_matrix, yaw_matrix
 from schemas.skeleton import joint
-from stages.geometry.cameras import MIN_DEPTH_M, intrinsics_of, level_to_camera, reprojection
-from stages.geometry.keypoints import Seen, cleaned
+from stages.geometry.cameras import MIN_DEPTH_M, intrinsics_of, level_to_camera, reprojection_error
+from stages.geometry.keypoints import KeypointRays, clean_keypoints
 from stages.recovery import facing, priors
 from stages.recovery.initialization import (
     ANKLES,
@@ -142,9 +142,9 @@ class OptimiseFitter:
         self._solve(best, seen, self.fine_steps, sharpness=(0.05, 0.04), pace=0.4)
         return self._finish(clip, best, intrinsics)
 
-    def _start(self, clip: Clip, seen: Seen) -> Unknowns:
+    def _start(self, clip: Clip, seen: KeypointRays) -> Unknowns:
         """Standing people that face as the evidence says, or its mirror image in depth, put where they were seen."""
-        path = facing.best_path(facing.yaw_evidence(cleaned(clip.keypoints)))
+        path = facing.best_path(facing.yaw_evidence(clean_keypoints(clip.keypoints)))
         # The mirror image explains the same widths: only nose, ears and knees tell them apart, often barely.
         paths = np.stack([path, -path])
         yaw = torch.from_numpy(paths).float()[:, :: self.stride].contiguous()
@@ -187,7 +187,7 @@ class OptimiseFitter:
     def _solve(
         self,
         unknowns: Unknowns,
-        seen: Seen,
+        seen: KeypointRays,
         steps: int,
         *,
         sharpness: tuple[float, float],
@@ -219,7 +219,7 @@ class OptimiseFitter:
         with torch.no_grad():
             return self._cost(unknowns, seen, sharpness[1])
 
-    def _cost(self, unknowns: Unknowns, seen: Seen, sigma: float, ground: float = 1.0) -> Float[Tensor, "H"]:
+    def _cost(self, unknowns: Unknowns, seen: KeypointRays, sigma: float, ground: float = 1.0) -> Float[Tensor, "H"]:
         w = self.weights
         posed = self._pose(unknowns)
         depth = posed.in_camera[..., 2:].clamp(min=MIN_DEPTH_M)
@@ -266,7 +266,7 @@ class OptimiseFitter:
             trans=posed.joints[0, :, joint("pelvis")] - rest[joint("pelvis")],
             betas=unknowns.betas[0],
             camera=camera,
-            reprojection=reprojection(posed.points[0, :, :17].numpy(), camera, clip),
+            reprojection=reprojection_error(posed.points[0, :, :17].numpy(), camera, clip),
         )
 
 

@@ -18,13 +18,11 @@ from schemas.body_model import BodyModel
 from schemas.errors import HumoError
 from schemas.kinematics import start_at_origin
 from schemas.skeleton import CONTACT_POINTS, SMPL_JOINTS, mirror_order, swap_sides
-from stages.synthesis import gestures
+from stages.synthesis import MIN_SECONDS, gestures
 from stages.synthesis.controls import LEFT, RIGHT, Controls, Style, join, still
 from stages.synthesis.gait import BACKWARD, RUN, SHUFFLE, WALK, travel
 from stages.synthesis.solver import foot_shapes, solve
 
-MIN_SECONDS = 1.5
-"""Shorter than this there is no time to do anything and come back."""
 _SIDE_WORDS = {"left": "right", "right": "left"}
 
 

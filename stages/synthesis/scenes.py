@@ -20,11 +20,9 @@ from torch import Tensor
 
 from schemas.body_model import NUM_SHAPES, BodyModel
 from schemas.errors import HumoError
-from schemas.kinematics import forward_kinematics, start_at_origin
 from schemas.records import FPS
 from schemas.rotations import yaw_matrix
-from schemas.skeleton import joint
-from stages.geometry.contacts import find_contacts, ground_height
+from stages.geometry.body_transfer import transfer
 from stages.media.encoding import VideoWriter
 from stages.synthesis.film import Footage, keypoints_of, shoot
 from stages.synthesis.furniture import place_around, place_occluders
@@ -98,7 +96,7 @@ def make_scene(
     """One person a motion, as long as the shortest; clothes, light, place and camera come from the seed.
 
     A motion with betas of its own keeps that body, one without gets a body from the seed; `betas`, one a motion, overrules
-    both. Whoever changes bodies makes steps as long as their legs (see `on_body`). People stand apart unless `crossing`:
+    both. Whoever changes bodies makes steps as long as their legs (see `onto_body`). People stand apart unless `crossing`:
     then they are placed so that one passes before the other. `move` is one of MOVES, for a moving camera; the seed chooses
     if it is empty. Raises HumoError for a motion at another rate than 30 frames a second, and for an unknown `move`.
     """
@@ -110,7 +108,7 @@ def make_scene(
     for number, motion in enumerate(motions):
         drawn = torch.as_tensor((SHAPE_SPREAD * rng.standard_normal(NUM_SHAPES)).clip(-2, 2), dtype=torch.float32)
         shape = betas[number] if betas is not None else getattr(motion, "betas", None)
-        actors.append(_first(on_body(motion, drawn if shape is None else shape, body), frames))
+        actors.append(_first(onto_body(motion, drawn if shape is None else shape, body), frames))
     outfits = [Outfit.draw(int(rng.integers(2**31))) for _ in actors]
     people = [Person(actor, outfit) for actor, outfit in zip(actors, outfits, strict=True)]
     offsets = _spread([keypoints_of(person, body, frames) for person in people], rng, crossing=crossing)
@@ -139,23 +137,13 @@ def shoot_scene(scene: Scene, writer: VideoWriter, path: Path, *, body: BodyMode
     return shoot(scene.people, scene.cameras, scene.place, writer, scene.seed, body or BodyModel.load(), path=path)
 
 
-def on_body(motion: Movement, betas: Float[Tensor, "10"], body: BodyModel) -> LabelledMotion:
-    """A motion on another body than it was made for: from the origin, facing +Z, soles on the ground.
-
-    The pelvis' way grows with the legs, so that feet which stand keep standing.
-    """
+def onto_body(motion: Movement, betas: Float[Tensor, "10"], body: BodyModel) -> LabelledMotion:
+    """A motion on another body, with its labels; see `stages.geometry.body_transfer`."""
     own = getattr(motion, "betas", None)
-    made_for = torch.zeros(NUM_SHAPES) if own is None else own
-    if isinstance(motion, LabelledMotion) and torch.equal(made_for, betas):
+    source_betas = torch.zeros(NUM_SHAPES) if own is None else own
+    if isinstance(motion, LabelledMotion) and torch.equal(source_betas, betas):
         return motion
-    before, after = body.rest_joints(made_for), body.rest_joints(betas)
-    pelvis = (motion.trans + before[0]) * (_leg_m(after) / _leg_m(before))
-    rotations, trans, _ = start_at_origin(motion.rotations, pelvis - after[0], after[0])
-    joints, turns = forward_kinematics(rotations, after, trans)
-    feet = body.contact_rig().points(turns, joints, betas).numpy()
-    ground_m = ground_height(feet)
-    trans = trans - torch.tensor([0.0, ground_m, 0.0])
-    contacts = torch.as_tensor(find_contacts(feet, ground_m).astype(bool))
+    rotations, trans, contacts = transfer(motion.rotations, motion.trans, source_betas, betas, body)
     return LabelledMotion(rotations, trans, betas, FPS, getattr(motion, "labels", ()), contacts)
 
 
@@ -176,10 +164,6 @@ def _first(motion: LabelledMotion, frames: int) -> LabelledMotion:
     return LabelledMotion(
         motion.rotations[:frames], motion.trans[:frames], motion.betas, FPS, labels, motion.contacts[:frames]
     )
-
-
-def _leg_m(rest: Float[Tensor, "24 3"]) -> float:
-    return float(rest[joint("left_hip"), 1] - rest[joint("left_ankle"), 1])
 
 
 def _spread(

@@ -16,9 +16,9 @@ from schemas.records import (
     CaptionedMotion,
     Captions,
     Event,
-    Given,
     InstructedMotion,
     Instruction,
+    InstructionInput,
     Motion,
     Provenance,
     ScoredMotion,
@@ -101,13 +101,17 @@ def instructed(action: str, seconds: float, seed: int, body: BodyModel) -> Instr
         writers={"body": "labels"},
     )  # fmt: skip
     end = frames / FPS
-    nothing, whole = Given(kind="none"), Given(kind="motion", start_s=0.0, end_s=end)
-    early, late = Given(kind="motion", end_s=1.0), Given(kind="motion", start_s=1.0, end_s=end)
+    nothing, whole = InstructionInput(kind="none"), InstructionInput(kind="motion", start_s=0.0, end_s=end)
+    early, late = InstructionInput(kind="motion", end_s=1.0), InstructionInput(kind="motion", start_s=1.0, end_s=end)
     span = {"parts": tuple(PARTS), "start_s": 0.0, "end_s": end}
     instructions = (
         Instruction(task="t2m", instruction=f"Show {sentence}.", inputs=nothing, target=whole, **span),
         Instruction(
-            task="m2t", instruction="Say what is done.", inputs=whole, target=Given(kind="text", text=sentence), **span
+            task="m2t",
+            instruction="Say what is done.",
+            inputs=whole,
+            target=InstructionInput(kind="text", text=sentence),
+            **span,
         ),
         Instruction(task="prediction", instruction="Go on.", inputs=early, target=late, **span),
     )

@@ -10,7 +10,7 @@ from model.examples import build, caption_instruction, collate, trainable
 from model.language_model import LanguageModelConfig, MotionLanguageModel, Picker
 from model.vocabulary import TextVocabulary
 from schemas.errors import HumoError
-from schemas.records import Given, Instruction
+from schemas.records import Instruction, InstructionInput
 
 TINY = LanguageModelConfig(width=32, layers=2, heads=2, step_width=16, step_layers=2, step_heads=2, context=64)
 PARTS, LEVELS, CODES = 5, 4, 8
@@ -32,11 +32,11 @@ def _codes(steps: int, seed: int = 0) -> torch.Tensor:
     return torch.randint(CODES, (steps, PARTS, LEVELS), generator=torch.Generator().manual_seed(seed))
 
 
-def _instruction(task: str, inputs: Given, target: Given) -> Instruction:
+def _instruction(task: str, inputs: InstructionInput, target: InstructionInput) -> Instruction:
     return Instruction(task=task, instruction="go on", inputs=inputs, target=target, parts=(), start_s=0, end_s=2)
 
 
-MOTION, TEXT = Given(kind="motion", end_s=2.0), Given(kind="text", text="a person waves")
+MOTION, TEXT = InstructionInput(kind="motion", end_s=2.0), InstructionInput(kind="text", text="a person waves")
 
 
 def test_states_depend_on_the_past_alone(model: MotionLanguageModel) -> None:
@@ -95,7 +95,9 @@ def test_picking() -> None:
 
 def test_sequences(vocabulary: TextVocabulary) -> None:
     codes = _codes(15)
-    made = build(_instruction("t2m", Given(kind="none"), MOTION), codes, vocabulary, downsample=4, max_steps=99)
+    made = build(
+        _instruction("t2m", InstructionInput(kind="none"), MOTION), codes, vocabulary, downsample=4, max_steps=99
+    )
     told = build(_instruction("m2t", MOTION, TEXT), codes, vocabulary, downsample=4, max_steps=10)
     assert made is not None
     assert told is not None
@@ -121,8 +123,8 @@ def test_sequences(vocabulary: TextVocabulary) -> None:
 
 def test_what_is_asked_for_is_never_handed_over(vocabulary: TextVocabulary) -> None:
     codes = _codes(30)
-    middle = Given(kind="motion", start_s=1.0, end_s=3.0)
-    whole = Given(kind="motion", start_s=0.0, end_s=4.0)
+    middle = InstructionInput(kind="motion", start_s=1.0, end_s=3.0)
+    whole = InstructionInput(kind="motion", start_s=0.0, end_s=4.0)
     example = build(_instruction("inbetween", whole, middle), codes, vocabulary, downsample=4, max_steps=99)
     assert example is not None
     assert example.given is not None
@@ -135,11 +137,11 @@ def test_what_is_asked_for_is_never_handed_over(vocabulary: TextVocabulary) -> N
 @pytest.mark.parametrize(
     "one",
     [
-        replace(_instruction("i2pm", Given(kind="none"), MOTION), parts=("left_arm",)),
-        _instruction("i2m_image", Given(kind="image"), MOTION),
-        _instruction("i2m_pose", Given(kind="pose"), MOTION),
-        _instruction("unheard_of", Given(kind="smell"), MOTION),
-        _instruction("unheard_of", MOTION, Given(kind="image")),
+        replace(_instruction("i2pm", InstructionInput(kind="none"), MOTION), parts=("left_arm",)),
+        _instruction("i2m_image", InstructionInput(kind="image"), MOTION),
+        _instruction("i2m_pose", InstructionInput(kind="pose"), MOTION),
+        _instruction("unheard_of", InstructionInput(kind="smell"), MOTION),
+        _instruction("unheard_of", MOTION, InstructionInput(kind="image")),
     ],
 )
 def test_instructions_that_cannot_be_followed_yet_are_left_out(vocabulary: TextVocabulary, one: Instruction) -> None:
@@ -148,7 +150,7 @@ def test_instructions_that_cannot_be_followed_yet_are_left_out(vocabulary: TextV
 
 
 def test_long_motions_are_followed_to_their_end_or_not_at_all(vocabulary: TextVocabulary) -> None:
-    long = _instruction("i2lm", Given(kind="none"), MOTION)
+    long = _instruction("i2lm", InstructionInput(kind="none"), MOTION)
     assert trainable(long)
     assert build(long, _codes(15), vocabulary, downsample=4, max_steps=15) is not None
     assert build(long, _codes(15), vocabulary, downsample=4, max_steps=14) is None
@@ -156,16 +158,22 @@ def test_long_motions_are_followed_to_their_end_or_not_at_all(vocabulary: TextVo
 
 def test_spans_and_sides(vocabulary: TextVocabulary) -> None:
     codes = _codes(30)
-    late = Given(kind="motion", start_s=2.0, end_s=4.0)
+    late = InstructionInput(kind="motion", start_s=2.0, end_s=4.0)
     example = build(_instruction("prediction", MOTION, late), codes, vocabulary, downsample=4, max_steps=99)
     assert example is not None
     assert example.given is not None
     assert example.made is not None
     assert torch.equal(torch.cat([example.given, example.made]), codes)
-    instant = Given(kind="motion", start_s=1.0, end_s=1.0)
+    instant = InstructionInput(kind="motion", start_s=1.0, end_s=1.0)
     assert build(_instruction("x", instant, late), codes, vocabulary, downsample=4, max_steps=99) is None
     left = Instruction(
-        task="t2m", instruction="left hand", inputs=Given(kind="none"), target=MOTION, parts=(), start_s=0, end_s=1
+        task="t2m",
+        instruction="left hand",
+        inputs=InstructionInput(kind="none"),
+        target=MOTION,
+        parts=(),
+        start_s=0,
+        end_s=1,
     )
     turned = build(left, codes, vocabulary, downsample=4, max_steps=99, mirrored=True)
     assert turned is not None
@@ -174,7 +182,13 @@ def test_spans_and_sides(vocabulary: TextVocabulary) -> None:
 
 def test_losses_ignore_padding_and_fall(model: MotionLanguageModel, vocabulary: TextVocabulary) -> None:
     examples = [
-        build(_instruction("t2m", Given(kind="none"), MOTION), _codes(15), vocabulary, downsample=4, max_steps=99),
+        build(
+            _instruction("t2m", InstructionInput(kind="none"), MOTION),
+            _codes(15),
+            vocabulary,
+            downsample=4,
+            max_steps=99,
+        ),
         build(_instruction("m2t", MOTION, TEXT), _codes(15, 1), vocabulary, downsample=4, max_steps=4),
     ]
     shape = {"parts": PARTS, "levels": LEVELS, "context": 64}

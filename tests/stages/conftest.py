@@ -5,7 +5,7 @@ import torch
 
 from schemas.body_model import BodyModel
 from stages.recovery.lifter.rigs import Rigs
-from stages.training.lifter import motion_dataset as banks
+from stages.training.lifter import motion_dataset
 from stages.training.lifter.examples import Examples, draw_examples
 from stages.training.lifter.settings import Augmentation
 
@@ -21,10 +21,10 @@ def rigs(body: BodyModel) -> Rigs:
 
 
 @pytest.fixture(scope="session")
-def bank(body: BodyModel) -> banks.Bank:
-    return banks.make_studio(range(1), body, seconds=3.0)
+def dataset(body: BodyModel) -> motion_dataset.MotionDataset:
+    return motion_dataset.make_studio(range(1), body, seconds=3.0)
 
 
 @pytest.fixture(scope="session")
-def examples(bank: banks.Bank, rigs: Rigs) -> Examples:
-    return draw_examples(bank, 12, 40, rigs, Augmentation(), torch.Generator().manual_seed(3))
+def examples(dataset: motion_dataset.MotionDataset, rigs: Rigs) -> Examples:
+    return draw_examples(dataset, 12, 40, rigs, Augmentation(), torch.Generator().manual_seed(3))

@@ -31,7 +31,7 @@ from stages.synthesis.motions import generate
 from stages.synthesis.moves import MOVES
 from stages.synthesis.place import Place
 from stages.synthesis.renderer import Camera, Renderer
-from stages.synthesis.scenes import GivenMotion, Scene, film_scene, make_scene, on_body
+from stages.synthesis.scenes import GivenMotion, Scene, film_scene, make_scene, onto_body
 
 SIZE = {"width": 192, "height": 144}
 
@@ -152,7 +152,7 @@ def test_another_body_walks_on_the_same_ground_without_sliding(size: float, body
     plain = GivenMotion(motion.rotations, motion.trans)
     betas = torch.zeros(10)
     betas[0] = size
-    moved = on_body(plain, betas, body)
+    moved = onto_body(plain, betas, body)
     joints, turns = forward_kinematics(moved.rotations, body.rest_joints(betas), moved.trans)
     feet = body.contact_rig().points(turns, joints, betas)
     standing = moved.contacts[1:] & moved.contacts[:-1]

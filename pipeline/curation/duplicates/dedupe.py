@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.audit.pages import film_strip, publish
+from pipeline.audit.pages import film_strip, write_page
 from pipeline.curation.duplicates.config import DedupeConfig
 from pipeline.curation.duplicates.search import Item, Pair, chosen, find_pairs
 from pipeline.curation.duplicates.signatures import JOINTS, Signature, hash_pictures, motion_signature, shingles
 from pipeline.curation.remove import remove
 from pipeline.dataset.lease import Lease
 from schemas.body_model import BodyModel
-from schemas.dataset import bury, iterate_samples
+from schemas.dataset import add_tombstones, iterate_samples
 from schemas.sample import contents_of, decode_motion, decode_npz, sources_of
 from schemas.skeleton import SMPL_PARENTS
 from schemas.storage import Storage
@@ -57,10 +57,10 @@ def dedupe(dataset: str, config: DedupeConfig, *, apply: bool = False, out: str 
     gone = chosen(items, pairs, config)
     page = ""
     if out or not apply:
-        page = publish(storage, _PAGE, "duplicates.html", _context(storage, items, pairs, gone, config), out or None)
+        page = write_page(storage, _PAGE, "duplicates.html", _context(storage, items, pairs, gone, config), out or None)
     if apply and gone:
         with Lease(storage, "dedupe"):
-            bury(storage, {key: f"near-duplicate of {stays}" for key, stays in gone.items()})
+            add_tombstones(storage, {key: f"near-duplicate of {stays}" for key, stays in gone.items()})
         remove(dataset, keys=sorted(gone))
     paired = {key for pair in pairs for key in (pair.one, pair.other)}
     return Dedupe(

@@ -14,7 +14,7 @@ from scipy.ndimage import median_filter
 from scipy.signal import find_peaks
 
 from schemas.body_model import BodyModel
-from schemas.curves import between, smooth
+from schemas.curves import interpolate_at, smooth
 from schemas.kinematics import forward_kinematics
 from schemas.rotations import axis_angle_to_matrix, heading_rad, yaw_matrix
 from schemas.sample import MotionArrays
@@ -70,11 +70,11 @@ class Signature:
 
     def pose_near(self, times_s: Float[np.ndarray, "N"]) -> Float[np.ndarray, "N 22 3"]:
         """Poses on straight lines between the moments: quick, and a little off."""
-        return between(self.pose_m, self._places(times_s))
+        return interpolate_at(self.pose_m, self._places(times_s))
 
     def path_near(self, times_s: Float[np.ndarray, "N"]) -> Float[np.ndarray, "N 2"]:
         """The way over the ground on straight lines between the moments."""
-        return between(self.path_m, self._places(times_s))
+        return interpolate_at(self.path_m, self._places(times_s))
 
     def _places(self, times_s: np.ndarray) -> np.ndarray:
         return ((times_s - self.start_s) * RATE_HZ).clip(0, len(self.pose_m) - 1)
@@ -109,7 +109,7 @@ def motion_signature(motion: MotionArrays, fps: float, body: BodyModel) -> Signa
     moments = max(int((last_s - 2 * margin) * RATE_HZ) + 1, _FEWEST)
     frames = np.minimum(margin + np.arange(moments) / RATE_HZ, last_s) * fps
     return Signature(
-        pose_m=between(pose, frames).astype(np.float16), path_m=between(path, frames).astype(np.float16),
+        pose_m=interpolate_at(pose, frames).astype(np.float16), path_m=interpolate_at(path, frames).astype(np.float16),
         start_s=margin, length_s=len(pose) / fps,
     )  # fmt: skip
 

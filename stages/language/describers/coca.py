@@ -11,7 +11,7 @@ from torch import Tensor
 
 from schemas.devices import torch_threads
 from schemas.errors import HumoError
-from schemas.records import Effort
+from schemas.records import DescriberUsage
 from stages.language.describers.pictures import person_pictures
 from stages.language.describers.protocol import Answer, Scene
 from stages.language.open_clip_weights import OpenClipConfig, load_open_clip
@@ -81,5 +81,5 @@ class Coca:
             tokens.append(following)
         return tokenizer.decode(tokens[1:]).replace("<end_of_text>", "").strip()
 
-    def _effort(self, outcome: str, why: str) -> Effort:
-        return Effort(describer=self.name, outcome=outcome, why=why)
+    def _effort(self, outcome: str, why: str) -> DescriberUsage:
+        return DescriberUsage(describer=self.name, outcome=outcome, why=why)

@@ -12,7 +12,7 @@ _MOST_A_LEVEL = 6
 _WORD = re.compile(r"[^\W\d_]+")
 
 
-def with_answer(ruled: Captions, answer: Answer) -> Captions:
+def merge_answer(ruled: Captions, answer: Answer) -> Captions:
     """The rules' captions and, after them, the sentences that they do not contradict; all are in `added` with the reason."""
     kept: dict[str, list[str]] = {level: [] for level in LEVELS}
     statements: list[Statement] = []

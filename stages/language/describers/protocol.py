@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
-from schemas.records import Captions, Effort, Motion, Transcript
+from schemas.records import Captions, DescriberUsage, Motion, Transcript
 from schemas.skeleton import PARTS
 
 LEVELS = ("body", *PARTS)
@@ -22,7 +22,7 @@ class Scene:
 class Answer:
     """Sentences by level (body or a part), as they came, and what they took."""
 
-    effort: Effort
+    effort: DescriberUsage
     sentences: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
@@ -45,4 +45,4 @@ class RulesAlone:
 
     def describe(self, scene: Scene) -> Answer:
         """No further sentence."""
-        return Answer(effort=Effort(describer=scene.ruled.writers["body"]))
+        return Answer(effort=DescriberUsage(describer=scene.ruled.writers["body"]))

@@ -17,7 +17,7 @@ from pydantic import ConfigDict, Field, ValidationError
 from schemas.config import Config
 from schemas.ids import digest
 from schemas.offline import cache_folder
-from schemas.records import Effort, Footage
+from schemas.records import DescriberUsage, Footage
 from schemas.storage import Storage
 from stages.language.describers.endpoint import Endpoint, EndpointConfig, EndpointError, Reply
 from stages.language.describers.pictures import boxed_pictures, jpeg
@@ -161,8 +161,8 @@ class Vlm:
         prices = config.usd_per_million_prompt_tokens, config.usd_per_million_completion_tokens
         return round((prompt * prices[0] + completion * prices[1]) / 1e6, 9)
 
-    def _effort(self, outcome: str, why: str, prompt: int = 0, completion: int = 0) -> Effort:
-        return Effort(
+    def _effort(self, outcome: str, why: str, prompt: int = 0, completion: int = 0) -> DescriberUsage:
+        return DescriberUsage(
             describer=self.name, outcome=outcome, why=why, prompt_tokens=prompt, completion_tokens=completion,
             cost_usd=self._cost_usd(prompt, completion),
         )  # fmt: skip

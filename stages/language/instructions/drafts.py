@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from schemas.ids import digest, unit_interval
-from schemas.records import FPS, CaptionedMotion, Given, Segment
+from schemas.records import FPS, CaptionedMotion, InstructionInput, Segment
 from schemas.skeleton import PARTS
 from stages.joining.telling import steps
 from stages.language.instructions.slots import (
@@ -20,16 +20,16 @@ from stages.language.instructions.slots import (
 from stages.language.instructions.templates import LENGTH_ANSWERS
 from stages.language.rules.phrases import OUT_OF_VIEW
 
-_NOTHING = Given(kind="none")
-_FIRST_POSE, _FIRST_IMAGE = Given(kind="pose"), Given(kind="image")
+_NOTHING = InstructionInput(kind="none")
+_FIRST_POSE, _FIRST_IMAGE = InstructionInput(kind="pose"), InstructionInput(kind="image")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Draft:
     """An instance that lacks its wording."""
 
-    inputs: Given
-    target: Given
+    inputs: InstructionInput
+    target: InstructionInput
     slots: dict[str, str]
     parts: tuple[str, ...] = tuple(PARTS)
 
@@ -56,7 +56,7 @@ class Subject:
         return self.record.scored.motion.footage is not None
 
     @cached_property
-    def whole(self) -> Given:
+    def whole(self) -> InstructionInput:
         return span(0, self.frames)
 
     def bodies(self, task: str) -> list[str]:
@@ -110,16 +110,16 @@ def turned(texts: Sequence[str], *seed: str) -> list[str]:
     return [*texts[first:], *texts[:first]]
 
 
-def span(first: int, last: int) -> Given:
+def span(first: int, last: int) -> InstructionInput:
     """The motion from a frame to before another."""
-    return Given(kind="motion", start_s=first / FPS, end_s=last / FPS)
+    return InstructionInput(kind="motion", start_s=first / FPS, end_s=last / FPS)
 
 
-def _told(text: str) -> Given:
-    return Given(kind="text", text=text)
+def _told(text: str) -> InstructionInput:
+    return InstructionInput(kind="text", text=text)
 
 
-def _to_motion(inputs: Given) -> Callable[[Subject, str], list[Draft]]:
+def _to_motion(inputs: InstructionInput) -> Callable[[Subject, str], list[Draft]]:
     def make(subject: Subject, task: str) -> list[Draft]:
         if inputs.kind == "image" and not subject.filmed:
             return []

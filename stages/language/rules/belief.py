@@ -21,7 +21,9 @@ _LATER_S = 2.0
 """A movement of the same kind may be a copy within this time: an arm that was raised stays up for a while."""
 
 
-def believed(found: Mapping[str, Sequence[Movement]], k: Kinematics, limits: Thresholds) -> dict[str, list[Movement]]:
+def filter_by_visibility(
+    found: Mapping[str, Sequence[Movement]], k: Kinematics, limits: Thresholds
+) -> dict[str, list[Movement]]:
     """Movements of both arms, by part, without those that were hardly seen, and without those of an arm that was seen badly
     while the other one, which was seen better, moved too; an arm that merely swings is not what a gesture is copied from."""
     kept: dict[str, list[Movement]] = {}

@@ -9,7 +9,7 @@ from torch import Tensor
 from schemas.records import Captions
 from schemas.skeleton import PARTS
 from stages.language.rules.arm_events import arm_events
-from stages.language.rules.belief import believed
+from stages.language.rules.belief import filter_by_visibility
 from stages.language.rules.body_events import body_events
 from stages.language.rules.gaits import spans
 from stages.language.rules.kinematics import SIDES, Kinematics, kinematics
@@ -63,7 +63,7 @@ def find_events(k: Kinematics, limits: Thresholds) -> tuple[Movement, ...]:
     running = spans(body, "run")
     found |= {f"{side}_leg": leg_events(k, side, airborne, running, limits).events for side in SIDES}
     found["torso"] = torso_events(k, lying, limits).events
-    told = found | believed(found, k, limits)
+    told = found | filter_by_visibility(found, k, limits)
     events = [replace(event, text=phrase(event)) for event in body]
     for part in PARTS:
         arm = part.endswith("_arm")

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from schemas.offline import hold_still
+from schemas.offline import enforce_offline
 from schemas.torchvision_ops import ensure_operators
 from stages.perception.detector import load_torch_model
 
@@ -42,7 +42,7 @@ class Trunk(nn.Module):
 
 def load_trunk(weights: Path) -> Trunk:
     """The trunk of a detector's weights (YOLO11n-pose's layers)."""
-    hold_still()
+    enforce_offline()
     ensure_operators()
     return Trunk(load_torch_model(weights, "cpu").float())
 

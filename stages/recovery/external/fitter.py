@@ -17,8 +17,8 @@ from schemas.kinematics import forward_kinematics
 from schemas.records import FPS, Camera, Clip, Track, Video
 from schemas.rotations import slerp_resample
 from schemas.skeleton import joint
-from stages.geometry.cameras import guess_intrinsics, heights_px, intrinsics_of, reprojection
-from stages.geometry.keypoints import cleaned
+from stages.geometry.cameras import guess_intrinsics, heights_px, intrinsics_of, reprojection_error
+from stages.geometry.keypoints import clean_keypoints
 from stages.recovery.external.files import find_result, names_of, read_result
 from stages.recovery.external.parsers import Result
 from stages.recovery.external.reading import ResultError
@@ -95,7 +95,7 @@ class ImportFitter:
             )
         present = [each for each, share in zip(opened.placed, covered, strict=True) if share == 1]
         found = [self._fit_subject(clip, opened, each, wanted, intrinsics) for each in present]
-        seen = cleaned(clip.keypoints)[..., 2] >= SEEN
+        seen = clean_keypoints(clip.keypoints)[..., 2] >= SEEN
         distances = [float(np.median(fit.reprojection[seen])) if fit and seen.any() else np.inf for fit in found]
         best = int(np.argmin(distances))
         fit = found[best]
@@ -157,7 +157,7 @@ class ImportFitter:
             rotations, pelvis, grown = to_other_body(rotations, pelvis, opened.result.body, self.body)
         if subject.to_camera is None or subject.camera_place is None:
             points = self._keypoints(rotations, pelvis, betas).double().numpy()
-            keypoints = cleaned(clip.keypoints)
+            keypoints = clean_keypoints(clip.keypoints)
             seen = keypoints[..., 2] >= SEEN
             camera = find_camera(
                 points, keypoints[..., :2], seen, heights_px(clip.boxes), intrinsics.astype(np.float64)
@@ -186,7 +186,7 @@ class ImportFitter:
             trans=pelvis - self.body.rest_joints(betas)[joint("pelvis")],
             betas=betas,
             camera=camera,
-            reprojection=reprojection(points, camera, clip),
+            reprojection=reprojection_error(points, camera, clip),
             source=f"{result.layout} {result.digest}{'' if opened.native else ' retargeted'}",
         )
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from schemas.kinematics import forward_kinematics
 from schemas.rotations import matrix_from_6d
-from stages.recovery.lifter.network import NUM_POSED, Lifted
+from stages.recovery.lifter.network import NUM_POSED, LifterOutput
 from stages.recovery.lifter.rigs import Rigs
 
 NUM_MEASURED = 22
@@ -28,7 +28,7 @@ class Bodies:
     contact_points: Float[Tensor, "N T 4 3"]
 
 
-def make_bodies(lifted: Lifted, rigs: Rigs) -> Bodies:
+def make_bodies(lifted: LifterOutput, rigs: Rigs) -> Bodies:
     """Orthonormal rotations, joints and points; one shape a window."""
     posed = matrix_from_6d(lifted.pose.unflatten(-1, (NUM_POSED, 6)))
     eye = torch.eye(3, device=posed.device).expand(*posed.shape[:2], 1, 3, 3)
@@ -49,7 +49,7 @@ def make_bodies(lifted: Lifted, rigs: Rigs) -> Bodies:
 def pelvis_in_camera(
     place: Float[Tensor, "N T 3"], centre: Float[Tensor, "N T 2"], size: Float[Tensor, "N T"]
 ) -> Float[Tensor, "N T 3"]:
-    """The network's place (see `Lifted.place`) in metres."""
+    """The network's place (see `LifterOutput.place`) in metres."""
     depth = place[..., 2].clamp(-3, 3).exp() / size
     ray = centre + place[..., :2] * (size / 2)[..., None]
     return torch.cat([ray, torch.ones_like(depth)[..., None]], dim=-1) * depth[..., None]

@@ -23,7 +23,7 @@ _MIN_SIZE = 1e-3
 _SURE = 1e-3
 """Confidences are told apart up to this near to 0 and 1."""
 _SMOOTH_FRAMES = 1.5
-FOCAL_TOLD, FOCAL_GUESSED = 0.02, 0.31
+FOCAL_KNOWN, FOCAL_GUESSED = 0.02, 0.31
 """Deviation of the log of a focal length that is told, and of one that is taken to be the image's diagonal: lenses of 24 to
 70 mm spread so much."""
 _FOCAL_USUALLY_OFF = 0.1
@@ -60,7 +60,7 @@ class Observation:
         )  # fmt: skip
 
 
-def through_other_lens(turn: Float[Tensor, "N T 3 3"], ratio: Float[Tensor, "N 1"]) -> Float[Tensor, "N T 3 3"]:
+def with_focal_length(turn: Float[Tensor, "N T 3 3"], ratio: Float[Tensor, "N 1"]) -> Float[Tensor, "N T 3 3"]:
     """The small turns of a camera as they look when another focal length is assumed; `ratio` is the one by which they are
     right over the other. Pans and tilts grow with it, rolls do not."""
     about = matrix_to_axis_angle(turn)

@@ -20,18 +20,18 @@ from schemas.kinematics import forward_kinematics
 from schemas.records import Camera, Clip, Track, Video
 from schemas.rotations import axis_angle_to_matrix, heading_rad, matrix_from_6d, yaw_matrix
 from schemas.skeleton import joint
-from stages.geometry.cameras import intrinsics_of, reprojection
+from stages.geometry.cameras import intrinsics_of, reprojection_error
 from stages.geometry.feet import find_planted
-from stages.geometry.keypoints import cleaned
+from stages.geometry.keypoints import clean_keypoints
 from stages.module_commands import command
 from stages.recovery.lifter.bodies import make_bodies, pelvis_in_camera
-from stages.recovery.lifter.features import FOCAL_GUESSED, FOCAL_TOLD, Boxes, find_boxes, make_features
+from stages.recovery.lifter.features import FOCAL_GUESSED, FOCAL_KNOWN, Boxes, find_boxes, make_features
 from stages.recovery.lifter.focal_estimation import Way, find_ratio
-from stages.recovery.lifter.network import Lifted, Lifter, NetworkConfig, with_all_features
-from stages.recovery.lifter.refine import NUM_TURNS, Pose, RefineSettings, refine, whole_turn, without_jitter
+from stages.recovery.lifter.network import Lifter, LifterOutput, NetworkConfig, with_all_features
+from stages.recovery.lifter.refine import NUM_TURNS, Pose, RefineSettings, refine, smooth_pose, whole_body_rotation
 from stages.recovery.lifter.rigs import Rigs
 from stages.recovery.lifter.trajectory import Certainty
-from stages.recovery.lifter.world import Lift, Sight, camera_attitude, into_world
+from stages.recovery.lifter.world import ClipObservation, WorldMotion, camera_attitude, into_world
 from stages.recovery.protocol import Fit
 
 SHIPPED_WEIGHTS = Path(__file__).parent / "data" / "lifter.safetensors"
@@ -45,7 +45,7 @@ _SHAPE_WINDOWS = 3
 """Of those that are refined for its shape."""
 _TRACKS_KEPT = 256
 """Tracks whose shape and lens are remembered."""
-_Framed = TypeVar("_Framed", Sight, Lifted, Boxes)
+_Framed = TypeVar("_Framed", ClipObservation, LifterOutput, Boxes)
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ class LiftFitter:
             fits += [self._to_fit(clip, lift, one.ratio) for clip, lift, one in zip(group, lifts, known, strict=True)]
         return fits
 
-    def _to_fit(self, clip: Clip, lift: Lift, ratio: float) -> Fit:
+    def _to_fit(self, clip: Clip, lift: WorldMotion, ratio: float) -> Fit:
         intrinsics = intrinsics_of(clip.track.shot.video)
         intrinsics[:2] *= ratio
         camera = Camera(rotation=lift.to_camera.numpy(), position=lift.camera.numpy(), intrinsics=intrinsics)
@@ -205,7 +205,7 @@ class LiftFitter:
         points = self.on_cpu.keypoints.points(turns, joints, lift.betas).numpy()
         return Fit(
             rotations=lift.rotations, trans=lift.trans, betas=lift.betas, camera=camera,
-            reprojection=reprojection(points, camera, clip),
+            reprojection=reprojection_error(points, camera, clip),
             contacts=find_planted(lift.contacts.numpy()).astype(np.uint8), ground_m=lift.ground_m,
             sigma_m=lift.sigma_m.numpy(),
         )  # fmt: skip
@@ -224,7 +224,7 @@ class LiftFitter:
             starts = np.linspace(0, max(0, count - self.window), windows).round().astype(int)
             sights = [_sight_of(track, slice(start, start + self.window)) for start in starts.tolist()]
             lifted, boxes = self._look(sights, mirror=False)
-            ratio, focal_off = 1.0, FOCAL_TOLD
+            ratio, focal_off = 1.0, FOCAL_KNOWN
             if track.shot.video.focal_px == 0:
                 ways = [_way(*window) for window in zip(sights, lifted, boxes, strict=True)]
                 ratio, focal_off = find_ratio(ways, count)
@@ -240,7 +240,9 @@ class LiftFitter:
         return self._known[key]
 
     @torch.inference_mode()
-    def lift(self, sights: Sequence[Sight], shapes: Sequence[Float[Tensor, "10"]] | None = None) -> list[Lift]:
+    def lift(
+        self, sights: Sequence[ClipObservation], shapes: Sequence[Float[Tensor, "10"]] | None = None
+    ) -> list[WorldMotion]:
         """Bodies from keypoints as rays. `shapes` are betas to be kept; without them each clip gets what it looks like."""
         lifted, boxes = self._look(sights, mirror=self.mirror)
         betas = [one.betas[0, 0] for one in lifted] if shapes is None else [shape.to(self.device) for shape in shapes]
@@ -248,7 +250,7 @@ class LiftFitter:
         turned = torch.eye(3).expand(len(pose.rotations), 3, 3)
         if self.refinement is not None:
             first, pose = pose, self._refined(sights, lifted, boxes, betas, shapes=shapes is None)
-            turned = whole_turn(first, pose, self.rigs).cpu()
+            turned = whole_body_rotation(first, pose, self.rigs).cpu()
         on_cpu = Pose(**{field.name: getattr(pose, field.name).cpu() for field in fields(Pose)})
         out = []
         for place, (sight, one, box) in enumerate(zip(sights, lifted, boxes, strict=True)):
@@ -260,7 +262,7 @@ class LiftFitter:
                 torch.zeros_like(on_cpu.owner[mine]),
             )
             if self.refinement is not None:
-                theirs = without_jitter(theirs, float(one.log_noise.exp().median()), self.refinement)
+                theirs = smooth_pose(theirs, float(one.log_noise.exp().median()), self.refinement)
             out.append(
                 into_world(
                     sight,
@@ -275,7 +277,7 @@ class LiftFitter:
             )
         return out
 
-    def _look(self, sights: Sequence[Sight], *, mirror: bool) -> tuple[list[Lifted], list[Boxes]]:
+    def _look(self, sights: Sequence[ClipObservation], *, mirror: bool) -> tuple[list[LifterOutput], list[Boxes]]:
         """What the network says of each clip, averaged, if wanted, with what it says of its mirror image."""
         seen = [sight.observation(self.device) for sight in sights]
         boxes = [find_boxes(one) for one in seen]
@@ -286,7 +288,7 @@ class LiftFitter:
             lifted = [one.averaged(other.mirrored()) for one, other in zip(lifted, others, strict=True)]
         return lifted, boxes
 
-    def _first_pose(self, lifted: Sequence[Lifted], boxes: Sequence[Boxes], betas: Sequence[Tensor]) -> Pose:
+    def _first_pose(self, lifted: Sequence[LifterOutput], boxes: Sequence[Boxes], betas: Sequence[Tensor]) -> Pose:
         rotations, places, owners = [], [], []
         for number, (one, box) in enumerate(zip(lifted, boxes, strict=True)):
             said = make_bodies(one, self.rigs)
@@ -299,8 +301,8 @@ class LiftFitter:
 
     def _refined(
         self,
-        sights: Sequence[Sight],
-        lifted: Sequence[Lifted],
+        sights: Sequence[ClipObservation],
+        lifted: Sequence[LifterOutput],
         boxes: Sequence[Boxes],
         betas: Sequence[Tensor],
         *,
@@ -318,7 +320,7 @@ class LiftFitter:
         pose = self._first_pose(lifted, boxes, betas)
         return refine(pose, rays, confidence, size, noise, self.precision, self.rigs, settings)
 
-    def _run(self, features: Sequence[Float[Tensor, "1 _ 133"]]) -> list[Lifted]:
+    def _run(self, features: Sequence[Float[Tensor, "1 _ 133"]]) -> list[LifterOutput]:
         """The network over windows that overlap by half, blended where they do; one shape for all of a clip's."""
         window = self.window
         starts = [
@@ -338,15 +340,15 @@ class LiftFitter:
             said = self.model(padded, valid)
         out, done = [], 0
         for one, places in zip(features, starts, strict=True):
-            mine = Lifted(
-                **{field.name: getattr(said, field.name)[done : done + len(places)] for field in fields(Lifted)}
+            mine = LifterOutput(
+                **{field.name: getattr(said, field.name)[done : done + len(places)] for field in fields(LifterOutput)}
             )
             done += len(places)
             out.append(_blended(mine, places, one.shape[1], min(window, one.shape[1])))
         return out
 
 
-def _blended(lifted: Lifted, starts: Sequence[int], frames: int, window: int) -> Lifted:
+def _blended(lifted: LifterOutput, starts: Sequence[int], frames: int, window: int) -> LifterOutput:
     """One clip out of its windows, each counting most in its middle."""
     device = lifted.pose.device
     ramp = torch.arange(window, device=device) + 0.5
@@ -361,9 +363,9 @@ def _blended(lifted: Lifted, starts: Sequence[int], frames: int, window: int) ->
             out[start : start + window] += part[:window] * weight
         return (out / total)[None]
 
-    parts = {field.name: blended(getattr(lifted, field.name)) for field in fields(Lifted)}
+    parts = {field.name: blended(getattr(lifted, field.name)) for field in fields(LifterOutput)}
     parts["betas"] = lifted.betas[:, 0].mean(0).expand(1, frames, -1)
-    return Lifted(**parts)
+    return LifterOutput(**parts)
 
 
 def _thinned(value: _Framed, axis: int) -> _Framed:
@@ -374,7 +376,7 @@ def _thinned(value: _Framed, axis: int) -> _Framed:
     return replace(value, **thin)
 
 
-def _way(sight: Sight, lifted: Lifted, box: Boxes) -> Way:
+def _way(sight: ClipObservation, lifted: LifterOutput, box: Boxes) -> Way:
     """Where a body is before the camera, and how far along the line of sight it goes by its steps, in one window."""
     root_camera, root_level = (matrix_from_6d(said[0]) for said in (lifted.root_camera, lifted.root_level))
     to_camera = camera_attitude(root_camera.cpu(), root_level.cpu(), sight.since)
@@ -387,12 +389,12 @@ def _way(sight: Sight, lifted: Lifted, box: Boxes) -> Way:
     return Way(place[:, 2], ahead, velocity.norm(dim=-1), rise, up[:, 2], carried=sight.since is not None)
 
 
-def _sight(clip: Clip) -> Sight:
+def _sight(clip: Clip) -> ClipObservation:
     """A clip as the lifter sees it."""
     return _rays(clip.keypoints, clip.track.shot.video, clip.camera_turn, clip.closeup)
 
 
-def _sight_of(track: Track, frames: slice) -> Sight:
+def _sight_of(track: Track, frames: slice) -> ClipObservation:
     turn, closeup = (None if value is None else value[frames] for value in (track.camera_turn, track.closeup))
     return _rays(track.keypoints[frames], track.shot.video, turn, closeup)
 
@@ -402,17 +404,17 @@ def _rays(
     video: Video,
     camera_turn: Float[np.ndarray, "T 3"] | None,
     closeup: Float[np.ndarray, "T 17 3"] | None,
-) -> Sight:
+) -> ClipObservation:
     intrinsics = intrinsics_of(video)
-    keypoints = cleaned(seen)
+    keypoints = clean_keypoints(seen)
     rays = torch.from_numpy((keypoints[..., :2] - intrinsics[2:]) / intrinsics[:2]).float()
     since = None
     if camera_turn is not None and bool(np.any(camera_turn != camera_turn[:1])):
         turned = axis_angle_to_matrix(torch.from_numpy(camera_turn).float())
         since = turned @ turned[0].mT
     looked = None if closeup is None else torch.from_numpy(closeup / intrinsics[0]).float()
-    focal_off = FOCAL_TOLD if video.focal_px > 0 else FOCAL_GUESSED
-    return Sight(rays, torch.from_numpy(keypoints[..., 2]).float(), since, looked, focal_off)
+    focal_off = FOCAL_KNOWN if video.focal_px > 0 else FOCAL_GUESSED
+    return ClipObservation(rays, torch.from_numpy(keypoints[..., 2]).float(), since, looked, focal_off)
 
 
 def _groups(clips: Sequence[Clip], frames: int) -> Iterator[list[Clip]]:

@@ -46,7 +46,7 @@ class NetworkConfig(Config):
 
 
 @dataclass(frozen=True)
-class Lifted:
+class LifterOutput:
     """What the network says, raw. Rotations are 6D and not yet orthonormal."""
 
     pose: Float[Tensor, "N T 126"]
@@ -68,12 +68,12 @@ class Lifted:
     betas: Float[Tensor, "N T 10"]
     """The same in every frame of a window."""
 
-    def mirrored(self) -> "Lifted":
+    def mirrored(self) -> "LifterOutput":
         """What would have been said of the mirror image."""
         six = self.pose.new_tensor([1.0, -1.0, -1.0, -1.0, 1.0, 1.0])
         across = self.pose.new_tensor([-1.0, 1.0, 1.0])
         pose = (self.pose.unflatten(-1, (NUM_POSED, 6)) * six)[:, :, list(_POSE_MIRROR)].flatten(-2)
-        return Lifted(
+        return LifterOutput(
             pose=pose,
             root_camera=self.root_camera * six,
             root_level=self.root_level * six,
@@ -85,13 +85,13 @@ class Lifted:
             betas=self.betas,
         )
 
-    def averaged(self, other: "Lifted") -> "Lifted":
+    def averaged(self, other: "LifterOutput") -> "LifterOutput":
         """The mean of both; 6D and logits average well when they are near each other."""
-        return Lifted(**{f.name: (getattr(self, f.name) + getattr(other, f.name)) / 2 for f in fields(self)})
+        return LifterOutput(**{f.name: (getattr(self, f.name) + getattr(other, f.name)) / 2 for f in fields(self)})
 
 
 class Lifter(nn.Module):
-    """Features of windows to `Lifted`."""
+    """Features of windows to `LifterOutput`."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ class Lifter(nn.Module):
                     part.fill_(math.log(0.02))
                 offset += size
 
-    def forward(self, features: Float[Tensor, "N T 133"], valid: Bool[Tensor, "N T"]) -> Lifted:
+    def forward(self, features: Float[Tensor, "N T 133"], valid: Bool[Tensor, "N T"]) -> LifterOutput:
         """Frames that are not valid are looked at by no other."""
         x_NTC = self.stem(features.transpose(1, 2)).transpose(1, 2)
         rotary = _rotary(features.shape[1], self.config.width // self.config.heads, features.device)
@@ -128,7 +128,7 @@ class Lifter(nn.Module):
         mean_NC = (x_NTC * counted).sum(1) / counted.sum(1).clamp(min=1)
         betas = self.shape(mean_NC)[:, None].expand(-1, features.shape[1], -1).float()
         parts = self.heads(x_NTC).float().split(list(_SIZES.values()), dim=-1)
-        return Lifted(**dict(zip(_SIZES, parts, strict=True)), betas=betas)
+        return LifterOutput(**dict(zip(_SIZES, parts, strict=True)), betas=betas)
 
 
 def with_all_features(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -90,7 +90,7 @@ class Pose:
     """The clip of each frame, ascending from 0."""
 
 
-def whole_turn(before: Pose, after: Pose, rigs: Rigs) -> Float[Tensor, "T 3 3"]:
+def whole_body_rotation(before: Pose, after: Pose, rigs: Rigs) -> Float[Tensor, "T 3 3"]:
     """How each frame's body is turned as a whole, in camera axes, by which it goes from one pose to the other.
 
     Least squares over its joints relative to their middle, for turns that are small: with lever r of a joint and its move d,
@@ -165,7 +165,7 @@ def refine(
     return pose
 
 
-def without_jitter(pose: Pose, noise: float, settings: RefineSettings) -> Pose:
+def smooth_pose(pose: Pose, noise: float, settings: RefineSettings) -> Pose:
     """One clip's body smoothed over time, the more the noisier its keypoints are; hardly at all where they are clean.
 
     Smoothing the keypoints themselves takes more away from fast limbs (3 mm of aligned joint error on modelled noise).
@@ -301,7 +301,7 @@ def _solve(
     return x, s
 
 
-def turns_between(
+def rotation_errors(
     said: Float[Tensor, "*B 24 3 3"], truth: Float[Tensor, "*B 24 3 3"], said_global: Float[Tensor, "*B 24 3 3"]
 ) -> Float[Tensor, "*B 48"]:
     """Rotation vectors, about the camera's axes, that take each turned joint of one pose to that of another."""

@@ -16,9 +16,9 @@ from schemas.kinematics import forward_kinematics
 from schemas.rotations import heading_rad, matrix_from_6d, yaw_matrix
 from schemas.skeleton import joint
 from stages.geometry.contacts import find_contacts, find_steps, ground_height
-from stages.geometry.feet import find_planted, level_turn, plant_feet
-from stages.recovery.lifter.features import FOCAL_TOLD, Observation, through_other_lens
-from stages.recovery.lifter.network import Lifted
+from stages.geometry.feet import find_planted, leveling_rotation, plant_feet
+from stages.recovery.lifter.features import FOCAL_KNOWN, Observation, with_focal_length
+from stages.recovery.lifter.network import LifterOutput
 from stages.recovery.lifter.refine import Pose
 from stages.recovery.lifter.rigs import Rigs
 from stages.recovery.lifter.trajectory import Certainty, solve_path
@@ -30,7 +30,7 @@ that runs: enough to be planted, and to be held loosely, as it rolls."""
 
 
 @dataclass(frozen=True)
-class Sight:
+class ClipObservation:
     """A person over T frames of a camera that is calibrated."""
 
     rays: Float[Tensor, "T 17 2"]
@@ -40,17 +40,17 @@ class Sight:
     """From the camera's axes in the first frame to those in each; None while it stands still."""
     closeup: Float[Tensor, "T 17 3"] | None = None
     """As in `Observation`; None where nobody looked closer."""
-    focal_off: float = FOCAL_TOLD
+    focal_off: float = FOCAL_KNOWN
     """Expected deviation of the log of the focal length by which the rays were made from the true one."""
 
-    def through(self, ratio: float, focal_off: float) -> "Sight":
+    def through(self, ratio: float, focal_off: float) -> "ClipObservation":
         """As a camera saw it whose focal length is `ratio` times the one that was assumed."""
         since = None
         if self.since is not None:
-            turns = through_other_lens(self._turn()[None], torch.tensor([[1 / ratio]]))[0]
+            turns = with_focal_length(self._turn()[None], torch.tensor([[1 / ratio]]))[0]
             since = torch.stack(list(accumulate(turns, lambda before, turn: turn @ before)))
         closeup = None if self.closeup is None else self.closeup / ratio
-        return Sight(self.rays / ratio, self.confidence, since, closeup, focal_off)
+        return ClipObservation(self.rays / ratio, self.confidence, since, closeup, focal_off)
 
     def _turn(self) -> Float[Tensor, "T 3 3"]:
         """From the frame before to each, the identity in the first."""
@@ -70,7 +70,7 @@ class Sight:
 
 
 @dataclass(frozen=True)
-class Lift:
+class WorldMotion:
     """A body over T frames in the level world of the camera's first frame, whose origin is the camera's centre then."""
 
     rotations: Float[Tensor, "T 24 3 3"]
@@ -90,16 +90,16 @@ class Lift:
 
 
 def into_world(
-    sight: Sight,
+    sight: ClipObservation,
     size: Float[Tensor, "T"],
-    lifted: Lifted,
+    lifted: LifterOutput,
     pose: Pose,
     turned: Float[Tensor, "T 3 3"],
     rigs: Rigs,
     certainty: Certainty,
     *,
     planted: bool,
-) -> Lift:
+) -> WorldMotion:
     """One clip's `pose` in the level world; `size` are the boxes' sides over the focal length, `lifted` what the network
     said of it, `turned` how its body was turned as a whole since, in camera axes. Feet are `planted`, or left where they
     slide."""
@@ -134,7 +134,7 @@ def into_world(
         steps = torch.from_numpy(find_steps(points, pelvis.numpy())).to(contacts)
         contacts = torch.stack([contacts, _STILL_CHANCE * still, _STEP_CHANCE * steps]).amax(0)
         # The ground on which feet stood tells the vertical better than any one frame.
-        to_camera = to_camera @ level_turn(points, find_planted(contacts.numpy())).mT
+        to_camera = to_camera @ leveling_rotation(points, find_planted(contacts.numpy())).mT
         rotations, pelvis, camera, feet = walk(to_camera, contacts)
     trans = pelvis - rest[_PELVIS]
     ground = ground_height(feet.numpy())
@@ -142,7 +142,7 @@ def into_world(
         settled = plant_feet(rotations, trans, betas, find_planted(contacts.numpy()), rigs.body, rigs.contacts)
         rotations, trans, ground = settled.rotations, settled.trans, settled.ground_m
     sigma = lifted.log_sigma[0].exp().cpu()
-    return Lift(rotations, trans, betas, to_camera, camera, contacts, sigma, ground)
+    return WorldMotion(rotations, trans, betas, to_camera, camera, contacts, sigma, ground)
 
 
 def camera_attitude(

@@ -25,9 +25,9 @@ from stages.synthesis.film import keypoints_of
 from stages.synthesis.renderer import Renderer
 from stages.synthesis.scenes import GivenMotion, Scene, make_scene
 from stages.training.lifter.examples import varied_windows
-from stages.training.lifter.motion_dataset import Bank
+from stages.training.lifter.motion_dataset import MotionDataset
 from stages.training.lifter.settings import LifterTraining
-from stages.training.lifter.train import make_banks
+from stages.training.lifter.train import make_datasets
 
 AROUND = 1.7
 """Side of what is kept of a picture, in longer sides of the person's box."""
@@ -56,7 +56,7 @@ def draw_pictures(folder: Path, training: LifterTraining, scenes: int, *, first:
     cv2.setNumThreads(1)
     folder.mkdir(parents=True, exist_ok=True)
     body = BodyModel.load()
-    bank, _ = make_banks(training)
+    dataset, _ = make_datasets(training)
     began, done = time.monotonic(), 0
     for begin in range(first, first + scenes, _PART):
         path = folder / f"scenes-{begin:06d}.npz"
@@ -65,7 +65,7 @@ def draw_pictures(folder: Path, training: LifterTraining, scenes: int, *, first:
         rows = [
             row
             for number in range(begin, min(begin + _PART, first + scenes))
-            for row in _drawn(draw_scene(bank, number, training, body), number, every, body)
+            for row in _drawn(draw_scene(dataset, number, training, body), number, every, body)
         ]
         done += min(_PART, first + scenes - begin)
         jpegs = [row.pop("jpeg") for row in rows]
@@ -78,13 +78,13 @@ def draw_pictures(folder: Path, training: LifterTraining, scenes: int, *, first:
     return done
 
 
-def draw_scene(bank: Bank, number: int, training: LifterTraining, body: BodyModel) -> Scene:
+def draw_scene(dataset: MotionDataset, number: int, training: LifterTraining, body: BodyModel) -> Scene:
     """A window of motion, varied as in the lifter's training, in a place of its own."""
     generator = torch.Generator().manual_seed(_SEED + number)
     rng = np.random.default_rng([_SEED, number])
     moving, occluded, company = rng.random(3) < (_MOVING, _OCCLUDED, _COMPANY)
     count = 2 if company else 1
-    windows = varied_windows(bank, count, _WINDOW, training.augmentation, generator)
+    windows = varied_windows(dataset, count, _WINDOW, training.augmentation, generator)
     rest = body.rest_joints(torch.zeros(10))[0]
     motions = [
         GivenMotion(rotations[: int(valid.sum())], pelvis[: int(valid.sum())] - rest)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from schemas.rotations import axis_angle_to_matrix, matrix_from_6d, matrix_to_6d
 from schemas.skeleton import SMPL_JOINTS, joint, mirror_order
-from stages.training.lifter.motion_dataset import Bank
+from stages.training.lifter.motion_dataset import MotionDataset
 from stages.training.lifter.pelvis import about_x, off_rhythm, pitch
 from stages.training.lifter.random_curves import chance, normal, smooth_curves, uniform
 
@@ -60,15 +60,15 @@ class Windows:
 
 
 def draw_windows(
-    bank: Bank, count: int, frames: int, speeds: tuple[float, float], generator: torch.Generator
+    dataset: MotionDataset, count: int, frames: int, speeds: tuple[float, float], generator: torch.Generator
 ) -> Windows:
     """Stretches of motions played at a speed between the two; where a motion is too short its last frame stands."""
-    which = torch.multinomial(bank.chances(), count, replacement=True, generator=generator)
-    start, length = bank.starts[which], bank.lengths[which]
+    which = torch.multinomial(dataset.chances(), count, replacement=True, generator=generator)
+    start, length = dataset.starts[which], dataset.lengths[which]
     ratio = speeds[0] * (speeds[1] / speeds[0]) ** uniform(0.0, 1.0, (count,), generator)
     spare = (length - 1 - ratio * (frames - 1)).clamp(min=0)
     begin = spare * uniform(0.0, 1.0, (count,), generator)
-    time = begin[:, None] + ratio[:, None] * torch.arange(frames, device=bank.pelvis.device)
+    time = begin[:, None] + ratio[:, None] * torch.arange(frames, device=dataset.pelvis.device)
     valid = time <= (length - 1)[:, None]
     time = torch.minimum(time, (length - 1)[:, None].to(time.dtype))
     low = time.floor().long()
@@ -76,8 +76,10 @@ def draw_windows(
     share = time - low
     low, high = low + start[:, None], high + start[:, None]
     # Neighbouring frames differ by little: the straight line between matrices, made orthonormal, is as good as the arc.
-    six = torch.lerp(matrix_to_6d(bank.rotations[low]), matrix_to_6d(bank.rotations[high]), share[..., None, None])
-    return Windows(matrix_from_6d(six), torch.lerp(bank.pelvis[low], bank.pelvis[high], share[..., None]), valid)
+    six = torch.lerp(
+        matrix_to_6d(dataset.rotations[low]), matrix_to_6d(dataset.rotations[high]), share[..., None, None]
+    )
+    return Windows(matrix_from_6d(six), torch.lerp(dataset.pelvis[low], dataset.pelvis[high], share[..., None]), valid)
 
 
 def mirror(windows: Windows, which: Bool[Tensor, "N"]) -> Windows:

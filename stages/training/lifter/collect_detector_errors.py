@@ -28,7 +28,7 @@ from stages.synthesis.scenes import GivenMotion, film_scene, make_scene
 from stages.training.lifter.detector_errors import EVERY
 from stages.training.lifter.examples import varied_windows
 from stages.training.lifter.settings import LifterTraining
-from stages.training.lifter.train import make_banks
+from stages.training.lifter.train import make_datasets
 
 _SAME_BOX = 0.3
 """Overlap from which a detection is taken to show a person."""
@@ -50,7 +50,7 @@ def watch(folder: Path, training: LifterTraining, films: int, first: int = 0, *,
     torch.set_num_threads(1)
     folder.mkdir(parents=True, exist_ok=True)
     body = BodyModel.load()
-    bank, _ = make_banks(training)
+    dataset, _ = make_datasets(training)
     detector = PoseDetector(threads=1)
     closer = CloseLook(detector.weights, device=detector.device, backend=detector.backend) if closeup else None
     rest = body.rest_joints(torch.zeros(10))[0]
@@ -63,7 +63,7 @@ def watch(folder: Path, training: LifterTraining, films: int, first: int = 0, *,
         rows = []
         for number in range(begin, min(begin + _PART, first + films)):
             generator = torch.Generator().manual_seed(_SEED + number)
-            windows = varied_windows(bank, 1, _FRAMES, training.augmentation, generator)
+            windows = varied_windows(dataset, 1, _FRAMES, training.augmentation, generator)
             kept = slice(0, int(windows.valid.sum()), EVERY)
             motion = GivenMotion(windows.rotations[0, kept], windows.pelvis[0, kept] - rest)
             rows.append({"film": np.full(len(motion.trans), number), **_filmed(motion, number, detector, closer, body)})

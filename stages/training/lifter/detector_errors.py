@@ -61,7 +61,7 @@ _HELD_OUT = 10
 
 
 @dataclass(frozen=True)
-class Seen:
+class DetectorSamples:
     """N frames of what a detector said, beside the truth."""
 
     film: Int[np.ndarray, "N"]
@@ -195,7 +195,7 @@ def load_detector_errors(path: str | Path | None = None) -> DetectorErrors:
     return model.eval().requires_grad_(False)
 
 
-def read_seen(folder: Path) -> Seen:
+def read_samples(folder: Path) -> DetectorSamples:
     """All that `watch` wrote into a folder; frames in which the person was not found are left out."""
     paths = sorted(folder.glob("films-??????.npz"))
     if not paths:
@@ -221,7 +221,7 @@ def read_seen(folder: Path) -> Seen:
         depth = (in_camera[..., 2] / middle - 1) * (joined("focal")[found] / size)[:, None]
         expected = np.log(closeup[..., 1:].clip(1e-4)) - _USUAL_LOG
         numbers += [(closeup[..., :1] - depth[..., None]) / _UNIT, expected]
-    return Seen(
+    return DetectorSamples(
         film=joined("film")[found],
         in_camera=torch.from_numpy(in_camera),
         picture_share=torch.from_numpy(size / joined("picture")[found]).float(),
@@ -230,7 +230,7 @@ def read_seen(folder: Path) -> Seen:
     )
 
 
-def learn(seen: Seen, *, steps: int = _STEPS, seed: int = 0) -> tuple[DetectorErrors, dict[str, float]]:
+def learn(seen: DetectorSamples, *, steps: int = _STEPS, seed: int = 0) -> tuple[DetectorErrors, dict[str, float]]:
     """Learned errors, and how likely they find the films that were kept for validation (nats a keypoint)."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
@@ -265,7 +265,7 @@ def _mirrored(in_camera: Tensor, values: Tensor, known: Tensor) -> tuple[Tensor,
     return in_camera[:, _MIRROR] * flip[:3], values[:, _MIRROR] * flip[: values.shape[-1]], known[:, _MIRROR]
 
 
-def _measure_correlation(model: DetectorErrors, seen: Seen, values: Float[Tensor, "N 17 D"]) -> None:
+def _measure_correlation(model: DetectorErrors, seen: DetectorSamples, values: Float[Tensor, "N 17 D"]) -> None:
     """How errors, made standard by the mixture's mean and deviation, go together over time and between keypoints."""
     mean, deviation = model.modes(seen.in_camera, seen.picture_share).moments()
     standard = ((values - mean) / deviation).clamp(-2.5, 2.5)[..., :2]
@@ -297,7 +297,7 @@ def main(arguments: Sequence[str]) -> int:
 def _learn_and_write(seen: Path, out: Path | None = None) -> None:
     from safetensors.torch import save_file
 
-    model, measured = learn(read_seen(seen))
+    model, measured = learn(read_samples(seen))
     out = out or (SHIPPED_CLOSEUP if model.numbers == _LOOKED else SHIPPED)
     save_file({name: value.half().contiguous() for name, value in model.state_dict().items()}, out)
     print(json.dumps(measured))

@@ -24,8 +24,8 @@ from stages.recovery.lifter.rigs import Rigs
 from stages.recovery.protocol import Fit, Fitter
 from stages.training.lifter.augment import Windows
 from stages.training.lifter.examples import Examples, Lenses, film
-from stages.training.lifter.metrics import Figure, measure, summarise
-from stages.training.lifter.motion_dataset import Bank
+from stages.training.lifter.metrics import BodyMotion, measure, summarise
+from stages.training.lifter.motion_dataset import MotionDataset
 from stages.training.lifter.noise import NoiseAmounts
 from stages.training.lifter.random_curves import normal
 
@@ -44,17 +44,17 @@ class Case:
     name: str
     group: str
     clip: Clip
-    truth: Figure
+    truth: BodyMotion
 
 
-def make_cases(bank: Bank, rigs: Rigs, *, noise: float, shape_spread: float = 1.0) -> list[Case]:
+def make_cases(dataset: MotionDataset, rigs: Rigs, *, noise: float, shape_spread: float = 1.0) -> list[Case]:
     """One a motion, of at most ten seconds, on a body of its own; the same cameras and bodies with noise and without.
 
     `shape_spread` is the standard deviation of the betas; 0 leaves the mean body, for which recordings are retargeted.
     """
     cases = []
-    for number, name in enumerate(bank.names):
-        rotations, pelvis = (value[:MAX_FRAMES] for value in bank.motion(number))
+    for number, name in enumerate(dataset.names):
+        rotations, pelvis = (value[:MAX_FRAMES] for value in dataset.motion(number))
         generator = torch.Generator().manual_seed(SEED + number)
         windows = Windows(rotations[None], pelvis[None], torch.ones(1, len(pelvis), dtype=torch.bool))
         betas = normal((1, 10), generator).clamp(-2, 2) * shape_spread
@@ -70,7 +70,7 @@ def _case(name: str, examples: Examples, body: BodyModel) -> Case:
     rotations = truth.rotations[0].clone()
     rotations[:, _PELVIS] = truth.root_level[0]
     pelvis = (to_camera.mT @ truth.pelvis_camera[0, :, :, None])[..., 0]
-    figure = Figure(
+    figure = BodyMotion(
         rotations=rotations,
         trans=pelvis - body.rest_joints(truth.betas[0])[_PELVIS],
         betas=truth.betas[0],
@@ -105,14 +105,14 @@ def group_of(name: str) -> str:
     return re.sub(r"^(train|test|humanoid3d)_|[-_]?\d+$", "", stem) or stem
 
 
-def figure_of(fit: Fit, body: BodyModel) -> Figure:
+def body_motion_of(fit: Fit, body: BodyModel) -> BodyMotion:
     """A fit with its camera; contacts are found as `fit_smpl` does where the fitter says nothing of them."""
     contacts = fit.contacts
     if contacts is None:
         joints, turns = forward_kinematics(fit.rotations, body.rest_joints(fit.betas), fit.trans)
         feet = body.contact_rig().points(turns, joints, fit.betas).numpy()
         contacts = find_contacts(feet, ground_height(feet) if fit.ground_m is None else fit.ground_m)
-    return Figure(
+    return BodyMotion(
         rotations=fit.rotations,
         trans=fit.trans,
         betas=fit.betas,
@@ -137,7 +137,7 @@ def evaluate(fitter: Fitter, cases: Sequence[Case], body: BodyModel) -> list[dic
             raise HumoError(
                 f"{case.name}: {fitter.version} gave no body: {fit.reason} {fit.detail}; leave that file out"
             )
-        rows.append({**measure(figure_of(fit, body), case.truth, body), "_seconds": seconds})
+        rows.append({**measure(body_motion_of(fit, body), case.truth, body), "_seconds": seconds})
     return rows
 
 

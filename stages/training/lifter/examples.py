@@ -13,18 +13,25 @@ from schemas.rotations import heading_rad, yaw_matrix
 from schemas.skeleton import joint
 from stages.recovery.lifter.features import (
     FOCAL_GUESSED,
-    FOCAL_TOLD,
+    FOCAL_KNOWN,
     Boxes,
     Observation,
     find_boxes,
-    through_other_lens,
+    with_focal_length,
 )
 from stages.recovery.lifter.rigs import Rigs
 from stages.training.lifter.augment import Windows, draw_windows, mirror, vary
 from stages.training.lifter.camera_sampler import draw_cameras
 from stages.training.lifter.detector_errors import SHIPPED_CLOSEUP, DetectorErrors, load_detector_errors
-from stages.training.lifter.motion_dataset import Bank
-from stages.training.lifter.noise import NoiseAmounts, Said, degrade, draw_strength, face_towards, place_offsets
+from stages.training.lifter.motion_dataset import MotionDataset
+from stages.training.lifter.noise import (
+    DetectorOutput,
+    NoiseAmounts,
+    degrade,
+    draw_strength,
+    face_towards,
+    place_offsets,
+)
 from stages.training.lifter.random_curves import chance, normal, uniform
 from stages.training.lifter.settings import Augmentation
 
@@ -48,7 +55,7 @@ class Lenses:
     ) -> tuple[Float[Tensor, "N"], Float[Tensor, "N"]]:
         """The focal length that is taken for each true one, over the diagonal, and its expected deviation."""
         share = uniform(1 - 1 / (1 - self.told), 1.0, focal.shape, generator).clamp(min=0)
-        off = FOCAL_TOLD + max(0.0, self.most - FOCAL_TOLD) * share
+        off = FOCAL_KNOWN + max(0.0, self.most - FOCAL_KNOWN) * share
         wrong = (off if self.most else 0.0) * normal(focal.shape, generator).clamp(-2.5, 2.5)
         guessed = chance(self.guessed, focal.shape, generator)
         return torch.where(guessed, 1.0, focal * wrong.exp()), torch.where(guessed, FOCAL_GUESSED, off)
@@ -85,10 +92,10 @@ class Examples:
 
 
 def draw_examples(
-    bank: Bank, count: int, frames: int, rigs: Rigs, augmentation: Augmentation, generator: torch.Generator
+    dataset: MotionDataset, count: int, frames: int, rigs: Rigs, augmentation: Augmentation, generator: torch.Generator
 ) -> Examples:
-    """Windows of the bank with everything varied."""
-    windows = varied_windows(bank, count, frames, augmentation, generator)
+    """Windows of the dataset with everything varied."""
+    windows = varied_windows(dataset, count, frames, augmentation, generator)
     betas = normal((count, 10), generator).clamp(-2.5, 2.5) * augmentation.shape_spread
     amounts = NoiseAmounts(strength=augmentation.noise)
     detectors = []
@@ -104,10 +111,10 @@ def draw_examples(
 
 
 def varied_windows(
-    bank: Bank, count: int, frames: int, augmentation: Augmentation, generator: torch.Generator
+    dataset: MotionDataset, count: int, frames: int, augmentation: Augmentation, generator: torch.Generator
 ) -> Windows:
-    """Windows of the bank at various speeds, half of them mirrored, some with other limbs."""
-    windows = draw_windows(bank, count, frames, (augmentation.slowest, augmentation.fastest), generator)
+    """Windows of the dataset at various speeds, half of them mirrored, some with other limbs."""
+    windows = draw_windows(dataset, count, frames, (augmentation.slowest, augmentation.fastest), generator)
     return vary(mirror(windows, chance(0.5, (count,), generator)), augmentation.shares(), generator)
 
 
@@ -156,7 +163,7 @@ def film(
     in_camera = torch.cat([in_camera[..., :2], in_camera[..., 2:] / wrong], dim=-1)
 
     still = torch.ones(rays.shape[:3], device=rays.device)
-    turn = through_other_lens(cameras.turn(), wrong[..., 0])
+    turn = with_focal_length(cameras.turn(), wrong[..., 0])
     boxes = find_boxes(Observation(rays, still, turn, windows.valid, torch.zeros_like(points), focal_off))
     half_view = cameras.half_size / assumed[:, None]
     towards = -in_camera / in_camera.norm(dim=-1, keepdim=True).clamp(min=0.1)
@@ -193,7 +200,7 @@ def _said(
     boxes: Boxes,
     half_view: Float[Tensor, "N 2"],
     generator: torch.Generator,
-) -> Said:
+) -> DetectorOutput:
     """What the detectors say, each of windows of its own; `depth` is the true one as `Observation.closeup` has it."""
     lot = uniform(0.0, 1.0, (len(points),), generator)
     size = boxes.size[..., None, None]
@@ -208,7 +215,7 @@ def _said(
         sure = torch.where(mine, drawn.confidence, sure)
         told = torch.where((mine & looked)[..., None], closer, told)
         below += share
-    return Said(seen, sure, told, lot < below)
+    return DetectorOutput(seen, sure, told, lot < below)
 
 
 def standing(feet: Float[Tensor, "N T 4 3"]) -> Float[Tensor, "N T 4"]:

@@ -14,7 +14,7 @@ from schemas.records import FPS
 from schemas.rotations import heading_rad, yaw_matrix
 from schemas.skeleton import joint
 from stages.recovery.lifter.bodies import NUM_MEASURED, Bodies, make_bodies, pelvis_in_camera
-from stages.recovery.lifter.network import Lifted
+from stages.recovery.lifter.network import LifterOutput
 from stages.recovery.lifter.rigs import Rigs
 from stages.training.lifter.examples import Examples, Truth
 from stages.training.lifter.settings import LossWeights
@@ -27,7 +27,7 @@ _FAR = [joint(f"{side}_{name}") for side in ("left", "right") for name in ("elbo
 _HALF_SECOND, _SECOND = round(FPS / 2), round(FPS)
 
 
-def losses(lifted: Lifted, examples: Examples, rigs: Rigs, weights: LossWeights) -> dict[str, Tensor]:
+def losses(lifted: LifterOutput, examples: Examples, rigs: Rigs, weights: LossWeights) -> dict[str, Tensor]:
     """Each term, weighted, as its mean over the valid frames."""
     truth, boxes, valid = examples.truth, examples.boxes, examples.seen.valid
     said = make_bodies(lifted, rigs)

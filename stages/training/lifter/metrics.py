@@ -52,7 +52,7 @@ DEFINITIONS = {
 
 
 @dataclass(frozen=True)
-class Figure:
+class BodyMotion:
     """A body over T frames before a camera, in a world whose y axis is up. On the CPU."""
 
     rotations: Float[Tensor, "T 24 3 3"]
@@ -116,18 +116,18 @@ def world_mpjpe(said: Float[np.ndarray, "T J 3"], truth: Float[np.ndarray, "T J 
     return float(np.concatenate(errors).mean())
 
 
-def in_camera(points: Float[np.ndarray, "T K 3"], figure: Figure) -> Float[np.ndarray, "T K 3"]:
+def in_camera(points: Float[np.ndarray, "T K 3"], figure: BodyMotion) -> Float[np.ndarray, "T K 3"]:
     """Points of a figure's world in its camera's frame."""
     return (points - figure.eye[:, None]) @ figure.to_camera.swapaxes(-1, -2)
 
 
-def mpjpe_by_frame(said: Figure, truth: Figure, body: BodyModel) -> Float[np.ndarray, "T"]:
+def mpjpe_by_frame(said: BodyMotion, truth: BodyMotion, body: BodyModel) -> Float[np.ndarray, "T"]:
     """`mpjpe`, millimetres a frame."""
     seen = [_from_pelvis(in_camera(_pose(figure, body).joints, figure)) for figure in (said, truth)]
     return _mm(seen[0] - seen[1])
 
 
-def measure(said: Figure, truth: Figure, body: BodyModel) -> dict[str, float]:
+def measure(said: BodyMotion, truth: BodyMotion, body: BodyModel) -> dict[str, float]:
     """All errors of one motion (see DEFINITIONS), and what `summarise` needs: sums and counts of feet, metres of path."""
     a, b = _pose(said, body), _pose(truth, body)
     camera_a, camera_b = in_camera(a.joints, said), in_camera(b.joints, truth)
@@ -173,7 +173,7 @@ def summarise(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {**mean, "clips": float(len(rows)), "far_clips": float(len(far))}
 
 
-def _pose(figure: Figure, body: BodyModel) -> _Points:
+def _pose(figure: BodyMotion, body: BodyModel) -> _Points:
     rest = body.rest_joints(figure.betas)
     joints, turns = forward_kinematics(figure.rotations, rest, figure.trans)
     feet = body.contact_rig().points(turns, joints, figure.betas)

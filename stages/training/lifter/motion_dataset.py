@@ -1,6 +1,6 @@
 """Motions to train on, as one long strip of frames: motion capture read once and kept in a file, and made-up motions.
 
-bank = join(read_folder("mocap/cmu"), make_studio(seeds=range(20)))
+dataset = join(read_folder("mocap/cmu"), make_studio(seeds=range(20)))
 """
 
 import hashlib
@@ -28,7 +28,7 @@ _FLIP_RADPS = 25.0
 
 
 @dataclass(frozen=True)
-class Bank:
+class MotionDataset:
     """M motions over N frames in all, at 30 frames a second, ground at y = 0, for a body of mean shape."""
 
     rotations: Float[Tensor, "N 24 3 3"]
@@ -41,10 +41,10 @@ class Bank:
     """How often a motion is drawn, a frame of it compared with a frame of another."""
     names: tuple[str, ...]
 
-    def to(self, device: torch.device | str) -> "Bank":
+    def to(self, device: torch.device | str) -> "MotionDataset":
         """A copy on another device."""
         moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
-        return Bank(**moved, names=self.names)
+        return MotionDataset(**moved, names=self.names)
 
     def chances(self) -> Float[Tensor, "M"]:
         """Of each motion to be drawn."""
@@ -66,7 +66,7 @@ class Bank:
         aside.replace(path)
 
     @classmethod
-    def load(cls, path: Path) -> "Bank":
+    def load(cls, path: Path) -> "MotionDataset":
         """What `save` wrote."""
         with np.load(path, allow_pickle=False) as archive:
             tensors = {name: torch.from_numpy(archive[name]) for name in ("pelvis", "starts", "lengths", "weights")}
@@ -74,7 +74,7 @@ class Bank:
         return cls(rotations=axis_angle_to_matrix(poses), names=names, **tensors)
 
 
-def pack(motions: Iterable[tuple[str, Tensor, Tensor]], weight: float = 1.0) -> Bank:
+def pack(motions: Iterable[tuple[str, Tensor, Tensor]], weight: float = 1.0) -> MotionDataset:
     """(name, rotations (T, 24, 3, 3), pelvis (T, 3)) one after another; too short ones are left out."""
     kept = [motion for motion in motions if len(motion[1]) >= _MIN_FRAMES]
     if not kept:
@@ -82,7 +82,7 @@ def pack(motions: Iterable[tuple[str, Tensor, Tensor]], weight: float = 1.0) -> 
             f"lifter: no motion of at least {_MIN_FRAMES} frames to train on; name folders of motion capture"
         )
     lengths = torch.tensor([len(rotations) for _, rotations, _ in kept])
-    return Bank(
+    return MotionDataset(
         rotations=torch.cat([rotations for _, rotations, _ in kept]).float(),
         pelvis=torch.cat([pelvis for _, _, pelvis in kept]).float(),
         starts=lengths.cumsum(0) - lengths,
@@ -92,37 +92,37 @@ def pack(motions: Iterable[tuple[str, Tensor, Tensor]], weight: float = 1.0) -> 
     )
 
 
-def join(banks: Sequence[Bank], shares: Sequence[float]) -> Bank:
-    """One bank in which each of the given ones is drawn as often as its share says."""
-    parts: list[Bank] = list(banks)
-    offsets = np.cumsum([0, *(len(bank.pelvis) for bank in parts)])
+def join(datasets: Sequence[MotionDataset], shares: Sequence[float]) -> MotionDataset:
+    """One dataset in which each of the given ones is drawn as often as its share says."""
+    parts: list[MotionDataset] = list(datasets)
+    offsets = np.cumsum([0, *(len(dataset.pelvis) for dataset in parts)])
     weights = [
-        bank.weights * (share / float((bank.weights * bank.lengths).sum()))
-        for bank, share in zip(parts, shares, strict=True)
+        dataset.weights * (share / float((dataset.weights * dataset.lengths).sum()))
+        for dataset, share in zip(parts, shares, strict=True)
     ]
-    return Bank(
-        rotations=torch.cat([bank.rotations for bank in parts]),
-        pelvis=torch.cat([bank.pelvis for bank in parts]),
-        starts=torch.cat([bank.starts + int(offset) for bank, offset in zip(parts, offsets, strict=False)]),
-        lengths=torch.cat([bank.lengths for bank in parts]),
+    return MotionDataset(
+        rotations=torch.cat([dataset.rotations for dataset in parts]),
+        pelvis=torch.cat([dataset.pelvis for dataset in parts]),
+        starts=torch.cat([dataset.starts + int(offset) for dataset, offset in zip(parts, offsets, strict=False)]),
+        lengths=torch.cat([dataset.lengths for dataset in parts]),
         weights=torch.cat(weights),
-        names=tuple(name for bank in parts for name in bank.names),
+        names=tuple(name for dataset in parts for name in dataset.names),
     )
 
 
-def with_level_pelvis(bank: Bank) -> Bank:
+def with_level_pelvis(dataset: MotionDataset) -> MotionDataset:
     """The same movement, with each source's pelvis pitched so that it is level in the middle one of its upright frames.
 
     What counts as a level pelvis is a habit of whoever built the skeleton: sources differ by up to ten degrees while people
     walk alike. Hips and lowest spine joint turn the other way, so that the rest of the body stays as it was.
     """
-    rotations = bank.rotations.clone()
-    sources = [name.rpartition("/")[0] for name in bank.names]
+    rotations = dataset.rotations.clone()
+    sources = [name.rpartition("/")[0] for name in dataset.names]
     for source in sorted(set(sources)):
         frames = torch.cat(
             [
                 torch.arange(int(start), int(start + length))
-                for start, length, theirs in zip(bank.starts, bank.lengths, sources, strict=True)
+                for start, length, theirs in zip(dataset.starts, dataset.lengths, sources, strict=True)
                 if theirs == source
             ]
         )
@@ -132,24 +132,24 @@ def with_level_pelvis(bank: Bank) -> Bank:
             continue
         leaning = torch.atan2(-up[upright, 2], up[upright, 1]).median()
         rotations[frames] = pitch(rotations[frames], -leaning)
-    return replace(bank, rotations=rotations)
+    return replace(dataset, rotations=rotations)
 
 
-def with_pelvis_in_rhythm(bank: Bank) -> Bank:
+def with_pelvis_in_rhythm(dataset: MotionDataset) -> MotionDataset:
     """The same movement, with each recording's pelvis pitched so that the middle one of its frames is as its posture goes with.
 
     Recordings in which nobody stands or walks stay as they are.
     """
-    rotations = bank.rotations.clone()
-    for start, length in zip(bank.starts.tolist(), bank.lengths.tolist(), strict=True):
+    rotations = dataset.rotations.clone()
+    for start, length in zip(dataset.starts.tolist(), dataset.lengths.tolist(), strict=True):
         frames = slice(start, start + length)
         off, share = off_rhythm(rotations[frames])
         if int((share == 1).sum()) >= _MIN_FRAMES:
             rotations[frames] = pitch(rotations[frames], -off[share == 1].median())
-    return replace(bank, rotations=rotations)
+    return replace(dataset, rotations=rotations)
 
 
-def make_studio(seeds: Sequence[int], body: BodyModel, seconds: float = 5.0) -> Bank:
+def make_studio(seeds: Sequence[int], body: BodyModel, seconds: float = 5.0) -> MotionDataset:
     """Every action of the studio once a seed."""
     rest = body.rest_joints(torch.zeros(10))[PELVIS]
     made = (
@@ -160,18 +160,18 @@ def make_studio(seeds: Sequence[int], body: BodyModel, seconds: float = 5.0) -> 
     return pack((name, motion.rotations, motion.trans + rest) for name, motion in made)
 
 
-def read_files(paths: Sequence[Path], body: BodyModel, cache: Path | None = None) -> Bank:
+def read_files(paths: Sequence[Path], body: BodyModel, cache: Path | None = None) -> MotionDataset:
     """Motion capture of any kind that `stages.mocap` reads; kept in `cache`, named by the paths and the body."""
     if not paths:
         raise HumoError("lifter: there is no motion capture in the folders named; correct their paths")
     digest = hashlib.sha256("\n".join([body.id, *map(str, paths)]).encode()).hexdigest()[:12]
-    kept = cache / f"bank-{digest}.npz" if cache else None
+    kept = cache / f"dataset-{digest}.npz" if cache else None
     if kept and kept.is_file():
-        return Bank.load(kept)
-    bank = with_level_pelvis(pack(_read(paths, body)))
+        return MotionDataset.load(kept)
+    dataset = with_level_pelvis(pack(_read(paths, body)))
     if kept:
-        bank.save(kept)
-    return bank
+        dataset.save(kept)
+    return dataset
 
 
 def find_mocap(folder: Path) -> list[Path]:

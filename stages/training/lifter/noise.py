@@ -65,7 +65,7 @@ class NoiseAmounts:
 
 
 @dataclass(frozen=True)
-class Said:
+class DetectorOutput:
     """What a detector says by learned errors, and for which windows it is taken."""
 
     rays: Float[Tensor, "N T 17 2"]
@@ -123,7 +123,7 @@ def degrade(
     strength: Float[Tensor, "N"],
     amounts: NoiseAmounts,
     generator: torch.Generator,
-    learned: Said | None = None,
+    learned: DetectorOutput | None = None,
 ) -> tuple[Float[Tensor, "N T 17 2"], Float[Tensor, "N T 17"], Float[Tensor, "N T 17 3"]]:
     """Rays, confidence and what a closer look tells, as a detector would give them, from true rays, box sizes, half the picture
     in rays, what `face_towards` says and `draw_strength`; in some windows, where they are given, from learned errors."""

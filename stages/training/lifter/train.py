@@ -25,13 +25,13 @@ from stages.module_commands import command
 from stages.recovery.lifter.bodies import NUM_MEASURED, make_bodies
 from stages.recovery.lifter.features import make_features
 from stages.recovery.lifter.fitter import load_weights
-from stages.recovery.lifter.network import Lifted, Lifter, with_all_features
+from stages.recovery.lifter.network import Lifter, LifterOutput, with_all_features
 from stages.recovery.lifter.rigs import Rigs
-from stages.training.lifter import motion_dataset as banks
+from stages.training.lifter import motion_dataset
 from stages.training.lifter.augment import Shares
 from stages.training.lifter.examples import Examples, draw_examples
 from stages.training.lifter.losses import losses
-from stages.training.lifter.motion_dataset import Bank
+from stages.training.lifter.motion_dataset import MotionDataset
 from stages.training.lifter.precision import measure_errors
 from stages.training.lifter.settings import LifterTraining
 from stages.training.runs import Means, learning_rate, log_row, plot_curve, read_checkpoint
@@ -48,7 +48,7 @@ def train(config: LifterTraining) -> dict[str, float]:
     output = Path(config.output)
     output.mkdir(parents=True, exist_ok=True)
     rigs = Rigs.of(BodyModel.load(), device)
-    training, held_out = (bank.to(device) for bank in make_banks(config))
+    training, held_out = (dataset.to(device) for dataset in make_datasets(config))
     print(f"{len(training.names)} motions, {len(training.pelvis)} frames; held out {len(held_out.names)}", flush=True)
     model = Lifter(config.network).to(device)
     if config.start:
@@ -102,18 +102,18 @@ def train(config: LifterTraining) -> dict[str, float]:
 
 
 @torch.no_grad()
-def find_precision(model: Lifter, bank: Bank, rigs: Rigs, config: LifterTraining) -> Float[Tensor, "48 48"]:
+def find_precision(model: Lifter, dataset: MotionDataset, rigs: Rigs, config: LifterTraining) -> Float[Tensor, "48 48"]:
     """What refinement must know of the lifter's errors (`measure_errors`), on motions as they are trained on, but varied
     less."""
     shares = {"gestures": 0.1, "kicks": 0.05, "recombined": 0.0, "perturbed": 0.3, "backs": 0.2}
     milder = {**shares, "slowest": 1.0, "fastest": 1.0}
     augmentation = config.augmentation.model_copy(update=milder)
     generator = torch.Generator(rigs.body.template.device).manual_seed(_VALIDATION_SEED)
-    examples = draw_examples(bank, 192, config.window, rigs, augmentation, generator)
+    examples = draw_examples(dataset, 192, config.window, rigs, augmentation, generator)
     return measure_errors(run(model, examples, bf16=False), examples, rigs)
 
 
-def run(model: nn.Module, examples: Examples, bf16: bool) -> Lifted:
+def run(model: nn.Module, examples: Examples, bf16: bool) -> LifterOutput:
     """The network on a batch."""
     features = make_features(examples.seen, examples.boxes)
     with torch.autocast(features.device.type, torch.bfloat16, enabled=bf16):
@@ -121,7 +121,7 @@ def run(model: nn.Module, examples: Examples, bf16: bool) -> Lifted:
 
 
 @torch.no_grad()
-def validate(model: Lifter, held_out: Bank, rigs: Rigs, config: LifterTraining) -> dict[str, float]:
+def validate(model: Lifter, held_out: MotionDataset, rigs: Rigs, config: LifterTraining) -> dict[str, float]:
     """Errors on held-out motions with noise-free and with noisy keypoints: joints in mm, tilt in degrees, speed in m/s."""
     errors: dict[str, float] = {}
     for kind, changes in (("clean", {"noise": 0.0, "moving_cameras": 0.0}), ("noisy", {})):
@@ -143,35 +143,39 @@ def validate(model: Lifter, held_out: Bank, rigs: Rigs, config: LifterTraining) 
     return errors
 
 
-def make_banks(config: LifterTraining) -> tuple[Bank, Bank]:
+def make_datasets(config: LifterTraining) -> tuple[MotionDataset, MotionDataset]:
     """Motions to train on and those held out for validation: every 1/held_out-th file, and studio motions of other seeds."""
     body = BodyModel.load()
-    studio = banks.make_studio(range(config.studio_seeds), body)
-    unseen = banks.make_studio(range(10_000, 10_001), body)
+    studio = motion_dataset.make_studio(range(config.studio_seeds), body)
+    unseen = motion_dataset.make_studio(range(10_000, 10_001), body)
     if not config.mocap:
         return studio, unseen
     folders = [Path(folder) for folder in config.mocap]
     for folder in folders:
         if not folder.is_dir():
             raise UsageError(f"mocap: {folder}: there is no such folder; name folders with motion capture")
-    files = [path for folder in folders for path in banks.find_mocap(folder)]
+    files = [path for folder in folders for path in motion_dataset.find_mocap(folder)]
     every = max(2, round(1 / config.held_out)) if config.held_out else len(files) + 1
     kept, left_out = [path for i, path in enumerate(files) if (i + 1) % every], files[every - 1 :: every]
     cache = Path(config.cache)
-    recorded = _emphasised(banks.with_pelvis_in_rhythm(banks.read_files(kept, body, cache)), config.emphasis)
-    training = banks.join(
+    recorded = _emphasised(
+        motion_dataset.with_pelvis_in_rhythm(motion_dataset.read_files(kept, body, cache)), config.emphasis
+    )
+    training = motion_dataset.join(
         [recorded, _emphasised(studio, config.emphasis)], [1 - config.studio_share, config.studio_share]
     )
-    return training, banks.with_pelvis_in_rhythm(banks.read_files(left_out, body, cache)) if left_out else unseen
+    return training, motion_dataset.with_pelvis_in_rhythm(
+        motion_dataset.read_files(left_out, body, cache)
+    ) if left_out else unseen
 
 
-def _emphasised(bank: Bank, emphasis: dict[str, float]) -> Bank:
-    weights = bank.weights.clone()
-    for number, name in enumerate(bank.names):
+def _emphasised(dataset: MotionDataset, emphasis: dict[str, float]) -> MotionDataset:
+    weights = dataset.weights.clone()
+    for number, name in enumerate(dataset.names):
         for part, factor in emphasis.items():
             if part in name:
                 weights[number] *= factor
-    return Bank(**{**vars(bank), "weights": weights})
+    return MotionDataset(**{**vars(dataset), "weights": weights})
 
 
 def _optimisers(model: Lifter, config: LifterTraining) -> list[torch.optim.Optimizer]:

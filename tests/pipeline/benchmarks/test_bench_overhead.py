@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pipeline.benchmarks.overhead import bench, bench_text, trivial_chain, write_plain
-from pipeline.chain.work_item import Bundle, advance
+from pipeline.chain.work_item import WorkItem, advance
 from pipeline.commands.main import app
 from schemas.errors import UsageError
 from schemas.records import Source
@@ -24,9 +24,9 @@ def test_inline_by_size(sources_per_commit: int) -> None:
 
 
 def test_both_make_the_same_of_an_item(tmp_path: Path) -> None:
-    bundle = Bundle.of(Source(id="one", uri="bench:1", kind="mocap"))
-    write_plain(tmp_path, [bundle])
-    (sample,) = advance(trivial_chain(), bundle).samples
+    work_item = WorkItem.of(Source(id="one", uri="bench:1", kind="mocap"))
+    write_plain(tmp_path, [work_item])
+    (sample,) = advance(trivial_chain(), work_item).samples
     assert (tmp_path / "one.bin").read_bytes() == b"".join(sample.members.values())
     assert len(list(tmp_path.iterdir())) == 2
 

@@ -30,9 +30,9 @@ from stages.recovery.optimise import OptimiseFitter
 from stages.recovery.protocol import Fit
 from stages.synthesis.film import FilmedPerson, Footage
 from stages.synthesis.motions import generate
-from stages.training.lifter import motion_dataset as banks
+from stages.training.lifter import motion_dataset
 from stages.training.lifter.evaluate import evaluate, make_cases
-from stages.training.lifter.metrics import Figure, summarise
+from stages.training.lifter.metrics import BodyMotion, summarise
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +41,12 @@ def body() -> BodyModel:
 
 
 @pytest.fixture(scope="module")
-def bank(body: BodyModel) -> banks.Bank:
+def dataset(body: BodyModel) -> motion_dataset.MotionDataset:
     motions = ((action, generate(action, 3.2, 5, body=body, betas=torch.zeros(10))) for action in ("walk", "wave_left"))
     rest = body.rest_joints(torch.zeros(10))[0]
-    return banks.pack((f"made/{action}-5", motion.rotations, motion.trans + rest) for action, motion in motions)
+    return motion_dataset.pack(
+        (f"made/{action}-5", motion.rotations, motion.trans + rest) for action, motion in motions
+    )
 
 
 class Knows:
@@ -52,13 +54,13 @@ class Knows:
 
     version = "knows"
 
-    def __init__(self, truths: dict[int, Figure]) -> None:
+    def __init__(self, truths: dict[int, BodyMotion]) -> None:
         self.truths = truths
 
     def fit(self, clips: Sequence[Clip]) -> list[Fit]:
         return [self._fit(clip, self.truths[id(clip)]) for clip in clips]
 
-    def _fit(self, clip: Clip, truth: Figure) -> Fit:
+    def _fit(self, clip: Clip, truth: BodyMotion) -> Fit:
         camera = Camera(rotation=truth.to_camera, position=truth.eye, intrinsics=np.array([500, 500, 320, 240.0]))
         return Fit(
             rotations=truth.rotations, trans=truth.trans, betas=truth.betas, camera=camera,
@@ -66,10 +68,10 @@ class Knows:
         )  # fmt: skip
 
 
-def _footage(body: BodyModel, bank: banks.Bank) -> Footage:
+def _footage(body: BodyModel, dataset: motion_dataset.MotionDataset) -> Footage:
     """Two people who walk apart, unfilmed."""
     frames = 90
-    rotations, pelvis = (value[:frames] for value in bank.motion(0))
+    rotations, pelvis = (value[:frames] for value in dataset.motion(0))
     R = np.broadcast_to(np.diag([1.0, -1.0, -1.0]), (frames, 3, 3))
     t = np.broadcast_to([0.0, 1.0, 5.0], (frames, 3))
     people = []
@@ -96,8 +98,8 @@ def _track(footage: Footage, boxes: np.ndarray, first: int = 0) -> Track:
     return Track(shot=shot, person=0, times_s=times_s, boxes=boxes, keypoints=np.ones((len(boxes), 17, 3)), models={})
 
 
-def test_who_is_followed(body: BodyModel, bank: banks.Bank) -> None:
-    footage = _footage(body, bank)
+def test_who_is_followed(body: BodyModel, dataset: motion_dataset.MotionDataset) -> None:
+    footage = _footage(body, dataset)
     one, other = (person.boxes for person in footage.people)
     film = Film("one", "walk", "static", footage)
     crossed = np.concatenate([one[:40], other[40:]])
@@ -115,8 +117,8 @@ def test_who_is_followed(body: BodyModel, bank: banks.Bank) -> None:
     assert counted(_track(footage, crossed))["changes"] == 1
 
 
-def test_the_truth_is_found_at_the_clips_own_times(body: BodyModel, bank: banks.Bank) -> None:
-    footage = _footage(body, bank)
+def test_the_truth_is_found_at_the_clips_own_times(body: BodyModel, dataset: motion_dataset.MotionDataset) -> None:
+    footage = _footage(body, dataset)
     film = Film("one", "walk", "static", footage)
     first, count = 15, 60
     track = _track(footage, footage.people[1].boxes)
@@ -140,9 +142,9 @@ def test_the_truth_is_found_at_the_clips_own_times(body: BodyModel, bank: banks.
     assert outcome.row["focal_off"] == pytest.approx(100 * abs(500 / footage.K[0, 0] - 1))
 
 
-def test_whoever_knows_the_truth_makes_no_error(body: BodyModel, bank: banks.Bank) -> None:
+def test_whoever_knows_the_truth_makes_no_error(body: BodyModel, dataset: motion_dataset.MotionDataset) -> None:
     for shapes, noise in SETTINGS.values():
-        cases = make_cases(bank, Rigs.of(body), noise=noise, shape_spread=shapes)
+        cases = make_cases(dataset, Rigs.of(body), noise=noise, shape_spread=shapes)
         rows = evaluate(Knows({id(case.clip): case.truth for case in cases}), cases, body)
         assert max(row[name] for row in rows for name in ("pa_mpjpe", "mpjpe", "pve", "w_mpjpe100")) < 0.05
         assert all(bool(case.truth.betas.any()) == bool(shapes) for case in cases)
@@ -161,17 +163,21 @@ def test_what_cannot_be_measured_is_said(tmp_path: Path) -> None:
         bench_recovery._unseen(str(tmp_path), 1, BodyModel.load())
 
 
-def test_motions_too_short_for_a_film_are_left_out(body: BodyModel, bank: banks.Bank, tmp_path: Path) -> None:
-    rotations, pelvis = bank.motion(0)
-    short = banks.pack([("short", rotations[:60], pelvis[:60])])
+def test_motions_too_short_for_a_film_are_left_out(
+    body: BodyModel, dataset: motion_dataset.MotionDataset, tmp_path: Path
+) -> None:
+    rotations, pelvis = dataset.motion(0)
+    short = motion_dataset.pack([("short", rotations[:60], pelvis[:60])])
     assert make_films(short, 2, tmp_path, body) == []
 
 
 @pytest.mark.slow
-def test_the_whole_of_it(body: BodyModel, bank: banks.Bank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_whole_of_it(
+    body: BodyModel, dataset: motion_dataset.MotionDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     quick = OptimiseFitter(body, coarse_steps=20, fine_steps=5)
     monkeypatch.setattr(bench_recovery, "_fitters", lambda body, weights: dict.fromkeys((REFINED, PLAIN, RIVAL), quick))
-    monkeypatch.setattr(bench_recovery, "_unseen", lambda mocap, count, body: bank)
+    monkeypatch.setattr(bench_recovery, "_unseen", lambda mocap, count, body: dataset)
     monkeypatch.setattr(bench_recovery, "SETTINGS", {"mean body, clean": (0.0, 0.0)})
     found = bench(clips=1, videos=1, optimise=1, page=str(tmp_path / "page"))
     json.dumps(found, allow_nan=False)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from audit_helpers import mp4, walker
 
-from pipeline.chain.work_item import Bundle
+from pipeline.chain.work_item import WorkItem
 from pipeline.curation.duplicates.config import DedupeConfig
 from pipeline.curation.duplicates.dedupe import dedupe
 from pipeline.curation.duplicates.search import Item, chosen, find_pairs
@@ -202,7 +202,7 @@ def test_a_dataset_is_freed_of_its_duplicates(tmp_path: Path) -> None:
     root = tmp_path / "data"
     for number in range(4):
         source = Source(id=f"source-{number}", uri=f"/in/{number}.bvh", licence="CC0-1.0", consent="given")
-        made = Bundle.of(source)
+        made = WorkItem.of(source)
         made.sha256 = digest(source.id) * 2
         sample = make_sample("mocap", number, frames=120, source=source)
         arrays = vars(shaken(moving(0)) if number == 3 else moving(number))

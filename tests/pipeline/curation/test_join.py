@@ -7,7 +7,7 @@ import pytest
 from audit_helpers import make_sample
 
 from pipeline.audit.query import query
-from pipeline.chain.work_item import Bundle
+from pipeline.chain.work_item import WorkItem
 from pipeline.curation.join import JoinConfig, join_dataset
 from pipeline.curation.remove import remove
 from pipeline.dataset.commits import commit
@@ -41,12 +41,12 @@ def dataset(tmp_path: Path) -> str:
     root = tmp_path / "data"
     for number in range(5):
         source = Source(id=f"source-{number}", uri=f"/in/{number}.bvh", licence=f"L{number}", consent="given")
-        bundle = Bundle.of(source)
-        bundle.sha256 = digest(source.id) * 2
-        bundle.records = [make_sample("mocap", 2 * number + place, source=source) for place in (0, 1)]
+        work_item = WorkItem.of(source)
+        work_item.sha256 = digest(source.id) * 2
+        work_item.records = [make_sample("mocap", 2 * number + place, source=source) for place in (0, 1)]
         if number == 0:
-            bundle.records.append(make_sample("video", 50 + number, source=source))
-        commit(Storage(root), [bundle], "digest")
+            work_item.records.append(make_sample("video", 50 + number, source=source))
+        commit(Storage(root), [work_item], "digest")
     pack(str(root), splits=SHARES, shard_bytes=1_000_000)
     return str(root)
 

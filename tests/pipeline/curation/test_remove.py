@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from audit_helpers import make_sample
 
-from pipeline.chain.work_item import Bundle
+from pipeline.chain.work_item import WorkItem
 from pipeline.curation.remove import remove
 from pipeline.dataset.commits import commit, done_sources
 from pipeline.dataset.lease import Lease
-from pipeline.dataset.maintenance import tidy
+from pipeline.dataset.maintenance import run_maintenance
 from pipeline.dataset.pack import is_packed, pack, repack
 from pipeline.dataset.purge import scan
 from pipeline.dataset.verify import verify
@@ -34,8 +34,8 @@ def source(number: int) -> Source:
     return Source(id=f"source-{number}", uri=f"/in/{number}.bvh", licence=f"L{number % 2}", consent="given")
 
 
-def bundle(number: int, generation: int = 0, samples: int = 2) -> Bundle:
-    made = Bundle.of(source(number), generation)
+def work_item(number: int, generation: int = 0, samples: int = 2) -> WorkItem:
+    made = WorkItem.of(source(number), generation)
     made.sha256 = digest(made.source.id) * 2
     made.records = [make_sample("mocap", samples * number + place, source=made.source) for place in range(samples)]
     return made
@@ -46,7 +46,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four sources of two samples each; the last two were committed together."""
     root = tmp_path_factory.mktemp("data") / "data"
     for some in ([0], [1], [2, 3]):
-        commit(Storage(root), [bundle(number) for number in some], "digest")
+        commit(Storage(root), [work_item(number) for number in some], "digest")
     pack(str(root), splits=SHARES, shard_bytes=60_000)
     return root
 
@@ -88,7 +88,7 @@ def test_a_tombstone_is_honoured_at_once_and_packing_deletes_for_good(dataset: s
 
 def test_a_joined_motion_that_no_packing_knows_yet_goes_too(dataset: str) -> None:
     one, other = (key for name, (key, _) in keys(dataset).items() if name in ("source-0", "source-1"))
-    made = Bundle.of(Source(id="joined", uri="joined", licence="L0 AND L1"))
+    made = WorkItem.of(Source(id="joined", uri="joined", licence="L0 AND L1"))
     joined = make_sample("mocap", 90, source=made.source)
     meta = json.loads(joined.members["meta.json"]) | {"subset": "long"}
     meta["segments"] = [{"key": one, "source_id": "source-0"}, {"key": other, "source_id": "source-1"}]
@@ -129,7 +129,7 @@ def test_by_key_by_the_beginning_of_a_key_and_what_is_unknown(dataset: str) -> N
 def test_a_removed_source_stays_removed_when_it_is_done_anew(dataset: str) -> None:
     """Another generation has other samples, which nobody has named by key."""
     remove(dataset, ["source-1"])
-    commit(Storage(dataset), [bundle(1, generation=1, samples=5)], "other digest")
+    commit(Storage(dataset), [work_item(1, generation=1, samples=5)], "other digest")
     repack(dataset)
     assert "source-1" not in keys(dataset)
     assert len(read_tombstones(Storage(dataset))) == 7
@@ -138,9 +138,9 @@ def test_a_removed_source_stays_removed_when_it_is_done_anew(dataset: str) -> No
 
 def test_superseded_samples_and_merged_ledgers_are_purged_too(dataset: str) -> None:
     old = keys(dataset)["source-0"]
-    commit(Storage(dataset), [bundle(0, generation=1, samples=5)], "other digest")
+    commit(Storage(dataset), [work_item(0, generation=1, samples=5)], "other digest")
     repack(dataset)
-    tidy(Storage(dataset), many=1)
+    run_maintenance(Storage(dataset), many=1)
     assert [path.name[:6] for path in (Path(dataset) / "ledger").iterdir()] == ["merged"]
     gone = remove(dataset, ["source-0"]).removed
     assert set(old) < set(gone)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from audit_helpers import make_sample
 
-from pipeline.chain.work_item import Bundle, advance
+from pipeline.chain.work_item import WorkItem, advance
 from pipeline.dataset.commits import commit, done_sources
 from pipeline.dataset.pack import is_packed, pack
 from pipeline.dataset.shard_writer import split_of
@@ -49,11 +49,11 @@ def sources(count: int) -> list[Source]:
 
 def run(root: Path, some: list[Source], batch: int = 1) -> Storage:
     storage = Storage(root)
-    bundles = [advance([MakeSamples()], Bundle.of(source)) for source in some]
-    for bundle in bundles:
-        bundle.sha256 = f"{bundle.source.id:0>64}"
-    for start in range(0, len(bundles), batch):
-        commit(storage, bundles[start : start + batch], "digest")
+    work_items = [advance([MakeSamples()], WorkItem.of(source)) for source in some]
+    for work_item in work_items:
+        work_item.sha256 = f"{work_item.source.id:0>64}"
+    for start in range(0, len(work_items), batch):
+        commit(storage, work_items[start : start + batch], "digest")
     return storage
 
 

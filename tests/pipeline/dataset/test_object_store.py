@@ -12,7 +12,7 @@ from mocap_files import body_motion, write_known_bvh
 from pipeline.chain.config import IngestConfig
 from pipeline.curation.remove import remove
 from pipeline.dataset.lease import Lease
-from pipeline.dataset.maintenance import tidy
+from pipeline.dataset.maintenance import run_maintenance
 from pipeline.dataset.verify import verify
 from pipeline.job.ingest import ingest
 from schemas.config import parse_config
@@ -109,8 +109,8 @@ def test_an_orphan_is_swept(bucket: str, mocap: Path) -> None:
     storage = Storage(f"{bucket}/orphan")
     ingest(job(mocap, storage.uri))
     storage.write_bytes("parts/orphan.tar", b"x")
-    assert tidy(storage).swept == []
-    assert tidy(storage, grace_s=-1e6).swept == ["parts/orphan.tar"]
+    assert run_maintenance(storage).swept == []
+    assert run_maintenance(storage, grace_s=-1e6).swept == ["parts/orphan.tar"]
     assert verify(storage.uri).problems == []
 
 

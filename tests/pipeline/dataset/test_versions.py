@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from test_remove import SHARES, bundle, keys
+from test_remove import SHARES, keys, work_item
 
 from pipeline.curation.remove import remove
 from pipeline.dataset.commits import commit
@@ -18,7 +18,7 @@ from schemas.storage import Storage
 def dataset(tmp_path: Path) -> str:
     root = tmp_path / "data"
     for number in (0, 1):
-        commit(Storage(root), [bundle(number)], "digest")
+        commit(Storage(root), [work_item(number)], "digest")
     pack(str(root), splits=SHARES, shard_bytes=1_000_000)
     return str(root)
 
@@ -27,8 +27,8 @@ def test_a_version_is_a_list_of_commits(dataset: str) -> None:
     storage, before = Storage(dataset), keys(dataset)
     old_keys = {key for some in before.values() for key in some}
     first = current_version(storage)
-    commit(storage, [bundle(2)], "digest")
-    commit(storage, [bundle(0, generation=1, samples=3)], "other digest")
+    commit(storage, [work_item(2)], "digest")
+    commit(storage, [work_item(0, generation=1, samples=3)], "other digest")
     repack(dataset)
     second = current_version(storage)
     found = difference(storage, first, second)

@@ -19,7 +19,7 @@ from pipeline.chain.config import IngestConfig
 from pipeline.execution.engines import Outcome
 from pipeline.job.ingest import ingest
 from schemas.config import load_config
-from schemas.offline import hold_still
+from schemas.offline import enforce_offline
 
 KILL_AFTER = 2
 """Sources that are committed before."""
@@ -34,7 +34,7 @@ def descendants(pid: int) -> Iterator[tuple[int, str]]:
 
 
 def main(job: str, victim: str) -> None:
-    hold_still()
+    enforce_offline()
     os.environ["RAY_BACKEND_LOG_LEVEL"] = "fatal"
     import ray
     from ray.cluster_utils import Cluster

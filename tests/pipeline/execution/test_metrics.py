@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from pipeline import PROJECT_ROOT
-from pipeline.chain.work_item import Bundle
+from pipeline.chain.work_item import WorkItem
 from pipeline.execution.metrics import METERS, Add, Meter, Metrics, exported
 from schemas.records import Rejection, Sample, Source
 
@@ -29,7 +29,7 @@ class Book:
         return add
 
 
-def bundle(name: str, samples: int = 0, *reasons: str) -> Bundle:
+def work_item(name: str, samples: int = 0, *reasons: str) -> WorkItem:
     source = Source(id=name, uri=name)
     records = [
         Sample(key=f"{name}{number}", subset="video", source_id=name, members={"a": b"12345"})
@@ -37,14 +37,14 @@ def bundle(name: str, samples: int = 0, *reasons: str) -> Bundle:
     ]
     rejections = [Rejection(id=name, stage="fit", reason=reason) for reason in reasons]
     passed = {"read": (1, 2, 0, 0.5), "fit": (2, samples, len(reasons), 1.5)}
-    return Bundle(source=source, records=list(records), rejections=rejections, passed=passed)
+    return WorkItem(source=source, records=list(records), rejections=rejections, passed=passed)
 
 
 def test_everything_is_counted() -> None:
     book = Book()
-    for one in (bundle("a", 2), bundle("b", 1, "too_short"), bundle("c", 0, "too_short", "too_long")):
+    for one in (work_item("a", 2), work_item("b", 1, "too_short"), work_item("c", 0, "too_short", "too_long")):
         book.metrics.count(one)
-    book.metrics.count(bundle("d", 1, "worker_died"))
+    book.metrics.count(work_item("d", 1, "worker_died"))
     book.metrics.count_restarts("read", 0)
     book.metrics.count_restarts("read", 2)
     assert book.sums == {
@@ -59,9 +59,9 @@ def test_everything_is_counted() -> None:
 
 
 def test_order_does_not_matter() -> None:
-    bundles = [bundle("a", 2), bundle("b", 1, "too_short"), bundle("d", 0, "timed_out")]
+    work_items = [work_item("a", 2), work_item("b", 1, "too_short"), work_item("d", 0, "timed_out")]
     forth, back = Book(), Book()
-    for one, other in zip(bundles, reversed(bundles), strict=True):
+    for one, other in zip(work_items, reversed(work_items), strict=True):
         forth.metrics.count(one)
         back.metrics.count(other)
     assert forth.sums == back.sums

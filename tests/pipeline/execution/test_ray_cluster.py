@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -23,7 +24,7 @@ from typer.testing import CliRunner
 from pipeline import PROJECT_ROOT
 from pipeline.chain.config import IngestConfig, WorkerConfig
 from pipeline.chain.stage_order import build_chain
-from pipeline.chain.work_item import Bundle
+from pipeline.chain.work_item import WorkItem
 from pipeline.commands.main import app
 from pipeline.dataset.verify import verify
 from pipeline.execution.ray_engine import _watched as watched
@@ -32,7 +33,7 @@ from pipeline.job.ingest import ingest
 from schemas.config import load_config, parse_config
 from schemas.dataset import read_description
 from schemas.errors import HumoError
-from schemas.offline import hold_still
+from schemas.offline import enforce_offline
 from schemas.records import Source
 from schemas.storage import Storage
 
@@ -98,8 +99,8 @@ def test_jobs_outlive_what_dies(victim: str, takes: Path, expected: dict[str, by
     assert verify(str(output)).problems == []
 
 
-def bundles_of(kind: str, number: int) -> list[Bundle]:
-    return [Bundle.of(Source(id=f"s{index}", uri="u", kind=kind)) for index in range(number)]
+def bundles_of(kind: str, number: int) -> list[WorkItem]:
+    return [WorkItem.of(Source(id=f"s{index}", uri="u", kind=kind)) for index in range(number)]
 
 
 def config_of(**more: object) -> IngestConfig:
@@ -157,7 +158,7 @@ def test_a_quick_pool_waits_for_a_slow_one(tmp_path: Path, monkeypatch: pytest.M
     import ray
 
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(crowding.__file__).parent), str(PROJECT_ROOT)]))
-    hold_still()
+    enforce_offline()
     for attempt in range(3):  # as in run_on_cluster
         try:
             ray.init(
@@ -173,12 +174,13 @@ def test_a_quick_pool_waits_for_a_slow_one(tmp_path: Path, monkeypatch: pytest.M
     resources = {"read_videos": {"cpus": 0.5}, "track_people": {"cpus": 0.5, "workers": 1}}
     engine = {"kind": "ray", "isolate": False}
     config = config_of(output=str(tmp_path / "data"), engine=engine, resources=resources)
-    bundles = [
-        replace(bundle, records=[replace(bundle.source, description=str(marks))]) for bundle in bundles_of("video", 40)
+    work_items = [
+        replace(work_item, records=[replace(work_item.source, description=str(marks))])
+        for work_item in bundles_of("video", 40)
     ]
     done = waiting = 0
     try:
-        for _ in run_ray(config, crowding.stages(), bundles, crowding.stages):
+        for _ in run_ray(config, crowding.stages(), work_items, crowding.stages):
             done += 1
             waiting = max(waiting, len(list(marks.iterdir())) - done)
     finally:
@@ -225,9 +227,11 @@ class TestKubernetes:
         assert all(isinstance(value, str) for value in cluster["headGroupSpec"]["rayStartParams"].values())
 
     def test_ray_is_the_one_that_is_pinned(self, job: dict[str, Any]) -> None:
-        pinned = f"ray=={job['spec']['rayClusterSpec']['rayVersion']}\n"
-        assert pinned in (PROJECT_ROOT / "requirements" / "lock.txt").read_text()
-        assert pinned.strip().replace("ray", "ray[default]") in (PROJECT_ROOT / "configs" / "Dockerfile").read_text()
+        version = job["spec"]["rayClusterSpec"]["rayVersion"]
+        for path in ("lock.txt", "constraints.txt"):
+            pins = re.findall(r"^ray==(\S+)", (PROJECT_ROOT / "requirements" / path).read_text(), re.MULTILINE)
+            assert pins == [version]
+        assert f'"ray[default]=={version}"' in (PROJECT_ROOT / "configs" / "Dockerfile").read_text()
 
     def test_pods_are_alike_and_have_what_they_mount(self, job: dict[str, Any]) -> None:
         cluster = job["spec"]["rayClusterSpec"]

@@ -15,7 +15,7 @@ from pipeline import PROJECT_ROOT
 from pipeline.chain.config import IngestConfig
 from pipeline.dataset.commits import done_sources
 from pipeline.dataset.lease import LEASE, Lease
-from pipeline.dataset.maintenance import tidy
+from pipeline.dataset.maintenance import run_maintenance
 from pipeline.dataset.verify import verify
 from pipeline.job.history import recorded_jobs
 from pipeline.job.ingest import ingest, look_ahead
@@ -140,10 +140,10 @@ class TestTidy:
         for path in (orphan, unfinished):
             path.write_bytes(b"x")
         storage = Storage(tmp_path / "data")
-        assert tidy(storage).swept == []
+        assert run_maintenance(storage).swept == []
         for path in (orphan, unfinished):
             os.utime(path, (1.0, 1.0))
-        assert len(tidy(storage).swept) == 2
+        assert len(run_maintenance(storage).swept) == 2
         assert not orphan.exists()
         assert verify(storage.uri).problems == []
 
@@ -154,7 +154,7 @@ class TestTidy:
         # Numbers that no decision has are NaN, which equals nothing.
         before = read_ledger(storage).drop_columns(["measured", "limit"])
         files = {path.name: path.read_bytes() for path in (tmp_path / "data/ledger").iterdir()}
-        assert tidy(storage, many=1).merged == 3
+        assert run_maintenance(storage, many=1).merged == 3
         assert len(storage.list("ledger")) == 1
         if died:  # after the merged file was written, before the others were deleted
             for name, content in files.items():

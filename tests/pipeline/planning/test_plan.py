@@ -8,7 +8,7 @@ from mocap_files import body_motion, write_known_bvh
 from videos import noise, sound_only
 
 from pipeline.chain.config import IngestConfig
-from pipeline.chain.work_item import Bundle
+from pipeline.chain.work_item import WorkItem
 from pipeline.dataset.commits import commit
 from pipeline.job.ingest import ingest
 from pipeline.planning.plan import make_plan
@@ -133,8 +133,8 @@ def test_what_failed_or_was_decided_otherwise_is_counted(takes: Path, tmp_path: 
     assert "2 done (1 quarantined, 1 under other settings)" in check_text(make_plan(config))
 
 
-def make_bundles(config: IngestConfig) -> list[Bundle]:
-    return [Bundle(source=source, records=[]) for source in list_sources(config.sources)]
+def make_bundles(config: IngestConfig) -> list[WorkItem]:
+    return [WorkItem(source=source, records=[]) for source in list_sources(config.sources)]
 
 
 @pytest.mark.slow

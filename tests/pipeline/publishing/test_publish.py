@@ -11,7 +11,7 @@ import pytest
 import webdataset
 import yaml
 from audit_helpers import make_sample
-from test_remove import Killed, _until_killed, bundle
+from test_remove import Killed, _until_killed, work_item
 
 from pipeline.curation.remove import remove
 from pipeline.dataset.commits import commit
@@ -30,7 +30,7 @@ SHARES = {"train": 0.4, "val": 0.6, "test": 0.0}
 def original(tmp_path_factory: pytest.TempPathFactory) -> str:
     root = tmp_path_factory.mktemp("publish") / "data"
     for number in range(5):
-        made = bundle(number)
+        made = work_item(number)
         if number < 2:
             made.records.append(make_sample("video", 50 + number, source=made.source))
         commit(Storage(root), [made], "digest")
@@ -111,7 +111,7 @@ def test_removed_samples_and_other_licences_stay_behind(dataset: str, tmp_path: 
     first, out = current_version(Storage(dataset)), str(tmp_path / "out")
     publish(dataset, out)
     gone = remove(dataset, ["source-2"]).removed
-    commit(Storage(dataset), [bundle(9)], "digest")
+    commit(Storage(dataset), [work_item(9)], "digest")
     repack(dataset)
     found = publish(dataset, out, version=first)
     assert (found.removed_since, found.samples) == (2, 10)

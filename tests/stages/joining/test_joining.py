@@ -20,7 +20,7 @@ from stages.joining.clips import Opening, SampleClip, together
 from stages.joining.measure import measure
 from stages.joining.pieces import Body, Piece
 from stages.joining.seams import best_seam, head, tail
-from stages.joining.telling import steps, tell
+from stages.joining.telling import describe_steps, steps
 from stages.synthesis.motions import generate
 from stages.tell_segments import TellSegments
 
@@ -212,7 +212,9 @@ def segments_of(*told: tuple[str, str]) -> tuple[Segment, ...]:
 
 
 def test_segments_are_told_one_after_another() -> None:
-    told = tell(segments_of(("A person jumps.", "jump"), ("Someone waves.", "wave"), ("The man bows", "bow")), "seed")
+    told = describe_steps(
+        segments_of(("A person jumps.", "jump"), ("Someone waves.", "wave"), ("The man bows", "bow")), "seed"
+    )
     first, second, third = told.body[0].split(". ")[0], told.body[0].split(". ")[1], told.body[0][-12:]
     assert first == "A person jumps"
     assert second.endswith("the person waves")

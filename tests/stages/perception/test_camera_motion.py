@@ -7,7 +7,7 @@ from scipy.spatial.transform import Rotation
 
 from schemas.body_model import BodyModel
 from stages.geometry.cameras import guess_intrinsics
-from stages.perception.camera_motion import CameraTurns, CameraWatch, fit_motion, fit_turn, turns_between
+from stages.perception.camera_motion import CameraRotationEstimator, CameraTurns, fit_motion, fit_turn, rotations_at
 from stages.synthesis.motions import generate
 from stages.synthesis.outfit import Outfit
 from stages.synthesis.place import Place
@@ -50,7 +50,7 @@ def person(time_s: float) -> np.ndarray:
 
 def watch(turns: Rotation, *, noise: float = 4.0, world: np.ndarray = WORLD, masked: bool = True) -> CameraTurns:
     rng = np.random.default_rng(1)
-    camera = CameraWatch(WIDTH, INTRINSICS)
+    camera = CameraRotationEstimator(WIDTH, INTRINSICS)
     for time_s, turn in zip(TIMES_S, turns.as_matrix(), strict=False):
         boxes = person(time_s) if masked else np.zeros((0, 4), np.float32)
         camera.look(float(time_s), seen(turn, time_s, rng, noise, world), boxes)
@@ -118,7 +118,7 @@ def test_a_bare_wall_tells_nothing(noise: float) -> None:
 def test_dark_frames_are_bridged() -> None:
     turns = Rotation.from_rotvec(np.stack(MOVES["shaking pan"], axis=1))
     rng = np.random.default_rng(1)
-    camera = CameraWatch(WIDTH, INTRINSICS)
+    camera = CameraRotationEstimator(WIDTH, INTRINSICS)
     for number, (time_s, turn) in enumerate(zip(TIMES_S, turns.as_matrix(), strict=True)):
         image = seen(turn, time_s, rng, 3.0, WORLD)
         camera.look(float(time_s), image // 200 if 70 <= number < 76 else image, person(time_s))
@@ -132,7 +132,7 @@ def test_small_pictures_of_a_large_video_give_the_same_turns() -> None:
     """Frames are handed in smaller than the video, whose intrinsics count."""
     turns = Rotation.from_rotvec(np.stack(MOVES["pan"], axis=1))[:40]
     rng = np.random.default_rng(1)
-    plain, large = CameraWatch(WIDTH, INTRINSICS), CameraWatch(3 * WIDTH, 3 * INTRINSICS)
+    plain, large = CameraRotationEstimator(WIDTH, INTRINSICS), CameraRotationEstimator(3 * WIDTH, 3 * INTRINSICS)
     for time_s, turn in zip(TIMES_S, turns.as_matrix(), strict=False):
         image = seen(turn, time_s, rng, 3.0, WORLD)
         for camera in (plain, large):
@@ -147,7 +147,7 @@ def test_the_same_frames_give_the_same_numbers() -> None:
 
 
 def test_nothing_looked_at_and_single_frames() -> None:
-    camera = CameraWatch(WIDTH, INTRINSICS)
+    camera = CameraRotationEstimator(WIDTH, INTRINSICS)
     assert camera.turns().at(np.zeros(0)).shape == (0, 3)
     assert camera.turns().seen == 0
     camera.look(0.0, seen(np.eye(3), 0.0, np.random.default_rng(0), 0.0, WORLD), person(0.0))
@@ -170,9 +170,9 @@ def test_a_turn_survives_a_minority_that_moves_otherwise() -> None:
 def test_turns_between_known_ones_lie_on_the_arc() -> None:
     known_s = np.array([1.0, 1.5, 1.5, 2.0])
     rotations = Rotation.from_rotvec(np.outer([0.3, 0.4, 0.4, 0.5], [0, 1, 0]))
-    found = turns_between(known_s, rotations, np.array([1.25, 1.5, 2.0, 3.0]))
+    found = rotations_at(known_s, rotations, np.array([1.25, 1.5, 2.0, 3.0]))
     np.testing.assert_allclose(found[:, 1], [0.0, 0.05, 0.15, 0.15], atol=1e-6)
-    assert not turns_between(known_s[:1], rotations[:1], np.array([1.0, 2.0])).any()
+    assert not rotations_at(known_s[:1], rotations[:1], np.array([1.0, 2.0])).any()
 
 
 def _points_seen(way: np.ndarray, turn: Rotation, noise: float) -> tuple[np.ndarray, np.ndarray]:
@@ -216,7 +216,7 @@ def test_a_room_filmed_in_passing_is_not_taken_for_a_turn() -> None:
     eyes = np.linspace([-1.0, 1.5, 3.0], [1.0, 1.5, 3.0], frames)
     cameras = [Camera.looking(eye, eye - [0.0, 0.2, 1.0], focal_px, width, height) for eye in eyes]
     renderer = Renderer([actor], cameras, place, body, width, height, 1)
-    watch = CameraWatch(width, np.array([focal_px, focal_px, width / 2, height / 2]))
+    watch = CameraRotationEstimator(width, np.array([focal_px, focal_px, width / 2, height / 2]))
     for frame in range(frames):
         watch.look(frame / 30, renderer.render(frame), np.zeros((0, 4), np.float32))
     found = watch.turns()

@@ -36,7 +36,7 @@ from schemas.sample import encode_sample_record, sample_problems
 from schemas.storage import Storage
 from stages.base import apply
 from stages.language.describers.endpoint import EndpointConfig
-from stages.language.describers.keeping import sentences_in, with_answer
+from stages.language.describers.keeping import merge_answer, sentences_in
 from stages.language.describers.protocol import LEVELS, Answer, Describer, RulesAlone
 from stages.language.describers.vlm import Vlm, VlmConfig
 from stages.synthesis.film import film
@@ -371,7 +371,7 @@ def test_only_plain_sentences_are_kept(ruled: Captions) -> None:
         '**A person stands.** Then the person waves with the left hand', "- a person stands there", "Yes.",
         "<b>A person</b> waves.", "word " * 80, *(f"A person number {number} stands there." for number in range(9)), ruled.body[0],
     )  # fmt: skip
-    captions = with_answer(ruled, Answer(effort=replace(ruled.effort, describer="d"), sentences={"body": given}))
+    captions = merge_answer(ruled, Answer(effort=replace(ruled.effort, describer="d"), sentences={"body": given}))
     kept = captions.body[len(ruled.body) :]
     assert kept[:3] == ("A person stands.", "Then the person waves with the left hand.", "A person stands there.")
     assert len(kept) == 6

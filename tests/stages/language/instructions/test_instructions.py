@@ -17,8 +17,8 @@ from schemas.records import (
     Clip,
     Event,
     Footage,
-    Given,
     Instruction,
+    InstructionInput,
     Motion,
     Provenance,
     ScoredMotion,
@@ -243,7 +243,7 @@ def test_parts_are_named_and_busy_ones_come_first() -> None:
 def test_poses_are_moments_and_pictures_need_footage() -> None:
     posed = [one for one in instances(captioned()) if one.inputs.kind == "pose"]
     assert {one.task for one in posed} == {"i2m_pose", "i2m_pose_seconds"}
-    assert all(one.inputs == Given(kind="pose", start_s=0.0, end_s=0.0) for one in posed)
+    assert all(one.inputs == InstructionInput(kind="pose", start_s=0.0, end_s=0.0) for one in posed)
     assert not [one for one in instances(captioned()) if one.inputs.kind == "image"]
     filmed = replace(captioned().scored.motion, footage=footage(100))
     pictured = [
@@ -336,13 +336,13 @@ def test_broken_instances_are_found() -> None:
         replace(good, instruction="Show {caption}"),
         replace(good, parts=()),
         replace(good, parts=("tail",)),
-        replace(good, target=Given(kind="motion", start_s=1.0, end_s=1.0)),
-        replace(good, target=Given(kind="motion", start_s=0.0, end_s=9.0)),
-        replace(good, target=Given(kind="none")),
-        replace(good, target=Given(kind="text", text=" ")),
-        replace(good, inputs=Given(kind="smell")),
-        replace(good, inputs=Given(kind="pose", start_s=9.0, end_s=9.0)),
-        replace(good, inputs=Given(kind="image", start_s=0.0, end_s=1.0)),
+        replace(good, target=InstructionInput(kind="motion", start_s=1.0, end_s=1.0)),
+        replace(good, target=InstructionInput(kind="motion", start_s=0.0, end_s=9.0)),
+        replace(good, target=InstructionInput(kind="none")),
+        replace(good, target=InstructionInput(kind="text", text=" ")),
+        replace(good, inputs=InstructionInput(kind="smell")),
+        replace(good, inputs=InstructionInput(kind="pose", start_s=9.0, end_s=9.0)),
+        replace(good, inputs=InstructionInput(kind="image", start_s=0.0, end_s=1.0)),
     ]
     assert all(instruction_problems(one, 100) for one in broken)
 

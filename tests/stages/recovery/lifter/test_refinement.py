@@ -11,7 +11,7 @@ from schemas.body_model import BodyModel
 from schemas.kinematics import forward_kinematics
 from schemas.rotations import axis_angle_to_matrix
 from stages.geometry.contacts import find_contacts, find_steps
-from stages.geometry.feet import find_planted, level_turn, plant_feet
+from stages.geometry.feet import find_planted, leveling_rotation, plant_feet
 from stages.recovery.lifter.refine import (
     NUM_TURNS,
     TURNED,
@@ -20,9 +20,9 @@ from stages.recovery.lifter.refine import (
     _linearise,
     _moved,
     refine,
-    turns_between,
-    whole_turn,
-    without_jitter,
+    rotation_errors,
+    smooth_pose,
+    whole_body_rotation,
 )
 from stages.recovery.lifter.rigs import Rigs
 from stages.synthesis.motions import generate
@@ -76,11 +76,11 @@ def test_a_body_that_is_turned_as_a_whole_tells_by_how_much(truth: Pose, rigs: R
     rotations = truth.rotations.clone()
     rotations[:, 0] = turn @ rotations[:, 0]
     turned = replace(truth, rotations=rotations, pelvis=truth.pelvis + 0.2)
-    torch.testing.assert_close(whole_turn(truth, turned, rigs), turn.expand(FRAMES, 3, 3), atol=3e-3, rtol=0)
+    torch.testing.assert_close(whole_body_rotation(truth, turned, rigs), turn.expand(FRAMES, 3, 3), atol=3e-3, rtol=0)
     # A pelvis that is pitched while the rest stays is no turn of the whole.
     pitched = replace(truth, rotations=pitch(truth.rotations, torch.full((FRAMES,), 0.15)))
     still = torch.eye(3).expand(FRAMES, 3, 3)
-    torch.testing.assert_close(whole_turn(truth, pitched, rigs), still, atol=0.02, rtol=0)
+    torch.testing.assert_close(whole_body_rotation(truth, pitched, rigs), still, atol=0.02, rtol=0)
 
 
 def test_derivatives_are_those_of_the_projection(truth: Pose, rigs: Rigs) -> None:
@@ -155,7 +155,7 @@ def test_clips_are_refined_as_if_alone(truth: Pose, rigs: Rigs) -> None:
 def test_turns_between_poses_lead_from_one_to_the_other(truth: Pose) -> None:
     other = _shaken(truth, 0.05)
     turns = forward_kinematics(truth.rotations, torch.zeros(24, 3), torch.zeros_like(truth.pelvis))[1]
-    step = turns_between(truth.rotations, other.rotations, turns)
+    step = rotation_errors(truth.rotations, other.rotations, turns)
     there = _moved(truth, turns, torch.cat([step, torch.zeros(FRAMES, 3)], dim=1), torch.zeros(1, 10))
     torch.testing.assert_close(there.rotations[:, TURNED], other.rotations[:, TURNED], atol=1e-5, rtol=0)
 
@@ -228,13 +228,13 @@ def test_planted_feet_slide_less_and_nothing_else_moves_much(rigs: Rigs) -> None
 def test_the_ground_tells_the_vertical(rigs: Rigs) -> None:
     _, _, points, planted = _walk(rigs)
     tilt = axis_angle_to_matrix(torch.tensor([0.05, 0.0, 0.03])).numpy()
-    back = level_turn(points @ tilt.T, planted).numpy()
+    back = leveling_rotation(points @ tilt.T, planted).numpy()
     up = back @ tilt @ np.array([0.0, 1.0, 0.0])
     # Across the way little is known; along it the slope comes out.
     assert np.degrees(np.arccos(up[1])) < 0.7 * np.degrees(np.hypot(0.05, 0.03))
     stairs = points + np.random.default_rng(0).normal(0, 0.3, (len(points), 1, 3)) * [0, 1, 0]
-    assert np.array_equal(level_turn(stairs, planted).numpy(), np.eye(3))
-    assert np.array_equal(level_turn(points, np.zeros_like(planted)).numpy(), np.eye(3))
+    assert np.array_equal(leveling_rotation(stairs, planted).numpy(), np.eye(3))
+    assert np.array_equal(leveling_rotation(points, np.zeros_like(planted)).numpy(), np.eye(3))
 
 
 def test_keypoints_that_are_expected_to_be_off_pull_less(truth: Pose, rigs: Rigs) -> None:
@@ -261,7 +261,7 @@ def test_jitter_is_smoothed_away_where_keypoints_are_noisy(truth: Pose, rigs: Ri
     def jitter(pose: Pose) -> float:
         return float(_joints(pose, rigs).diff(n=2, dim=0).norm(dim=-1).mean())
 
-    little, much = (without_jitter(noisy, noise, RefineSettings()) for noise in (0.003, 0.02))
+    little, much = (smooth_pose(noisy, noise, RefineSettings()) for noise in (0.003, 0.02))
     assert jitter(much) < 0.7 * jitter(noisy)
     assert jitter(much) < jitter(little) < jitter(noisy)
     assert float((_joints(much, rigs) - _joints(noisy, rigs)).norm(dim=-1).mean()) < 0.02

@@ -14,11 +14,11 @@ from stages.training.lifter.collect_detector_errors import watch
 from stages.training.lifter.detector_errors import (
     EVERY,
     DetectorErrors,
-    Seen,
+    DetectorSamples,
     learn,
     load_detector_errors,
     main,
-    read_seen,
+    read_samples,
 )
 from stages.training.lifter.settings import LifterTraining
 
@@ -60,7 +60,9 @@ def learned() -> DetectorErrors:
     known = torch.ones(len(in_camera), 17, dtype=torch.bool)
     film = np.arange(FILMS).repeat(FRAMES)
     said = torch.cat([error / UNIT, logit[..., None]], dim=-1)
-    model, measured = learn(Seen(film, in_camera, torch.full((len(in_camera),), 0.5), said, known), steps=1200)
+    model, measured = learn(
+        DetectorSamples(film, in_camera, torch.full((len(in_camera),), 0.5), said, known), steps=1200
+    )
     assert measured["validation"] > -4
     return model
 
@@ -93,7 +95,7 @@ def test_a_closer_look_errs_in_depth_and_says_how_far_off_it_may_be() -> None:
         dim=-1,
     )
     known, film = torch.ones(len(in_camera), 17, dtype=torch.bool), np.arange(FILMS).repeat(FRAMES)
-    model, _ = learn(Seen(film, in_camera, torch.full((len(in_camera),), 0.5), said, known), steps=300)
+    model, _ = learn(DetectorSamples(film, in_camera, torch.full((len(in_camera),), 0.5), said, known), steps=300)
     drawn = model.draw(in_camera.unflatten(0, (FILMS, FRAMES)), torch.full((FILMS, FRAMES), 0.5), generator)
     depth, *expected = drawn.closeup.flatten(0, 2).median(0).values.tolist()
     assert depth == pytest.approx(depth_error, abs=0.01)
@@ -128,7 +130,7 @@ def test_weights_come_back_and_others_are_refused(learned: DetectorErrors, tmp_p
 def test_a_film_is_watched_once(tmp_path: Path) -> None:
     training = LifterTraining(studio_seeds=1)
     assert watch(tmp_path, training, films=1, first=3) == 1
-    seen = read_seen(tmp_path)
+    seen = read_samples(tmp_path)
     assert len(seen.film) > 15
     assert set(seen.film) == {3}
     # Most keypoints of most frames are where they are, within a tenth of the box.

@@ -10,11 +10,11 @@ from schemas.body_model import BodyModel
 from schemas.kinematics import forward_kinematics
 from schemas.rotations import axis_angle_to_matrix, matrix_to_6d
 from stages.recovery.lifter.bodies import make_bodies
-from stages.recovery.lifter.features import FOCAL_GUESSED, FOCAL_TOLD, find_boxes, make_features, through_other_lens
-from stages.recovery.lifter.network import Lifted, Lifter, NetworkConfig, with_all_features
+from stages.recovery.lifter.features import FOCAL_GUESSED, FOCAL_KNOWN, find_boxes, make_features, with_focal_length
+from stages.recovery.lifter.network import Lifter, LifterOutput, NetworkConfig, with_all_features
 from stages.recovery.lifter.rigs import Rigs
-from stages.recovery.lifter.world import Sight
-from stages.training.lifter import motion_dataset as banks
+from stages.recovery.lifter.world import ClipObservation
+from stages.training.lifter import motion_dataset
 from stages.training.lifter.augment import Shares, draw_windows, mirror, vary
 from stages.training.lifter.camera_sampler import draw_cameras
 from stages.training.lifter.examples import Examples, Lenses, draw_examples
@@ -22,13 +22,13 @@ from stages.training.lifter.losses import losses
 from stages.training.lifter.settings import Augmentation, LossWeights
 
 
-def _perfect(examples: Examples) -> Lifted:
+def _perfect(examples: Examples) -> LifterOutput:
     """What a network without error would say."""
     truth, boxes = examples.truth, examples.boxes
     depth = truth.pelvis_camera[..., 2]
     shift = (truth.pelvis_camera[..., :2] / depth[..., None] - boxes.centre) / (boxes.size / 2)[..., None]
     frames = depth.shape[1]
-    return Lifted(
+    return LifterOutput(
         pose=matrix_to_6d(truth.rotations[:, :, 1:22]).flatten(-2),
         root_camera=matrix_to_6d(truth.root_camera),
         root_level=matrix_to_6d(truth.root_level),
@@ -41,9 +41,9 @@ def _perfect(examples: Examples) -> Lifted:
     )
 
 
-def test_a_perfect_answer_has_no_loss(bank: banks.Bank, rigs: Rigs) -> None:
+def test_a_perfect_answer_has_no_loss(dataset: motion_dataset.MotionDataset, rigs: Rigs) -> None:
     plain = Augmentation(gestures=0.0, perturbed=0.0, focal_guessed=0.0, focal_error=0.0, noise=0.0)
-    examples = draw_examples(bank, 8, 40, rigs, plain, torch.Generator().manual_seed(1))
+    examples = draw_examples(dataset, 8, 40, rigs, plain, torch.Generator().manual_seed(1))
     # The studio's hands may turn; the lifter's do not, which moves neither keypoints nor contact points.
     terms = losses(_perfect(examples), examples, rigs, LossWeights())
     for name in (
@@ -63,8 +63,8 @@ def test_a_perfect_answer_has_no_loss(bank: banks.Bank, rigs: Rigs) -> None:
     assert float(terms["slide"]) < 0.3 * LossWeights().slide
 
 
-def test_examples_come_from_the_seed(bank: banks.Bank, rigs: Rigs, examples: Examples) -> None:
-    again = draw_examples(bank, 12, 40, rigs, Augmentation(), torch.Generator().manual_seed(3))
+def test_examples_come_from_the_seed(dataset: motion_dataset.MotionDataset, rigs: Rigs, examples: Examples) -> None:
+    again = draw_examples(dataset, 12, 40, rigs, Augmentation(), torch.Generator().manual_seed(3))
     assert torch.equal(again.seen.rays, examples.seen.rays)
     assert torch.equal(again.truth.root_camera, examples.truth.root_camera)
     assert bool(torch.isfinite(make_features(examples.seen, examples.boxes)).all())
@@ -81,9 +81,9 @@ def test_level_worlds_have_the_true_vertical(examples: Examples) -> None:
     assert float(right_in_level[..., 0].min()) > 0.9
 
 
-def test_cameras_see_people_upright_and_within_the_picture(bank: banks.Bank, rigs: Rigs) -> None:
+def test_cameras_see_people_upright_and_within_the_picture(dataset: motion_dataset.MotionDataset, rigs: Rigs) -> None:
     generator = torch.Generator().manual_seed(0)
-    windows = draw_windows(bank, 64, 40, (1.0, 1.0), generator)
+    windows = draw_windows(dataset, 64, 40, (1.0, 1.0), generator)
     betas = torch.zeros(64, 1, 10)
     rest = rigs.body.rest_joints(betas)
     joints, turns = forward_kinematics(windows.rotations, rest, windows.pelvis - rest[..., 0, :])
@@ -116,8 +116,8 @@ def test_a_mirrored_world_gives_mirrored_features_and_truth(examples: Examples, 
     torch.testing.assert_close(mirrored.keypoints, bodies.keypoints[:, :, order] * flip, atol=0.02, rtol=0)
 
 
-def test_expected_errors_are_those_that_come_out_right(bank: banks.Bank, rigs: Rigs) -> None:
-    examples = draw_examples(bank, 16, 40, rigs, Augmentation(), torch.Generator().manual_seed(4))
+def test_expected_errors_are_those_that_come_out_right(dataset: motion_dataset.MotionDataset, rigs: Rigs) -> None:
+    examples = draw_examples(dataset, 16, 40, rigs, Augmentation(), torch.Generator().manual_seed(4))
     off = (examples.seen.rays - examples.truth.rays).norm(dim=-1) / examples.boxes.size[..., None]
     mean = float(off.clamp(min=0.003)[examples.seen.valid].mean().log())
     said = _perfect(examples)
@@ -131,9 +131,9 @@ def test_expected_errors_are_those_that_come_out_right(bank: banks.Bank, rigs: R
     assert cost("log_sigma", -6.2) < min(cost("log_sigma", -4.0), cost("log_sigma", -9.0))
 
 
-def test_mirroring_and_variation_keep_motions_whole(bank: banks.Bank) -> None:
+def test_mirroring_and_variation_keep_motions_whole(dataset: motion_dataset.MotionDataset) -> None:
     generator = torch.Generator().manual_seed(2)
-    windows = draw_windows(bank, 8, 60, (0.67, 1.5), generator)
+    windows = draw_windows(dataset, 8, 60, (0.67, 1.5), generator)
     back = mirror(mirror(windows, torch.ones(8, dtype=torch.bool)), torch.ones(8, dtype=torch.bool))
     torch.testing.assert_close(back.rotations, windows.rotations, atol=1e-5, rtol=0)
     varied = vary(windows, Shares(gestures=1.0, kicks=1.0, recombined=1.0, perturbed=1.0), generator).rotations
@@ -143,21 +143,21 @@ def test_mirroring_and_variation_keep_motions_whole(bank: banks.Bank) -> None:
     assert float(step.quantile(0.99)) < 0.6
 
 
-def test_noise_is_told_by_confidence(bank: banks.Bank, rigs: Rigs) -> None:
+def test_noise_is_told_by_confidence(dataset: motion_dataset.MotionDataset, rigs: Rigs) -> None:
     generator = torch.Generator().manual_seed(5)
-    seen = draw_examples(bank, 64, 60, rigs, Augmentation(), generator)
+    seen = draw_examples(dataset, 64, 60, rigs, Augmentation(), generator)
     error = (seen.seen.rays - seen.truth.rays).norm(dim=-1) / seen.boxes.size[..., None]
     confidence, valid = seen.seen.confidence, seen.seen.valid[..., None]
     sure, unsure = (confidence > 0.9) & valid, (confidence < 0.1) & valid
     assert float(error[sure].median()) < 0.02 < float(error[unsure].mean())
     assert 0.6 < float(sure.float().mean()) < 0.95
-    quiet = draw_examples(bank, 16, 40, rigs, Augmentation(noise=0.0), torch.Generator().manual_seed(5))
+    quiet = draw_examples(dataset, 16, 40, rigs, Augmentation(noise=0.0), torch.Generator().manual_seed(5))
     torch.testing.assert_close(quiet.seen.rays, quiet.truth.rays)
 
 
-def test_a_closer_look_tells_depths(bank: banks.Bank, rigs: Rigs) -> None:
+def test_a_closer_look_tells_depths(dataset: motion_dataset.MotionDataset, rigs: Rigs) -> None:
     told = Augmentation(detector=1.0, closeup=1.0, focal_guessed=0.0, focal_error=0.0)
-    examples = draw_examples(bank, 48, 40, rigs, told, torch.Generator().manual_seed(6))
+    examples = draw_examples(dataset, 48, 40, rigs, told, torch.Generator().manual_seed(6))
     closeup = examples.seen.closeup
     looked = (closeup[..., 1] > 0).flatten(1).all(1)
     assert 0.4 < float(looked.float().mean()) < 0.9, "clean windows have none"
@@ -178,11 +178,11 @@ def test_a_closer_look_tells_depths(bank: banks.Bank, rigs: Rigs) -> None:
     torch.testing.assert_close(twice.closeup, closeup)
 
 
-def test_focal_lengths_are_as_wrong_as_is_told(bank: banks.Bank, rigs: Rigs) -> None:
+def test_focal_lengths_are_as_wrong_as_is_told(dataset: motion_dataset.MotionDataset, rigs: Rigs) -> None:
     focal = 0.55 * 3 ** torch.rand(4000, generator=torch.Generator().manual_seed(8))
     assumed, off = Lenses(guessed=0.35, most=0.25).assumed(focal, torch.Generator().manual_seed(9))
     wrong = (focal / assumed).log()
-    for among, expected in ((off == FOCAL_GUESSED, FOCAL_GUESSED), (off == FOCAL_TOLD, FOCAL_TOLD)):
+    for among, expected in ((off == FOCAL_GUESSED, FOCAL_GUESSED), (off == FOCAL_KNOWN, FOCAL_KNOWN)):
         assert 0.2 < float(among.float().mean()) < 0.4
         assert float(wrong[among].std()) == pytest.approx(expected, rel=0.1)
     assert bool((assumed[off == FOCAL_GUESSED] == 1).all())
@@ -190,26 +190,30 @@ def test_focal_lengths_are_as_wrong_as_is_told(bank: banks.Bank, rigs: Rigs) -> 
     assert 0.15 < float(wrong[some].std()) < 0.25
     assumed, off = Lenses().assumed(focal, torch.Generator())
     assert torch.equal(assumed, focal)
-    assert bool((off == FOCAL_TOLD).all())
+    assert bool((off == FOCAL_KNOWN).all())
     # What is seen through the assumed lens is as large in the picture as through the true one.
     still = Augmentation(noise=0.0, moving_cameras=0.0, focal_guessed=1.0)
-    examples = draw_examples(bank, 8, 2, rigs, still, torch.Generator().manual_seed(8))
+    examples = draw_examples(dataset, 8, 2, rigs, still, torch.Generator().manual_seed(8))
     pelvis = examples.truth.pelvis_camera
     hips = examples.truth.rays[:, :, [11, 12]].mean(2)
     assert float((hips - pelvis[..., :2] / pelvis[..., 2:]).norm(dim=-1).div(examples.boxes.size).max()) < 0.1
 
 
-def test_sights_through_the_true_lens_are_what_that_lens_shows(bank: banks.Bank, rigs: Rigs) -> None:
+def test_sights_through_the_true_lens_are_what_that_lens_shows(
+    dataset: motion_dataset.MotionDataset, rigs: Rigs
+) -> None:
     moving = Augmentation(noise=0.0, moving_cameras=1.0, focal_guessed=0.0, focal_error=0.0)
     generator = torch.Generator().manual_seed(9)
-    right = draw_examples(bank, 4, 30, rigs, moving, generator)
+    right = draw_examples(dataset, 4, 30, rigs, moving, generator)
     ratio = 1.3
     for number in range(4):
         turns = right.seen.turn[number]
-        wrong = through_other_lens(turns[None], torch.tensor([[ratio]]))[0]
+        wrong = with_focal_length(turns[None], torch.tensor([[ratio]]))[0]
         since = torch.stack(list(accumulate(wrong, lambda before, turn: turn @ before)))
         closeup = torch.rand(30, 17, 3)
-        assumed = Sight(right.seen.rays[number] * ratio, right.seen.confidence[number], since, closeup, FOCAL_GUESSED)
+        assumed = ClipObservation(
+            right.seen.rays[number] * ratio, right.seen.confidence[number], since, closeup, FOCAL_GUESSED
+        )
         seen = assumed.through(ratio, 0.1).observation(torch.device("cpu"))
         torch.testing.assert_close(seen.rays[0], right.seen.rays[number])
         torch.testing.assert_close(seen.turn[0], turns, atol=1e-4, rtol=0)
@@ -232,16 +236,20 @@ def test_lifters_from_before_the_closer_look_say_what_they_said(examples: Exampl
     assert with_all_features(model.state_dict()).keys() == model.state_dict().keys()
 
 
-def test_a_level_pelvis_moves_nothing_else(body: BodyModel, bank: banks.Bank) -> None:
-    tipped = bank.rotations.clone()
+def test_a_level_pelvis_moves_nothing_else(body: BodyModel, dataset: motion_dataset.MotionDataset) -> None:
+    tipped = dataset.rotations.clone()
     tilt = axis_angle_to_matrix(torch.tensor([0.12, 0.0, 0.0]))
     tipped[:, 0] = tipped[:, 0] @ tilt
     for child in (1, 2, 3):
         tipped[:, child] = tilt.T @ tipped[:, child]
-    levelled = banks.with_level_pelvis(banks.Bank(**{**vars(bank), "rotations": tipped})).rotations
-    expected = banks.with_level_pelvis(bank).rotations
+    levelled = motion_dataset.with_level_pelvis(
+        motion_dataset.MotionDataset(**{**vars(dataset), "rotations": tipped})
+    ).rotations
+    expected = motion_dataset.with_level_pelvis(dataset).rotations
     torch.testing.assert_close(levelled, expected, atol=1e-3, rtol=0)
-    joints = [forward_kinematics(r, body.joint_template, torch.zeros(len(r), 3))[1] for r in (levelled, bank.rotations)]
+    joints = [
+        forward_kinematics(r, body.joint_template, torch.zeros(len(r), 3))[1] for r in (levelled, dataset.rotations)
+    ]
     torch.testing.assert_close(joints[0][:, 1:], joints[1][:, 1:], atol=1e-4, rtol=0)
 
 

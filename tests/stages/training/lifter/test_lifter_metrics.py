@@ -10,19 +10,19 @@ import torch
 from schemas.body_model import BodyModel
 from schemas.rotations import yaw_matrix
 from stages.recovery.lifter.rigs import Rigs
-from stages.training.lifter import motion_dataset as banks
+from stages.training.lifter import motion_dataset
 from stages.training.lifter.evaluate import group_of, make_cases, pick
-from stages.training.lifter.metrics import DEFINITIONS, Figure, acceleration_error, measure, summarise
+from stages.training.lifter.metrics import DEFINITIONS, BodyMotion, acceleration_error, measure, summarise
 
 
 @pytest.fixture(scope="module")
-def walk(bank: banks.Bank, rigs: Rigs) -> Figure:
+def walk(dataset: motion_dataset.MotionDataset, rigs: Rigs) -> BodyMotion:
     """Somebody who goes somewhere."""
-    cases = make_cases(bank, rigs, noise=0.0)
+    cases = make_cases(dataset, rigs, noise=0.0)
     return next(case.truth for case in cases if case.group == "walk")
 
 
-def test_the_truth_measures_zero(walk: Figure, body: BodyModel) -> None:
+def test_the_truth_measures_zero(walk: BodyMotion, body: BodyModel) -> None:
     errors = measure(walk, walk, body)
     zero = set(errors) - {"path_m", "frames", "root", *(name for name in errors if name.startswith("_"))}
     assert {name for name in zero if errors[name] > 1e-2} == set()
@@ -33,7 +33,7 @@ def test_the_truth_measures_zero(walk: Figure, body: BodyModel) -> None:
     assert set(DEFINITIONS) - set(whole) == {"fps"}
 
 
-def test_where_the_world_is_does_not_matter_but_where_the_camera_is(walk: Figure, body: BodyModel) -> None:
+def test_where_the_world_is_does_not_matter_but_where_the_camera_is(walk: BodyMotion, body: BodyModel) -> None:
     turn = yaw_matrix(torch.tensor(0.7))
     shift, rest = torch.tensor([3.0, 0.4, -2.0]), body.rest_joints(walk.betas)[0]
     rotations = walk.rotations.clone()
@@ -49,7 +49,7 @@ def test_where_the_world_is_does_not_matter_but_where_the_camera_is(walk: Figure
     assert errors["mpjpe"] < 0.05
 
 
-def test_errors_over_the_ground(walk: Figure, body: BodyModel) -> None:
+def test_errors_over_the_ground(walk: BodyMotion, body: BodyModel) -> None:
     frames = len(walk.trans)
     start = walk.trans[:1]
     longer = measure(replace(walk, trans=start + 1.2 * (walk.trans - start)), walk, body)

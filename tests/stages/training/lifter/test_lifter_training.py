@@ -16,7 +16,7 @@ from stages.recovery.lifter.fitter import main as export_command
 from stages.recovery.lifter.network import NetworkConfig
 from stages.recovery.lifter.rigs import Rigs
 from stages.recovery.protocol import Fit
-from stages.training.lifter import motion_dataset as banks
+from stages.training.lifter import motion_dataset
 from stages.training.lifter.evaluate import evaluate, make_cases, summary
 from stages.training.lifter.settings import LifterTraining
 from stages.training.lifter.train import main, train
@@ -98,7 +98,7 @@ def test_weights_may_lie_on_the_way_from_those_that_a_training_began_with(traine
 
 
 def test_exported_weights_fit_clips(
-    trained: Path, tmp_path: Path, body: BodyModel, rigs: Rigs, bank: banks.Bank
+    trained: Path, tmp_path: Path, body: BodyModel, rigs: Rigs, dataset: motion_dataset.MotionDataset
 ) -> None:
     weights = tmp_path / "lifter.safetensors"
     export(trained / "checkpoint.pt", weights)
@@ -108,7 +108,7 @@ def test_exported_weights_fit_clips(
     assert loaded.model.config == SMALL
     assert loaded.precision is not None
     assert bool((torch.linalg.eigvalsh(loaded.precision) > 0).all())
-    cases = make_cases(bank, rigs, noise=1.0)[:2]
+    cases = make_cases(dataset, rigs, noise=1.0)[:2]
     fitter = LiftFitter(body, weights=weights)
     together, alone = fitter.fit([case.clip for case in cases]), fitter.fit([cases[1].clip])[0]
     assert isinstance(alone, Fit)

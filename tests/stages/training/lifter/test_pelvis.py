@@ -7,14 +7,14 @@ import torch
 
 from schemas.body_model import BodyModel
 from schemas.kinematics import forward_kinematics
-from stages.training.lifter import motion_dataset as banks
+from stages.training.lifter import motion_dataset
 from stages.training.lifter.augment import Shares, draw_windows, vary
 from stages.training.lifter.pelvis import off_rhythm, pitch
 
 
 @pytest.fixture(scope="module")
-def even(bank: banks.Bank) -> banks.Bank:
-    return banks.with_pelvis_in_rhythm(bank)
+def even(dataset: motion_dataset.MotionDataset) -> motion_dataset.MotionDataset:
+    return motion_dataset.with_pelvis_in_rhythm(dataset)
 
 
 def test_who_stands_or_bows_as_the_rhythm_has_it_is_not_off() -> None:
@@ -33,14 +33,16 @@ def test_who_stands_or_bows_as_the_rhythm_has_it_is_not_off() -> None:
     assert float(off_rhythm(lying)[1]) == 0
 
 
-def test_recordings_agree_on_how_the_pelvis_is_pitched(body: BodyModel, bank: banks.Bank, even: banks.Bank) -> None:
-    habits = torch.linspace(-0.25, 0.25, len(bank.names))
-    tipped = replace(bank, rotations=pitch(bank.rotations, habits.repeat_interleave(bank.lengths)))
-    evened = banks.with_pelvis_in_rhythm(tipped)
+def test_recordings_agree_on_how_the_pelvis_is_pitched(
+    body: BodyModel, dataset: motion_dataset.MotionDataset, even: motion_dataset.MotionDataset
+) -> None:
+    habits = torch.linspace(-0.25, 0.25, len(dataset.names))
+    tipped = replace(dataset, rotations=pitch(dataset.rotations, habits.repeat_interleave(dataset.lengths)))
+    evened = motion_dataset.with_pelvis_in_rhythm(tipped)
     apart = torch.stack(
         [
             (mine[0][:, 0] - theirs[0][:, 0]).abs().max()
-            for mine, theirs in ((evened.motion(place), even.motion(place)) for place in range(len(bank.names)))
+            for mine, theirs in ((evened.motion(place), even.motion(place)) for place in range(len(dataset.names)))
         ]
     )
     # All but those in which nobody stands or walks.
@@ -49,7 +51,7 @@ def test_recordings_agree_on_how_the_pelvis_is_pitched(body: BodyModel, bank: ba
     torch.testing.assert_close(joints[0][:, 1:], joints[1][:, 1:], atol=1e-4, rtol=0)
 
 
-def test_the_pelvis_goes_along_with_what_is_varied(even: banks.Bank) -> None:
+def test_the_pelvis_goes_along_with_what_is_varied(even: motion_dataset.MotionDataset) -> None:
     generator = torch.Generator().manual_seed(2)
     windows = draw_windows(even, 64, 40, (0.67, 1.5), generator)
     before, sure = off_rhythm(windows.rotations)
@@ -63,7 +65,7 @@ def test_the_pelvis_goes_along_with_what_is_varied(even: banks.Bank) -> None:
     torch.testing.assert_close(untouched.rotations, windows.rotations, atol=1e-5, rtol=0)
 
 
-def test_backs_are_bent_for_good_and_legs_stay(body: BodyModel, even: banks.Bank) -> None:
+def test_backs_are_bent_for_good_and_legs_stay(body: BodyModel, even: motion_dataset.MotionDataset) -> None:
     generator = torch.Generator().manual_seed(4)
     windows = draw_windows(even, 32, 40, (1.0, 1.0), generator)
     varied = vary(windows, Shares(backs=1.0), generator)
