@@ -1,10 +1,10 @@
-"""Checkpoints: folders of safetensors and JSON that appear whole or not at all.
+"""Checkpoints: folders of safetensors and JSON, published atomically.
 
 OUTPUT/latest.json                 {"checkpoint": "step-00000500"}
-OUTPUT/step-00000500/model.json    kind, architecture, what else it takes to build the model
+OUTPUT/step-00000500/model.json    kind, architecture and other data needed to build the model
 OUTPUT/step-00000500/model.safetensors
-OUTPUT/step-00000500/training.safetensors, training.json    optimiser, loader, step: to go on
-OUTPUT/step-00000500/...           whatever else belongs to the model (text tokens, its motion tokenizer)
+OUTPUT/step-00000500/training.safetensors, training.json    optimiser, loader, step: for resuming
+OUTPUT/step-00000500/...           other parts of the model (text vocabulary, motion tokenizer)
 """
 
 import json
@@ -29,26 +29,27 @@ _LATEST = "latest.json"
 def publish(output: Path, step: int, description: dict[str, Any], state: dict[str, Tensor], *,
             training: dict[str, Any], training_state: dict[str, Tensor],
             files: dict[str, str], folders: Iterable[tuple[str, Path]] = (), keep: int = 2) -> Path:  # fmt: skip
-    """Write a checkpoint aside, rename it, then point `latest.json` to it; older ones than the last `keep` go.
+    """Write a checkpoint to a temporary folder, rename it and point `latest.json` to it; keep only the last `keep`.
 
-    `files` are texts by name, `folders` copies of other checkpoints by name.
+    `files` maps names to texts, `folders` lists names and the checkpoints to copy there.
     """
     name = f"step-{step:08d}"
-    aside = output / f".{name}.{os.getpid()}.partial"
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    _write(aside / MODEL, json.dumps(description, indent=1, sort_keys=True))
-    _write(aside / TRAINING, json.dumps(training, indent=1, sort_keys=True))
+    partial = output / f".{name}.{os.getpid()}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    _write(partial / MODEL, json.dumps(description, indent=1, sort_keys=True))
+    _write(partial / TRAINING, json.dumps(training, indent=1, sort_keys=True))
     for file, text in files.items():
-        _write(aside / file, text)
+        _write(partial / file, text)
     for folder, source in folders:
-        wanted = shutil.ignore_patterns(TRAINING, TRAINING_STATE)
-        shutil.copytree(source, aside / folder, ignore=wanted)
-    save_file({key: value.detach().cpu().contiguous() for key, value in state.items()}, aside / MODEL_STATE)
-    save_file({key: value.detach().cpu().contiguous() for key, value in training_state.items()}, aside / TRAINING_STATE)
+        shutil.copytree(source, partial / folder, ignore=shutil.ignore_patterns(TRAINING, TRAINING_STATE))
+    save_file({key: value.detach().cpu().contiguous() for key, value in state.items()}, partial / MODEL_STATE)
+    save_file(
+        {key: value.detach().cpu().contiguous() for key, value in training_state.items()}, partial / TRAINING_STATE
+    )
     final = output / name
     shutil.rmtree(final, ignore_errors=True)
-    aside.rename(final)
+    partial.rename(final)
     pointer = output / f".{_LATEST}.{os.getpid()}.partial"
     _write(pointer, json.dumps({"checkpoint": name}))
     pointer.replace(output / _LATEST)
@@ -58,49 +59,47 @@ def publish(output: Path, step: int, description: dict[str, Any], state: dict[st
 
 
 def find(path: str | Path, kind: str) -> tuple[Path, dict[str, Any]]:
-    """The checkpoint folder and its model.json: `path` is a training's output or one checkpoint in it.
+    """The checkpoint folder and its model.json; `path` is the output of a training or one checkpoint in it.
 
-    Raises HumoError where there is none, or where it is of another kind (`tokenizer`, `language_model`).
+    Raises HumoError if there is none or it is of another kind (`tokenizer`, `language_model`).
     """
     path = Path(path)
     command = "humo train tokenizer" if kind == "tokenizer" else "humo train llm"
     if not path.is_dir():
-        raise HumoError(f"{path}: no such checkpoint; give the output folder of {command}")
+        raise HumoError(f"{path}: no such checkpoint; pass the output folder of {command}")
     folder = path
     if (path / _LATEST).is_file():
         folder = path / json.loads((path / _LATEST).read_text())["checkpoint"]
     if not (folder / MODEL).is_file():
-        raise HumoError(f"{path}: holds no checkpoint; give the output folder of {command}, once it has saved one")
+        raise HumoError(f"{path}: contains no checkpoint; pass the output folder of {command} after it has saved one")
     description = json.loads((folder / MODEL).read_text())
     if description.get("kind") != kind:
-        raise HumoError(f"{path}: a checkpoint of a {description.get('kind')}, not of a {kind}; give one of {command}")
+        raise HumoError(f"{path}: a checkpoint of a {description.get('kind')}, not of a {kind}; pass one of {command}")
     return folder, description
 
 
 def newest(output: Path) -> Path | None:
-    """The checkpoint that training would go on from."""
+    """The checkpoint to resume from, if any."""
     if not (output / _LATEST).is_file():
         return None
     return output / json.loads((output / _LATEST).read_text())["checkpoint"]
 
 
 def read_state(folder: Path, file: str = MODEL_STATE) -> dict[str, Tensor]:
-    """Tensors of a checkpoint, on the CPU; raises HumoError for a file that is damaged."""
+    """Tensors of a checkpoint, on the CPU; raises HumoError for an unreadable file."""
     try:
         return load_file(folder / file)
     except (OSError, SafetensorError) as error:
-        raise HumoError(
-            f"{folder / file}: cannot be read ({error}); copy the checkpoint again or train it anew"
-        ) from None
+        raise HumoError(f"{folder / file}: cannot be read ({error}); copy the checkpoint again or retrain it") from None
 
 
 def load_into(model: torch.nn.Module, folder: Path) -> None:
-    """Fill a model with a checkpoint's weights; raises HumoError where they do not fit."""
+    """Load a checkpoint's weights into a model; raises HumoError if they do not match."""
     try:
         model.load_state_dict(read_state(folder))
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
-        raise HumoError(f"{folder}: its weights do not fit its {MODEL} ({reason}); train it anew") from None
+        raise HumoError(f"{folder}: its weights do not match its {MODEL} ({reason}); retrain it") from None
 
 
 def _write(path: Path, text: str) -> None:

@@ -1,21 +1,21 @@
-"""Motions and their texts out of a dataset's shards: one by one, or in batches for training and evaluation.
+"""Motions and their texts from a dataset's shards: single samples, or batches for training and evaluation.
 
-    dataset.json, catalogue -> EpochOrder -> batches of numbers -> workers: ShardReader -> samples
+    dataset.json, catalogue -> EpochOrder -> batches of sample numbers -> workers: ShardReader -> samples
 
-The order of an epoch is worked out before anything is read (`model.order`): it follows from the seed, the epoch, the ranks
-and the batch size, whatever the number of workers. So a batch is known by its place alone. Going on where a run stopped
-reads nothing twice, the workers may be others, and so may the ranks. Samples are read at their places in the shards
-(`model.shard_reader`), remote shards through a cache on the disk (`model.shard_cache`).
+The order of an epoch is computed before anything is read (`model.order`): it depends on the seed, the epoch, the ranks and
+the batch size, not on the number of workers, so a batch is determined by its position alone. A resumed run reads nothing
+twice, also with other workers or ranks. Samples are read at their offsets in the shards (`model.shard_reader`), remote
+shards through a cache on the disk (`model.shard_cache`).
 
-An epoch hands out each sample of the split once. Ranks have equally many batches and all batches are full, so processes
-that train together never wait for one another: where a rank has fewer samples, or one was removed, the place is taken by
-another sample that is marked `extra`. Training takes extras as they come, a measurement leaves them out.
+An epoch yields each sample of the split once. All ranks have equally many batches and all batches are full, so
+data-parallel processes never wait for missing batches: if a rank has fewer samples or one was removed, another sample
+takes its place and is marked `extra`. Training uses extra samples like any other, measurements skip them.
 
-Tombstones are read again at each epoch and each minute: what `humo remove` takes away stays away from then on, without
-moving what remains, and packing anew does not disturb a run that is under way.
+Tombstones are read again at each epoch and each minute: from then on samples deleted by `humo remove` are left out, without
+moving the remaining ones, and repacking does not disturb a running job.
 
-Shards stay plain webdataset shards, so `webdataset.WebDataset` reads them as well. Its pipelines are not used here: they
-split before they shuffle, take a shard that was cut short for a whole one and cannot go on within an epoch.
+Shards are plain webdataset shards, so `webdataset.WebDataset` reads them as well. Its pipelines are not used here: they
+split before they shuffle, accept truncated shards as complete and cannot resume within an epoch.
 """
 
 import json
@@ -40,9 +40,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from model import features
-from model.order import EpochOrder, Taken
+from model.order import Consumed, EpochOrder
 from model.shard_cache import ShardCache
-from model.shard_reader import SampleGone, ShardReader
+from model.shard_reader import SampleRemoved, ShardReader
 from schemas.body_model import BodyModel
 from schemas.config import Config
 from schemas.dataset import read_description, read_tombstones
@@ -54,15 +54,15 @@ from schemas.rotations import axis_angle_to_matrix
 from schemas.sample import MotionArrays, decode_motion
 from schemas.storage import Storage
 
-_SIDES = re.compile(r"\b(left|right)(?=\b|wards?\b)|\b(counter-?|anti-?)?(clockwise)\b", re.IGNORECASE)
+_DIRECTIONS = re.compile(r"\b(left|right)(?=\b|wards?\b)|\b(counter-?|anti-?)?(clockwise)\b", re.IGNORECASE)
 _MEMBERS = frozenset({"motion.npz", "text.json", "instructions.json", "meta.json"})
-_TOMBSTONES_EVERY_S = 60.0
-_MOST_WORKERS = 8
+_TOMBSTONES_INTERVAL_S = 60.0
+_MAX_WORKERS = 8
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MotionSample:
-    """What training needs of a sample, decoded."""
+    """Decoded members of a sample that training needs."""
 
     key: str
     motion: MotionArrays
@@ -72,11 +72,11 @@ class MotionSample:
     instructions: tuple[Instruction, ...]
     meta: dict[str, Any]
     extra: bool = False
-    """Whether it only fills a place and comes elsewhere in the epoch as well."""
+    """Whether the sample only fills a batch and also occurs elsewhere in the epoch."""
 
 
 class MotionDataset(Dataset[MotionSample]):
-    """The samples of a split in stored order, removed ones left out; any of torch's samplers and loaders takes it."""
+    """Samples of a split in stored order, without removed ones; works with any torch sampler and loader."""
 
     def __init__(
         self,
@@ -88,19 +88,21 @@ class MotionDataset(Dataset[MotionSample]):
         cache_gib: float = 50.0,
         check_hashes: bool = False,
     ) -> None:
-        """`subsets` empty means all. `cache` is a folder for remote shards, at most `cache_gib` GiB of them; empty means
-        humo's own. `check_hashes` compares each local shard with its sha256 when it is first read.
+        """Empty `subsets` means all. `cache` is a folder for remote shards, of `cache_gib` GiB at most; empty means humo's
+        default. `check_hashes` verifies the sha256 of each local shard when it is first read.
 
-        Raises HumoError where the dataset is not one or the split is empty.
+        Raises HumoError if the path is not a dataset or the split is empty.
         """
         self.storage = Storage(dataset)
         description = read_description(self.storage)
-        shards = [one for one in description.shards if one.split == split and (not subsets or one.subset in subsets)]
+        shards = [
+            shard for shard in description.shards if shard.split == split and (not subsets or shard.subset in subsets)
+        ]
         if not any(shard.samples for shard in shards):
-            found = sorted({f"{shard.subset}/{shard.split}" for shard in description.shards}) or ["no shards at all"]
-            wanted = f"{'/'.join(subsets) or 'any subset'}, split {split}"
+            existing = sorted({f"{shard.subset}/{shard.split}" for shard in description.shards}) or ["no shards"]
+            requested = f"{'/'.join(subsets) or 'any subset'}, split {split}"
             raise HumoError(
-                f"{dataset}: no samples of {wanted}; it holds {', '.join(found)}; ingest more or name another"
+                f"{dataset}: no samples of {requested}; it holds {', '.join(existing)}; ingest more or select another"
             )
         folder = Path(cache) if cache else cache_folder() / "shards"
         self.reader = ShardReader(
@@ -112,14 +114,14 @@ class MotionDataset(Dataset[MotionSample]):
         self._live = np.flatnonzero(~self.removed)
 
     def read_tombstones(self) -> None:
-        """Note in `removed`, a flag for each sample in the shards, what has been removed by now; the samples that indexes
-        name stay. Raises HumoError where nothing is left."""
-        found = read_tombstones(Storage(self.storage.uri))
-        if found != self._tombstones:
-            self._tombstones = found
-            self.removed = np.isin(self.reader.index.keys, np.array([key.encode() for key in found]))
+        """Update `removed`, one flag per sample in the shards; dataset indices stay the same. Raises HumoError if no sample
+        is left."""
+        tombstones = read_tombstones(Storage(self.storage.uri))
+        if tombstones != self._tombstones:
+            self._tombstones = tombstones
+            self.removed = np.isin(self.reader.index.keys, np.array([key.encode() for key in tombstones]))
         if self.removed.all():
-            raise HumoError(f"{self.storage.uri}: every sample of the split is removed; run humo pack, or ingest more")
+            raise HumoError(f"{self.storage.uri}: every sample of the split was removed; run humo pack or ingest more")
 
     def __len__(self) -> int:
         return len(self._live)
@@ -131,15 +133,15 @@ class MotionDataset(Dataset[MotionSample]):
         return (self[index] for index in range(len(self)))
 
     def sample(self, number: int) -> MotionSample:
-        """A sample by its number in the shards, removed ones counted."""
+        """A sample by its number in the shards, which counts removed samples too."""
         return decode_sample(*self.reader.read(number, _MEMBERS))
 
 
 class MotionLoader:
-    """Batches of one rank, endlessly or for some epochs, that can go on where they stopped."""
+    """Batches of one rank, endless or for some epochs, resumable at any batch."""
 
     class Config(Config):
-        """What is loaded, in which order, by how many."""
+        """Dataset, order and workers of a loader."""
 
         dataset: str
         """A packed dataset: a folder or any fsspec path."""
@@ -148,28 +150,28 @@ class MotionLoader:
         subsets: list[str] = []
         """`video`, `mocap`; empty means all."""
         batch_size: int = Field(gt=0)
-        """Samples a step and rank."""
+        """Samples per step and rank."""
         workers: Annotated[int, Field(ge=0)] | Literal["auto"] = 0
-        """Processes a rank that read; 0 reads in the trainer itself. All ranks together may not have more than there are
-        shards; `auto` takes as many as cores and shards allow, eight at most."""
+        """Reader processes per rank; 0 reads in the training process. All ranks together may not have more than there are
+        shards; `auto` uses as many as cores and shards allow, up to 8."""
         epochs: int | None = None
-        """Passes over the split; none means endlessly."""
+        """Passes over the split; None means endless."""
         seed: int = Field(default=0, ge=0)
-        """Of the order."""
+        """Seed of the order."""
         shuffle_window: int = Field(default=20_000, ge=0)
-        """Neighbouring samples that are mixed with one another, after the shards; 0 keeps the stored order, of shards as
-        well. It takes no memory, but the shards that hold a window should fit the cache together."""
+        """Samples per shuffle window, applied after the shards are shuffled; 0 keeps the stored order, that of the shards
+        too. A window takes no memory, but its shards should fit the cache together."""
         bucket_batches: int = Field(default=0, ge=0)
-        """Batches' worth of samples among which those of like length share a batch; 0 leaves them as they come."""
+        """Size of a length bucket, in batches: samples of similar length share a batch; 0 disables bucketing."""
         cache: str = ""
-        """Folder for remote shards; empty means humo's own."""
+        """Folder for copies of remote shards; empty means humo's default."""
         cache_gib: float = Field(default=50.0, gt=0)
-        """Size of the cache, GiB."""
+        """Maximum size of the cache, GiB."""
         check_hashes: bool = False
-        """Whether each local shard is compared with its sha256 when it is first read; what comes from afar always is."""
+        """Whether to verify the sha256 of each local shard when it is first read; remote shards always are."""
 
     def __init__(self, config: Config, *, rank: int = 0, world_size: int = 1) -> None:
-        """Raises HumoError for a dataset that does not serve, UsageError for more workers than shards."""
+        """Raises HumoError for an unusable dataset, UsageError for more workers than shards."""
         self.config, self.rank, self.world_size = config, rank, world_size
         self.dataset = MotionDataset(
             config.dataset, split=config.split, subsets=config.subsets, cache=config.cache, cache_gib=config.cache_gib,
@@ -182,21 +184,21 @@ class MotionLoader:
         )  # fmt: skip
         hashes = [shard.sha256 for shard in self.dataset.reader.shards]
         self._order_id = digest(hashes, config.seed, config.shuffle_window, config.bucket_batches)
-        self._place = _Place(0, ())
-        self.workers = self._spare_workers() if config.workers == "auto" else config.workers
-        self._check_readers()
+        self._position = _Position(0, ())
+        self.workers = self._auto_workers() if config.workers == "auto" else config.workers
+        self._check_workers_and_cache()
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches in which all samples of the split pass."""
+        """Batches per pass over the split."""
         return self._order.steps(self.world_size, self.config.batch_size)
 
     def __iter__(self) -> Iterator[list[MotionSample]]:
-        """Batches from where the loader stands; `state_dict` counts a batch as handed out once it is."""
-        ahead: deque[_Place] = deque()
+        """Batches from the current position on; `state_dict` counts a batch as consumed once it is yielded."""
+        pending: deque[_Position] = deque()
         loader = DataLoader(
-            _Numbered(self.dataset),
-            batch_sampler=self._draw(self._place, ahead),  # type: ignore[arg-type]
+            _NumberedSamples(self.dataset),
+            batch_sampler=self._batch_numbers(self._position, pending),  # type: ignore[arg-type]
             num_workers=self.workers,
             collate_fn=list,
         )
@@ -206,131 +208,134 @@ class MotionLoader:
                 batch = next(batches)
             except StopIteration:
                 return
-            except HumoError as error:  # torch puts a worker's traceback around the message
+            except HumoError as error:  # torch wraps the message in the worker's traceback
                 raise HumoError(str(error).strip().rsplit("HumoError: ", 1)[-1]) from None
-            self._place = ahead.popleft()
+            self._position = pending.popleft()
             yield batch
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the loader stands: the same on all ranks, and JSON."""
-        taken = [[part.ranks, part.batch_size, part.steps] for part in self._place.taken]
-        return {"epoch": self._place.epoch, "taken": taken, "order": self._order_id}
+        """Position of the loader: JSON, the same on all ranks."""
+        consumed = [[part.ranks, part.batch_size, part.steps] for part in self._position.consumed]
+        return {"epoch": self._position.epoch, "taken": consumed, "order": self._order_id}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state, with as many workers and ranks and in such batches as this loader has.
+        """Resume from a state, with the workers, ranks and batch size of this loader.
 
-        Where the shards, the seed or the way of shuffling are others, places within the epoch mean nothing any more: the
-        next epoch is begun instead, with a warning.
+        If the shards, the seed or the shuffling differ, positions within the epoch are invalid: the next epoch is started
+        instead, with a warning.
         """
-        place = _Place(state["epoch"], tuple(Taken(*part) for part in state["taken"]))
-        if place.taken and state["order"] != self._order_id:
+        position = _Position(state["epoch"], tuple(Consumed(*part) for part in state["taken"]))
+        if position.consumed and state["order"] != self._order_id:
             warnings.warn(
-                f"{self.config.dataset}: packed anew or shuffled otherwise since the checkpoint; what was left of epoch "
-                f"{place.epoch} cannot be told, epoch {place.epoch + 1} begins",
+                f"{self.config.dataset}: repacked or shuffled differently since the checkpoint; the rest of epoch "
+                f"{position.epoch} is unknown, continuing with epoch {position.epoch + 1}",
                 stacklevel=2,
             )
-            place = _Place(place.epoch + 1, ())
-        self._place = place
+            position = _Position(position.epoch + 1, ())
+        self._position = position
 
-    def _draw(self, place: "_Place", ahead: "deque[_Place]") -> Iterator[list[tuple[int, bool]]]:
-        """Batches of (number, extra), and beside each the place behind it."""
+    def _batch_numbers(self, position: "_Position", pending: "deque[_Position]") -> Iterator[list[tuple[int, bool]]]:
+        """Batches of (number, extra); the position after each batch is appended to `pending`."""
         batch_size, window = self.config.batch_size, max(self.config.shuffle_window, self.config.batch_size)
-        looked = -_TOMBSTONES_EVERY_S
-        while self.config.epochs is None or place.epoch < self.config.epochs:
-            before, now = place.split(self.world_size, batch_size)
+        last_check_s = -_TOMBSTONES_INTERVAL_S
+        while self.config.epochs is None or position.epoch < self.config.epochs:
+            before, current = position.split(self.world_size, batch_size)
             slots = self._order.slots(
-                place.epoch, rank=self.rank, ranks=self.world_size, batch_size=batch_size, taken=before
+                position.epoch, rank=self.rank, ranks=self.world_size, batch_size=batch_size, consumed=before
             )
             flat = slots.reshape(-1)
-            for step in range(now.steps, len(slots)):
-                if step == now.steps or time.monotonic() - looked > _TOMBSTONES_EVERY_S:
+            for step in range(current.steps, len(slots)):
+                if step == current.steps or time.monotonic() - last_check_s > _TOMBSTONES_INTERVAL_S:
                     self.dataset.read_tombstones()
-                    looked = time.monotonic()
+                    last_check_s = time.monotonic()
                 extra = (slots[step] < 0) | self.dataset.removed[slots[step]]
                 numbers = slots[step]
                 if extra.any():
-                    rng = np.random.default_rng((self.config.seed, place.epoch, len(before), self.rank, step))
+                    rng = np.random.default_rng((self.config.seed, position.epoch, len(before), self.rank, step))
                     first = step * batch_size // window * window
                     fillers = self._fillers(flat[first : first + window], flat)
                     numbers = np.where(extra, rng.choice(fillers, batch_size), numbers)
-                done = replace(now, steps=step + 1)
-                place = _Place(place.epoch, (*before, done)) if step + 1 < len(slots) else _Place(place.epoch + 1, ())
-                ahead.append(place)
+                if step + 1 < len(slots):
+                    position = _Position(position.epoch, (*before, replace(current, steps=step + 1)))
+                else:
+                    position = _Position(position.epoch + 1, ())
+                pending.append(position)
                 yield list(zip(numbers.tolist(), extra.tolist(), strict=True))
 
     def _fillers(self, *choices: Int[np.ndarray, "_"]) -> Int[np.ndarray, "_"]:
-        """The samples that are there in the first of the choices that has any, else all of the split."""
-        for some in choices:
-            there = some[some >= 0]
-            there = there[~self.dataset.removed[there]]
-            if len(there):
-                return there
+        """Existing samples of the first choice that has any, else of the whole split."""
+        for numbers in choices:
+            existing = numbers[numbers >= 0]
+            existing = existing[~self.dataset.removed[existing]]
+            if len(existing):
+                return existing
         return np.flatnonzero(~self.dataset.removed)
 
-    def _spare_workers(self) -> int:
+    def _auto_workers(self) -> int:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         shards = len(self.dataset.reader.shards)
-        return min(_MOST_WORKERS, cores // _local_ranks(), shards // self.world_size)
+        return min(_MAX_WORKERS, cores // _local_ranks(), shards // self.world_size)
 
-    def _check_readers(self) -> None:
+    def _check_workers_and_cache(self) -> None:
         config, shards = self.config, self.dataset.reader.shards
         samples = sum(shard.samples for shard in shards)
         if self.world_size > samples:
             raise UsageError(f"{config.dataset}: {samples} samples for {self.world_size} ranks; use fewer ranks")
         readers = self.world_size * self.workers
         if readers > len(shards):
-            remedy = f"workers: {len(shards) // self.world_size}"
-            smaller = sum(shard.bytes for shard in shards) // (2 * readers)
+            max_workers = len(shards) // self.world_size
+            shard_bytes = sum(shard.bytes for shard in shards) // (2 * readers)
             raise UsageError(
                 f"{config.dataset}: {len(shards)} shards of {config.split} for {readers} workers ({self.world_size} ranks x "
-                f"{self.workers}); give {remedy}, or make more shards: humo pack {config.dataset} --shard-bytes {smaller}"
+                f"{self.workers}); set workers: {max_workers}, or make more shards: humo pack {config.dataset} --shard-bytes "
+                f"{shard_bytes}"
             )
-        share = min(1.0, config.shuffle_window * _local_ranks() / samples)
-        needed_gib = share * sum(shard.bytes for shard in shards) / 2**30
+        window_fraction = min(1.0, config.shuffle_window * _local_ranks() / samples)
+        needed_gib = window_fraction * sum(shard.bytes for shard in shards) / 2**30
         if not self.dataset.storage.is_local and needed_gib > config.cache_gib:
             raise UsageError(
                 f"{config.dataset}: a shuffle_window of {config.shuffle_window} spans {needed_gib:.1f} GiB of shards, "
-                f"cache_gib is {config.cache_gib:g}; lower the one or raise the other, or each shard is fetched many times"
+                f"cache_gib is {config.cache_gib:g}; lower shuffle_window or raise cache_gib to avoid fetching shards repeatedly"
             )
 
 
 def _local_ranks() -> int:
-    """Ranks on this machine, as torchrun and Ray tell."""
+    """Ranks on this machine, as set by torchrun and Ray."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 @dataclass(frozen=True)
-class _Place:
-    """How far a loader has come."""
+class _Position:
+    """Position of a loader."""
 
     epoch: int
-    taken: tuple[Taken, ...]
-    """What was handed out of this epoch, by one set of ranks after the other."""
+    consumed: tuple[Consumed, ...]
+    """Consumed parts of this epoch, one per successive set of ranks and batch size."""
 
-    def split(self, ranks: int, batch_size: int) -> tuple[tuple[Taken, ...], Taken]:
-        """What was handed out by others, and by these ranks in such batches."""
-        if self.taken and (self.taken[-1].ranks, self.taken[-1].batch_size) == (ranks, batch_size):
-            return self.taken[:-1], self.taken[-1]
-        return self.taken, Taken(ranks, batch_size, 0)
+    def split(self, ranks: int, batch_size: int) -> tuple[tuple[Consumed, ...], Consumed]:
+        """Parts consumed with other ranks or batch sizes, and the part with the given ones."""
+        if self.consumed and (self.consumed[-1].ranks, self.consumed[-1].batch_size) == (ranks, batch_size):
+            return self.consumed[:-1], self.consumed[-1]
+        return self.consumed, Consumed(ranks, batch_size, 0)
 
 
-class _Numbered(Dataset[MotionSample]):
-    """What workers do: (number, extra) to samples."""
+class _NumberedSamples(Dataset[MotionSample]):
+    """Samples by (number, extra), read in the workers."""
 
     def __init__(self, samples: MotionDataset) -> None:
         self.samples = samples
 
-    def __getitem__(self, place: tuple[int, bool]) -> MotionSample:
-        number, extra = place
+    def __getitem__(self, item: tuple[int, bool]) -> MotionSample:
+        number, extra = item
         try:
             sample = self.samples.sample(number)
-        except SampleGone:  # removed, and packed anew, since the batch was drawn
+        except SampleRemoved:  # removed and repacked since the batch was drawn
             sample, extra = self.samples.sample(self.samples.reader.nearest(number)), True
         return replace(sample, extra=extra)
 
 
 def decode_sample(key: str, members: dict[str, bytes]) -> MotionSample:
-    """The members of a sample, decoded; the clip and the keypoints stay where they are."""
+    """Decode the members of a sample, except the clip and the keypoints."""
     try:
         text = json.loads(members["text.json"])
         instances = json.loads(members["instructions.json"])["instances"]
@@ -339,64 +344,68 @@ def decode_sample(key: str, members: dict[str, bytes]) -> MotionSample:
             motion=decode_motion(members["motion.npz"], f"{key}.motion.npz"),
             body=tuple(text["body"]),
             parts={part: tuple(sentences) for part, sentences in text["parts"].items()},
-            instructions=tuple(_instruction(one) for one in instances),
+            instructions=tuple(_instruction(instance) for instance in instances),
             meta=json.loads(members["meta.json"]),
         )
     except (KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise HumoError(f"{key}: not a humo sample ({type(error).__name__}: {error}); run humo verify") from None
+        raise HumoError(f"{key}: not a valid humo sample ({type(error).__name__}: {error}); run humo verify") from None
 
 
-def _instruction(one: dict[str, Any]) -> Instruction:
-    inner = {"inputs": _given(**one["inputs"]), "target": _given(**one["target"]), "parts": _parts(*one["parts"])}
-    return Instruction(**{**one, **inner})
+def _instruction(instance: dict[str, Any]) -> Instruction:
+    shared = {
+        "inputs": _shared_input(**instance["inputs"]),
+        "target": _shared_input(**instance["target"]),
+        "parts": _shared_parts(*instance["parts"]),
+    }
+    return Instruction(**{**instance, **shared})
 
 
-# Most instructions of a sample share these; one object for all is made and handed from worker to trainer once.
-_given = lru_cache(maxsize=1024)(InstructionInput)
-_parts = lru_cache(maxsize=64)(lambda *parts: parts)
+# Most instructions of a sample have these in common: a shared object is created and pickled from worker to trainer once.
+_shared_input = lru_cache(maxsize=1024)(InstructionInput)
+_shared_parts = lru_cache(maxsize=64)(lambda *parts: parts)
 
 
 def motion_features(motions: Sequence[MotionArrays], body: BodyModel) -> Float[Tensor, "B N 263"]:
-    """HuMo263 rows of motions of one length, on the mean body, so that what is learned does not depend on who moved."""
+    """HuMo263 rows of motions of equal length, on the mean body, so that learning does not depend on body shape."""
 
     def stacked(name: str) -> Tensor:
         return torch.from_numpy(np.stack([getattr(motion, name) for motion in motions]))
 
     betas = stacked("betas")
-    rest, own_rest = body.rest_joints(torch.zeros(betas.shape[1])), body.rest_joints(betas)
-    trans = features.onto_body(stacked("trans"), own_rest, rest)
+    rest, source_rest = body.rest_joints(torch.zeros(betas.shape[1])), body.rest_joints(betas)
+    trans = features.retarget_translation(stacked("trans"), source_rest, rest)
     return features.encode(axis_angle_to_matrix(stacked("poses")), trans, rest, stacked("contacts").float())
 
 
 def feature_rows(motion: MotionArrays) -> Float[np.ndarray, "N 263"]:
-    """HuMo263 rows of one motion, on the shipped body; what dataset statistics are taken over."""
+    """HuMo263 rows of one motion, on the shipped body; dataset statistics are computed from them."""
     return motion_features([motion], BodyModel.load())[0].numpy()
 
 
-def cut(motion: MotionArrays, start: int, end: int) -> MotionArrays:
-    """Frames from start up to end."""
+def slice_frames(motion: MotionArrays, start: int, end: int) -> MotionArrays:
+    """Frames from `start` to `end`, exclusive."""
     arrays = {name: value if name == "betas" else value[start:end] for name, value in vars(motion).items()}
     return MotionArrays(**arrays)
 
 
 def check_body_model(dataset: str, body: BodyModel) -> None:
-    """HumoError where a dataset's motions are for another body, whose betas and rest axes differ."""
+    """Raise HumoError if a dataset's motions use another body, whose betas and rest axes differ."""
     models = read_description(Storage(dataset)).body_models
     if models and models != [body.id]:
         raise HumoError(
-            f"{dataset}: its motions are for {', '.join(models)}, this run uses {body.id}; give that body model's file "
-            "(body_model: PATH) or another dataset"
+            f"{dataset}: its motions use the body {', '.join(models)}, this run uses {body.id}; set body_model to that body's "
+            "file or use another dataset"
         )
 
 
 def mirror_text(text: str) -> str:
-    """The sentence as a mirror shows it: left and right, clockwise and counterclockwise change places."""
+    """The sentence of the mirrored motion: left and right, clockwise and counterclockwise are swapped."""
 
-    def swap(found: re.Match[str]) -> str:
-        side, counter, turn = found.groups()
-        if turn:
-            return turn if counter else f"counter{turn}"
+    def swap(match: re.Match[str]) -> str:
+        side, counter, clockwise = match.groups()
+        if clockwise:
+            return clockwise if counter else f"counter{clockwise}"
         other = "right" if side.lower() == "left" else "left"
         return other.upper() if side.isupper() else other.capitalize() if side[0].isupper() else other
 
-    return _SIDES.sub(swap, text)
+    return _DIRECTIONS.sub(swap, text)

@@ -1,17 +1,17 @@
 """A causal transformer over text tokens and motion steps, with a small decoder for the codes of a step.
 
 Design choices:
-- One position is a text token or a whole motion step. A step goes in as the sum of its codes' embeddings, so a second
-  of motion costs 7.5 passes of the backbone instead of the 150 that a flat sequence of codes would. Every (part, level)
-  has its own embedding table, because in a sum the place of a code is lost.
-- What comes out for a step is decided by a small transformer, the step decoder, K passes a step: pass k yields the
-  level-k codes of all parts at once, having seen all parts' codes of the levels before (after the depth transformers
-  of RQ-Transformer, arXiv 2203.01941, and Moshi, arXiv 2410.00037; parts side by side as PRQ lets them).
-- The prompt's words, averaged and passed through a small network, are added to every motion position, and a given
-  motion likewise to every word of an answer. What comes next shows in what was just made most of the time, so attention
-  alone is slow to learn what only the prompt says, such as left or right.
-- RMSNorm before each block, rotary positions, SwiGLU, no biases, a static key-value cache.
-- After each motion position a logit says whether the motion ends there.
+- One position is a text token or a whole motion step. The input of a step is the sum of its code embeddings, so a second
+  of motion takes 7.5 backbone passes instead of 150 for a flat sequence of codes. Every (part, level) has its own
+  embedding table, because a sum does not preserve the position of a code.
+- A small transformer, the step decoder, predicts the codes of a step in K passes: pass k outputs the level-k codes of all
+  parts at once, conditioned on all parts' codes of the previous levels (after the depth transformers of RQ-Transformer,
+  arXiv 2203.01941, and Moshi, arXiv 2410.00037; parts in parallel as in PRQ).
+- The mean-pooled embedding of the prompt, passed through an MLP, is added to every motion position, and that of an input
+  motion to every text position of an answer. The previous steps predict the next one most of the time, so attention
+  alone is slow to learn what only the prompt specifies, such as left or right.
+- Pre-norm blocks with RMSNorm, rotary positions, SwiGLU, no biases, a static key-value cache.
+- After each motion position a logit predicts whether the motion ends there.
 
 Shape letters: B sequences, L positions, D width, H heads, S motion steps, P parts, K levels.
 """
@@ -32,29 +32,29 @@ from schemas.config import Config
 
 
 class LanguageModelConfig(Config):
-    """The shape of the language model; what it shares with its tokenizers is given when it is built."""
+    """Architecture of the language model; sizes shared with the tokenizers are passed to the constructor."""
 
     width: int = 512
-    """Channels of the backbone."""
+    """Width of the backbone."""
     layers: int = 8
-    """Blocks of the backbone."""
+    """Transformer blocks of the backbone."""
     heads: int = 8
-    """Attention heads of the backbone; they divide the width."""
+    """Attention heads of the backbone; `width` is a multiple of twice this number."""
     step_width: int = 256
-    """Channels of the step decoder."""
+    """Width of the step decoder."""
     step_layers: int = 4
-    """Blocks of the step decoder."""
+    """Transformer blocks of the step decoder."""
     step_heads: int = 4
-    """Attention heads of the step decoder; they divide its width."""
+    """Attention heads of the step decoder; `step_width` is a multiple of twice this number."""
     context: int = 1024
-    """Positions at most: text tokens and motion steps together."""
+    """Maximum positions: text tokens plus motion steps."""
     dropout: float = 0.1
-    """Share of residual channels dropped in training."""
+    """Dropout rate on the residual branches."""
     noise: float = 0.5
-    """In training each sequence has up to this share of its steps' parts replaced, as input, by those of other steps:
-    what was just made must not outweigh what was asked for (after T2M-GPT, arXiv 2301.06052)."""
+    """Maximum fraction of each training sequence's input part codes replaced by those of other steps, so that the motion
+    history does not outweigh the prompt (after T2M-GPT, arXiv 2301.06052)."""
     step_share: float = 1.0
-    """Share of motion steps that the step decoder is trained on each time; fewer are quicker."""
+    """Fraction of motion steps on which the step decoder is trained per batch; a smaller one is faster."""
 
     @model_validator(mode="after")
     def _divisible(self) -> "LanguageModelConfig":
@@ -62,9 +62,9 @@ class LanguageModelConfig(Config):
             if getattr(self, width) % (2 * getattr(self, heads)):
                 raise ValueError(f"{width} must be a multiple of twice {heads}")
         if not 0 <= self.noise <= 1:
-            raise ValueError("noise must lie between 0 and 1")
+            raise ValueError("noise must be between 0 and 1")
         if not 0 < self.step_share <= 1:
-            raise ValueError("step_share must lie above 0, up to 1")
+            raise ValueError("step_share must be above 0 and at most 1")
         return self
 
 
@@ -75,7 +75,7 @@ PRESETS = {
     "small": LanguageModelConfig(),
     "base": LanguageModelConfig(width=1024, layers=16, heads=16, step_width=512, step_layers=4, step_heads=8),
 }
-"""`tiny` trains in a minute or two on one CPU core."""
+"""`tiny` trains in one or two minutes on one CPU core."""
 
 
 _EMBEDDING_STD = 0.02
@@ -83,27 +83,27 @@ _EMBEDDING_STD = 0.02
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Batch:
-    """Sequences side by side, padded on the right."""
+    """A batch of sequences, padded on the right."""
 
     text: Int[Tensor, "B L"]
-    """Token where a position is text; the pad token elsewhere."""
+    """Token ids at text positions; the pad token elsewhere."""
     codes: Int[Tensor, "B L P K"]
-    """Codes where a position is a motion step; 0 elsewhere."""
+    """Codes at motion positions; 0 elsewhere."""
     is_motion: Bool[Tensor, "B L"]
     is_prompt: Bool[Tensor, "B L"]
-    """The words of the prompt."""
-    is_given: Bool[Tensor, "B L"]
+    """Text positions of the prompt."""
+    is_input_motion: Bool[Tensor, "B L"]
     """Motion positions of the prompt."""
     is_answer: Bool[Tensor, "B L"]
-    """Where text answers the prompt: the answer token and the words after it."""
+    """Text positions of an answer: the answer token and the text after it."""
     is_target_text: Bool[Tensor, "B L"]
-    """Text positions that are to be predicted."""
+    """Text positions to be predicted."""
     is_target_motion: Bool[Tensor, "B L"]
-    """Motion positions that are to be predicted."""
+    """Motion positions to be predicted."""
     is_stop: Bool[Tensor, "B L"]
-    """Positions after which a motion that is to be predicted ends."""
-    is_running: Bool[Tensor, "B L"]
-    """Positions after which such a motion begins or goes on."""
+    """Positions after which a target motion ends."""
+    is_continue: Bool[Tensor, "B L"]
+    """Positions after which a target motion starts or continues."""
 
     def to(self, device: torch.device | str) -> "Batch":
         return Batch(**{name: value.to(device, non_blocking=True) for name, value in vars(self).items()})
@@ -111,7 +111,7 @@ class Batch:
 
 @dataclass(eq=False)
 class Cache:
-    """Keys and values of what has been seen, a pair a layer, and how many positions they hold."""
+    """Key-value cache: keys and values per layer, and the number of cached positions."""
 
     keys: list[Float[Tensor, "B H L d"]]
     values: list[Float[Tensor, "B H L d"]]
@@ -142,7 +142,7 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and SwiGLU (arXiv 2002.05202), each behind an RMSNorm and added to the stream."""
+    """Attention and SwiGLU (arXiv 2002.05202), each with pre-norm (RMSNorm) and a residual connection."""
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -162,7 +162,7 @@ class Block(nn.Module):
 
 
 class StepDecoder(nn.Module):
-    """A backbone state to the codes of a step, level by level, all parts of a level at once."""
+    """Codes of a step from a backbone state, level by level, all parts of a level at once."""
 
     mask: Tensor
 
@@ -180,16 +180,16 @@ class StepDecoder(nn.Module):
         self.register_buffer("mask", level[:, None] >= level, persistent=False)
 
     def forward(self, state: Float[Tensor, "N D"], codes: Int[Tensor, "N P K"]) -> Float[Tensor, "N K P codes"]:
-        """Logits of every code, given those of the levels before."""
+        """Logits of all codes, conditioned on the codes of the previous levels (teacher forcing)."""
         x = self.state(state)[:, None, None] + self.place
         if self.levels > 1:
-            before = self._embed(codes[..., :-1], range(self.levels - 1))
-            x = torch.cat([x[:, :1], x[:, 1:] + before], dim=1)
+            previous = self._embed(codes[..., :-1], range(self.levels - 1))
+            x = torch.cat([x[:, :1], x[:, 1:] + previous], dim=1)
         x = self._run(x.flatten(1, 2), self.mask, None).unflatten(1, (self.levels, self.parts))
         return torch.einsum("nkpd,kpdc->nkpc", x, self.heads_out.to(x.dtype))
 
-    def sample(self, state: Float[Tensor, "N D"], pick: "Picker") -> Int[Tensor, "N P K"]:
-        """Codes of one step, in as many passes as there are levels."""
+    def sample(self, state: Float[Tensor, "N D"], sampler: "CodeSampler") -> Int[Tensor, "N P K"]:
+        """Sampled codes of one step, one pass per level."""
         shape = (len(state), self.heads, self.levels * self.parts, self.place.shape[-1] // self.heads)
         cache = Cache([state.new_empty(shape) for _ in self.blocks], [state.new_empty(shape) for _ in self.blocks])
         codes: list[Tensor] = []
@@ -200,7 +200,7 @@ class StepDecoder(nn.Module):
                 x = x + self._embed(codes[-1][..., None], range(level - 1, level))[:, 0]
             x = self._run(x, None, cache)
             cache.length += self.parts
-            codes.append(pick(torch.einsum("npd,pdc->npc", x, self.heads_out[level])))
+            codes.append(sampler(torch.einsum("npd,pdc->npc", x, self.heads_out[level])))
         return torch.stack(codes, dim=-1)
 
     def _embed(self, codes: Int[Tensor, "N P k"], levels: range) -> Float[Tensor, "N k P D"]:
@@ -215,7 +215,7 @@ class StepDecoder(nn.Module):
 
 
 class MotionLanguageModel(nn.Module):
-    """Text tokens and motion steps in, text tokens, codes and ends out."""
+    """Predicts text tokens, motion codes and motion ends from text tokens and motion steps."""
 
     rotary: Tensor
 
@@ -227,7 +227,8 @@ class MotionLanguageModel(nn.Module):
         width = config.width
         self.text = nn.Embedding(text_tokens, width)
         self.codes = nn.Parameter(torch.randn(parts * levels, codebook_size, width) * 0.02 / (parts * levels) ** 0.5)
-        self.gist_of_words, self.gist_of_motion = _gist(width), _gist(width)
+        # MLPs on the mean-pooled embeddings of the prompt and of the input motion.
+        self.gist_of_words, self.gist_of_motion = _mlp(width), _mlp(width)
         self.motion_mark = nn.Parameter(torch.randn(width) * 0.02)
         self.blocks = nn.ModuleList(Block(width, config.heads, config.dropout) for _ in range(config.layers))
         self.norm = nn.RMSNorm(width)
@@ -236,7 +237,7 @@ class MotionLanguageModel(nn.Module):
         nn.init.normal_(self.text.weight, std=_EMBEDDING_STD)
         for block in self.modules():
             if isinstance(block, Block):
-                # The stream's variance must not grow with the number of blocks.
+                # The variance of the residual stream must not grow with the number of blocks.
                 nn.init.normal_(block.attention.out.weight, std=0.02 / math.sqrt(2 * config.layers))
                 nn.init.normal_(block.down.weight, std=0.02 / math.sqrt(2 * config.layers))
         angles = torch.outer(torch.arange(config.context), _frequencies(width // config.heads))
@@ -245,26 +246,28 @@ class MotionLanguageModel(nn.Module):
     def embed_text(self, tokens: Int[Tensor, "B L"]) -> Float[Tensor, "B L D"]:
         return self.text(tokens)
 
-    def word_gist(self, tokens: Int[Tensor, "B L"], chosen: Bool[Tensor, "B L"]) -> Float[Tensor, "B 1 D"]:
-        """What the chosen words are about; zero where there are none."""
-        return _averaged(self.gist_of_words, self.text(tokens), chosen)
+    def pool_text(self, tokens: Int[Tensor, "B L"], mask: Bool[Tensor, "B L"]) -> Float[Tensor, "B 1 D"]:
+        """Pooled embedding of the masked text tokens; zero if there are none."""
+        return _pooled(self.gist_of_words, self.text(tokens), mask)
 
-    def motion_gist(self, codes: Int[Tensor, "B L P K"], chosen: Bool[Tensor, "B L"]) -> Float[Tensor, "B 1 D"]:
-        """What the chosen steps are about; zero where there are none."""
-        return _averaged(self.gist_of_motion, self._summed(codes), chosen)
+    def pool_motion(self, codes: Int[Tensor, "B L P K"], mask: Bool[Tensor, "B L"]) -> Float[Tensor, "B 1 D"]:
+        """Pooled embedding of the masked motion steps; zero if there are none."""
+        return _pooled(self.gist_of_motion, self._code_sum(codes), mask)
 
-    def embed_motion(self, codes: Int[Tensor, "B L P K"], gist: Float[Tensor, "B 1 D"]) -> Float[Tensor, "B L D"]:
-        """The sum of a step's code embeddings, a mark that it is motion, and the gist of the words."""
-        return self._summed(codes) + self.motion_mark + gist
+    def embed_motion(
+        self, codes: Int[Tensor, "B L P K"], pooled_prompt: Float[Tensor, "B 1 D"]
+    ) -> Float[Tensor, "B L D"]:
+        """Sum of a step's code embeddings, the embedding of the motion type and the pooled prompt."""
+        return self._code_sum(codes) + self.motion_mark + pooled_prompt
 
-    def _summed(self, codes: Int[Tensor, "B L P K"]) -> Float[Tensor, "B L D"]:
-        # One bag over the tables laid end to end.
+    def _code_sum(self, codes: Int[Tensor, "B L P K"]) -> Float[Tensor, "B L D"]:
+        # One embedding bag over the concatenated tables.
         offsets = torch.arange(self.parts * self.levels, device=codes.device) * self.codebook_size
         rows = (codes.flatten(2) + offsets).flatten(0, 1)
         return F.embedding_bag(rows, self.codes.flatten(0, 1), mode="sum").unflatten(0, codes.shape[:2])
 
     def backbone(self, x: Float[Tensor, "B L D"], cache: Cache | None = None) -> Float[Tensor, "B L D"]:
-        """States of positions that follow those in the cache; the cache is brought up to date."""
+        """States of the positions that follow the cached ones; updates the cache."""
         start, count = (cache.length if cache else 0), x.shape[1]
         rotary = self.rotary[:, start : start + count]
         mask = None
@@ -280,7 +283,7 @@ class MotionLanguageModel(nn.Module):
         return F.linear(states, self.text.weight)
 
     def new_cache(self, batch: int) -> Cache:
-        """Room for a whole context."""
+        """An empty key-value cache for a whole context."""
         weight = self.text.weight
         heads = self.config.heads
         shape = (batch, heads, self.config.context, self.config.width // heads)
@@ -288,20 +291,22 @@ class MotionLanguageModel(nn.Module):
         return Cache([weight.new_empty(shape) for _ in range(count)], [weight.new_empty(shape) for _ in range(count)])
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Mean losses in nats: `text` a token, `motion` a code, `stop` a step; 0 where the batch has none of a kind."""
-        seen = self._noisy(batch) if self.training and self.config.noise else batch.codes
-        words = self.embed_text(batch.text) + self.motion_gist(seen, batch.is_given) * batch.is_answer[..., None]
-        motion_in = self.embed_motion(seen, self.word_gist(batch.text, batch.is_prompt))
-        x = torch.where(batch.is_motion[..., None], motion_in, words)
-        with _quick_attention(x.device):
-            every = self.backbone(x)
-            states = every[:, :-1]
+        """Mean losses in nats: `text` per token, `motion` per code, `stop` per step; 0 if the batch has none of a kind."""
+        codes = self._noisy(batch) if self.training and self.config.noise else batch.codes
+        text_in = (
+            self.embed_text(batch.text) + self.pool_motion(codes, batch.is_input_motion) * batch.is_answer[..., None]
+        )
+        motion_in = self.embed_motion(codes, self.pool_text(batch.text, batch.is_prompt))
+        x = torch.where(batch.is_motion[..., None], motion_in, text_in)
+        with _fast_attention(x.device):
+            all_states = self.backbone(x)
+            states = all_states[:, :-1]
             motion = self._motion_loss(states, batch)
         logits = self.text_logits(states[batch.is_target_text[:, 1:]]).float()
         text = F.cross_entropy(logits, batch.text[:, 1:][batch.is_target_text[:, 1:]], reduction="sum")
-        ends = batch.is_stop | batch.is_running
-        stop_logits = self.stop(every[ends])[..., 0].float()
-        stop = F.binary_cross_entropy_with_logits(stop_logits, batch.is_stop[ends].float(), reduction="sum")
+        has_stop_target = batch.is_stop | batch.is_continue
+        stop_logits = self.stop(all_states[has_stop_target])[..., 0].float()
+        stop = F.binary_cross_entropy_with_logits(stop_logits, batch.is_stop[has_stop_target].float(), reduction="sum")
         return {"text": text / max(len(logits), 1), "motion": motion, "stop": stop / max(len(stop_logits), 1)}
 
     def _noisy(self, batch: Batch) -> Int[Tensor, "B L P K"]:
@@ -309,26 +314,26 @@ class MotionLanguageModel(nn.Module):
         pool = batch.codes[batch.is_motion]
         if not len(pool):
             return batch.codes
-        others = pool[torch.randint(len(pool), shape, device=device), torch.arange(shape[2], device=device)]
+        replacements = pool[torch.randint(len(pool), shape, device=device), torch.arange(shape[2], device=device)]
         rate = self.config.noise * torch.rand(shape[0], 1, 1, device=device)
-        return torch.where((torch.rand(shape, device=device) < rate)[..., None], others, batch.codes)
+        return torch.where((torch.rand(shape, device=device) < rate)[..., None], replacements, batch.codes)
 
     def _motion_loss(self, states: Float[Tensor, "B M D"], batch: Batch) -> Tensor:
-        chosen = batch.is_target_motion[:, 1:]
+        mask = batch.is_target_motion[:, 1:]
         if self.training and self.config.step_share < 1:
-            chosen = chosen & (torch.rand(chosen.shape, device=chosen.device) < self.config.step_share)
-        codes = batch.codes[:, 1:][chosen]
-        logits = self.step_decoder(states[chosen], codes).float()
+            mask = mask & (torch.rand(mask.shape, device=mask.device) < self.config.step_share)
+        codes = batch.codes[:, 1:][mask]
+        logits = self.step_decoder(states[mask], codes).float()
         total = F.cross_entropy(logits.flatten(0, -2), codes.transpose(1, 2).flatten(), reduction="sum")
         return total / max(codes.numel(), 1)
 
 
-class Picker:
-    """Draws codes from logits; the same seed, the same draw.
+class CodeSampler:
+    """Samples codes from logits, reproducibly for a given generator state.
 
-    Temperature 0 takes the likeliest, `top_k` 0 lets all in. With guidance other than 1 the rows come in two halves, with
-    and without the text, and logits are pushed from the second towards the first and beyond (classifier-free guidance,
-    arXiv 2207.12598); both halves get the same codes.
+    Temperature 0 takes the most likely code, `top_k` 0 samples among all. With guidance other than 1 the batch has two
+    halves, with and without the text, and logits are extrapolated from the second half through the first (classifier-free
+    guidance, arXiv 2207.12598); both halves get the same codes.
     """
 
     def __init__(self, temperature: float, top_k: int, guidance: float, generator: torch.Generator) -> None:
@@ -337,24 +342,24 @@ class Picker:
     def __call__(self, logits: Float[Tensor, "B P C"]) -> Int[Tensor, "B P"]:
         logits = logits.float()
         if self.guidance != 1:
-            told, untold = logits.chunk(2)
-            return self._draw(untold + self.guidance * (told - untold)).repeat(2, 1)
-        return self._draw(logits)
+            conditional, unconditional = logits.chunk(2)
+            return self._sample(unconditional + self.guidance * (conditional - unconditional)).repeat(2, 1)
+        return self._sample(logits)
 
-    def _draw(self, logits: Float[Tensor, "B P C"]) -> Int[Tensor, "B P"]:
+    def _sample(self, logits: Float[Tensor, "B P C"]) -> Int[Tensor, "B P"]:
         if self.temperature == 0:
             return logits.argmax(-1)
         logits = logits / self.temperature
         if 0 < self.top_k < logits.shape[-1]:
-            least = logits.topk(self.top_k, dim=-1).values[..., -1:]
-            logits = logits.masked_fill(logits < least, -math.inf)
+            threshold = logits.topk(self.top_k, dim=-1).values[..., -1:]
+            logits = logits.masked_fill(logits < threshold, -math.inf)
         flat = logits.softmax(-1).flatten(0, -2)
         return torch.multinomial(flat, 1, generator=self.generator).view(logits.shape[:-1])
 
 
 @contextlib.contextmanager
-def _quick_attention(device: torch.device) -> Iterator[None]:
-    """On CPUs the backward pass of the fused attention kernel is slower than plain matrix products."""
+def _fast_attention(device: torch.device) -> Iterator[None]:
+    """Plain matrix products on CPUs, where the backward pass of the fused attention kernel is slower."""
     if device.type == "cpu":
         with sdpa_kernel(SDPBackend.MATH):
             yield
@@ -362,15 +367,15 @@ def _quick_attention(device: torch.device) -> Iterator[None]:
         yield
 
 
-def _gist(width: int) -> nn.Module:
+def _mlp(width: int) -> nn.Module:
     return nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
 
 
-def _averaged(gist: nn.Module, x: Float[Tensor, "B L D"], chosen: Bool[Tensor, "B L"]) -> Float[Tensor, "B 1 D"]:
-    weight = chosen.to(x.dtype)[..., None]
+def _pooled(mlp: nn.Module, x: Float[Tensor, "B L D"], mask: Bool[Tensor, "B L"]) -> Float[Tensor, "B 1 D"]:
+    weight = mask.to(x.dtype)[..., None]
     count = weight.sum(1, keepdim=True)
-    # Embeddings are small: scaled to what a network is initialised for.
-    return gist((x * weight).sum(1, keepdim=True) / count.clamp(min=1) / _EMBEDDING_STD) * (count > 0)
+    # Embeddings are small: rescaled to the range that the MLP is initialised for.
+    return mlp((x * weight).sum(1, keepdim=True) / count.clamp(min=1) / _EMBEDDING_STD) * (count > 0)
 
 
 def _frequencies(width: int) -> Float[Tensor, "half"]:

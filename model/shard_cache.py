@@ -1,8 +1,8 @@
-"""Remote shards on the local disk: fetched whole, checked against their hash, dropped when room runs out.
+"""Local disk cache of remote shards: fetched whole, verified by hash, evicted when space runs out.
 
 A file is named by the hash of its content, so a cached shard is never stale and several datasets, runs and processes can
-share one folder. Whoever needs a shard first fetches it under a lock, the others wait. A shard that is dropped while
-others read it stays readable for them: they have it open.
+share one folder. The first process that needs a shard fetches it under a lock while other processes wait. A shard that
+is evicted while in use stays readable through its open file descriptors.
 """
 
 import errno
@@ -20,20 +20,20 @@ from schemas.storage import Storage
 _CHUNK_BYTES = 8 << 20
 
 
-class ShardGone(HumoError):
-    """A shard that dataset.json listed is there no more."""
+class ShardMissing(HumoError):
+    """A shard listed in dataset.json no longer exists."""
 
 
 class ShardCache:
-    """A folder of shards that keeps to a size."""
+    """A folder of shards with a size limit."""
 
     def __init__(self, folder: Path, limit_bytes: int) -> None:
         self.folder, self.limit_bytes = folder, limit_bytes
 
     def open(self, storage: Storage, shard: ShardEntry) -> int:
-        """A file descriptor of the shard's local copy, fetched if it is not there.
+        """A file descriptor of the shard's local copy, fetched if missing.
 
-        Raises HumoError where it is bigger than the cache, cannot be fetched or is not what dataset.json lists.
+        Raises HumoError if the shard is larger than the cache, cannot be fetched or does not match dataset.json.
         """
         path = self.folder / f"{shard.sha256}.tar"
         while True:
@@ -42,7 +42,7 @@ class ShardCache:
             except FileNotFoundError:
                 self._fetch(storage, shard, path)
             else:
-                os.utime(path)  # what was opened last is dropped last
+                os.utime(path)  # least recently opened shards are evicted first
                 return descriptor
 
     def _fetch(self, storage: Storage, shard: ShardEntry, path: Path) -> None:
@@ -53,10 +53,10 @@ class ShardCache:
             partial = path.with_suffix(".partial")
             try:
                 self._reserve(shard, partial)
-                found = _copy(storage, shard, partial)
-                if found != shard.sha256:
+                sha256 = _copy(storage, shard, partial)
+                if sha256 != shard.sha256:
                     raise HumoError(
-                        f"{storage.uri}/{shard.path}: its sha256 is {found[:12]}..., dataset.json says "
+                        f"{storage.uri}/{shard.path}: its sha256 is {sha256[:12]}..., dataset.json lists "
                         f"{shard.sha256[:12]}...; run humo verify {storage.uri}, then humo pack"
                     )
                 partial.replace(path)
@@ -64,26 +64,26 @@ class ShardCache:
                 if error.errno != errno.ENOSPC:
                     raise
                 raise HumoError(
-                    f"{self.folder}: the disk is full; lower cache_gib, or name another folder as cache"
+                    f"{self.folder}: the disk is full; lower cache_gib or set cache to another folder"
                 ) from None
             finally:
                 partial.unlink(missing_ok=True)
 
     def _reserve(self, shard: ShardEntry, partial: Path) -> None:
-        """Make room and take it, by a file of the shard's size that has no content yet."""
+        """Evict shards until this one fits, then reserve its space with an empty file of its size."""
         if shard.bytes > self.limit_bytes:
             raise HumoError(
-                f"{shard.path}: {shard.bytes:,} bytes do not fit a cache of {self.limit_bytes:,}; raise cache_gib"
+                f"{shard.path}: {shard.bytes:,} bytes exceed the cache of {self.limit_bytes:,} bytes; raise cache_gib"
             )
         with FileLock(self.folder / "room.lock"):
             sizes = {path: (stat.st_mtime_ns, stat.st_size) for path, stat in self._files()}
-            room = self.limit_bytes - sum(size for _, size in sizes.values())
+            free_bytes = self.limit_bytes - sum(size for _, size in sizes.values())
             for path, (_, size) in sorted(sizes.items(), key=lambda item: item[1]):
-                if room >= shard.bytes:
+                if free_bytes >= shard.bytes:
                     break
                 if path.suffix == ".tar" or _is_abandoned(path):
                     path.unlink(missing_ok=True)
-                    room += size
+                    free_bytes += size
             with partial.open("wb") as file:
                 file.truncate(shard.bytes)
 
@@ -97,23 +97,23 @@ class ShardCache:
 
 
 def _copy(storage: Storage, shard: ShardEntry, target: Path) -> str:
-    """Fetch a shard, piece by piece; returns its sha256."""
-    total = hashlib.sha256()
+    """Copy a shard in chunks; returns its sha256."""
+    sha256 = hashlib.sha256()
     try:
         with storage.fs.open(storage.path(shard.path), "rb") as source, target.open("r+b") as file:
-            while piece := source.read(_CHUNK_BYTES):
-                total.update(piece)
-                file.write(piece)
+            while chunk := source.read(_CHUNK_BYTES):
+                sha256.update(chunk)
+                file.write(chunk)
             file.truncate()
     except FileNotFoundError:
-        raise ShardGone(
-            f"{storage.uri}/{shard.path}: is not there, though dataset.json lists it; run humo pack"
+        raise ShardMissing(
+            f"{storage.uri}/{shard.path}: does not exist, though dataset.json lists it; run humo pack"
         ) from None
-    return total.hexdigest()
+    return sha256.hexdigest()
 
 
 def _is_abandoned(partial: Path) -> bool:
-    """Whether a download's process died: nobody holds its lock."""
+    """Whether the downloading process died: no process holds the lock."""
     try:
         with FileLock(partial.with_suffix(".lock"), timeout=0):
             return True

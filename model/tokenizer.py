@@ -1,12 +1,12 @@
 """Part-aware residual quantization (PRQ, arXiv 2508.07863): motion features to codes and back.
 
 Design choices:
-- Five parts that share joints with their neighbours; every part has its own first and last convolution, all that lies
-  between is shared, the parts being folded into the batch. `parts="whole"` makes one stream of the whole body: VQ with
-  one level, RQ with more.
-- K residual levels, a codebook a level, shared by the parts.
-- All convolutions are causal and edges repeat the first frame: a prefix of a motion has the codes that the whole has,
-  and frames can be decoded step by step (`DecoderMemory`) with exactly the result of decoding at once.
+- Five parts that share joints with their neighbours; each part has its own first and last convolution, the layers in
+  between are shared, with the parts folded into the batch. `parts="whole"` is one stream for the whole body: VQ with one
+  level, RQ with more.
+- K residual levels, one codebook per level, shared by the parts.
+- All convolutions are causal and padded with the first frame: a prefix of a motion has the same codes as in the whole
+  motion, and step-by-step decoding (`DecoderMemory`) gives exactly the result of decoding at once.
 - A step is `downsample` = prod(strides) frames.
 
 Shape letters: B motions, N feature rows, S steps, P parts, K levels, C channels.
@@ -26,30 +26,30 @@ from schemas.config import Config
 from schemas.skeleton import PARTS
 
 DecoderMemory = dict[nn.Module, Tensor]
-"""What streaming decoding remembers: for each convolution the last inputs that it still needs."""
+"""State of streaming decoding: for each convolution, the last inputs that it still needs."""
 
 
 class TokenizerConfig(Config):
-    """The shape of a motion tokenizer."""
+    """Architecture of a motion tokenizer."""
 
     parts: Literal["five", "whole"] = "five"
-    """`five`: a stream of codes for each part (PRQ). `whole`: one stream (VQ, RQ)."""
+    """`five`: one stream of codes per part (PRQ). `whole`: one stream (VQ, RQ)."""
     levels: int = 4
-    """Residual quantizers, one code each a part and step."""
+    """Residual quantizers, one code each per part and step."""
     codebook_size: int = 512
-    """Codes in a codebook."""
+    """Codes per codebook."""
     code_width: int = 128
-    """Channels of a code."""
+    """Dimension of a code vector."""
     width: int = 512
     """Channels of the convolutions."""
     strides: tuple[int, ...] = (2, 2)
-    """Downsampling from frames to steps; their product is the frames a step has."""
+    """Downsampling strides from frames to steps; their product is the number of frames per step."""
     dilations: tuple[int, ...] = (1, 3, 9)
-    """Residual blocks after each change of rate, with their dilations."""
+    """Dilations of the residual blocks after each downsampling or upsampling."""
     share_levels: bool = False
-    """Whether the levels share one codebook too."""
+    """Whether the levels share one codebook as well."""
     rotation_trick: bool = True
-    """Gradients through the quantizer by rotation (arXiv 2410.06424) instead of straight through."""
+    """Gradients through the quantizer by the rotation trick (arXiv 2410.06424) instead of straight-through."""
 
     @model_validator(mode="after")
     def _positive(self) -> "TokenizerConfig":
@@ -57,17 +57,17 @@ class TokenizerConfig(Config):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1")
         if not self.strides or min(self.strides) < 1:
-            raise ValueError("strides must be a list of whole numbers from 1")
+            raise ValueError("strides must be a list of integers of at least 1")
         return self
 
     @property
     def downsample(self) -> int:
-        """Frames a step."""
+        """Frames per step."""
         return math.prod(self.strides)
 
     @property
     def streams(self) -> tuple[str, ...]:
-        """Names of the parts, in the order of their codes."""
+        """Part names in the order of their codes."""
         return tuple(PARTS) if self.parts == "five" else ("whole",)
 
 
@@ -75,32 +75,32 @@ PRESETS = {
     "tiny": TokenizerConfig(codebook_size=128, code_width=64, width=96, dilations=(1, 3)),
     "base": TokenizerConfig(),
 }
-"""`tiny` trains in a minute or two on one CPU core."""
+"""`tiny` trains in one or two minutes on one CPU core."""
 
 
 class CausalConv(nn.Conv1d):
-    """A convolution that looks back only; before the start stands the first frame, again and again."""
+    """Causal convolution, padded on the left with copies of the first frame."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, dilation: int = 1) -> None:
         super().__init__(inputs, outputs, kernel, stride=stride, dilation=dilation)
-        self.reach = (kernel - 1) * dilation + 1 - stride
+        self.left_context = (kernel - 1) * dilation + 1 - stride
 
     def forward(  # type: ignore[override]
         self, x: Float[Tensor, "B C N"], memory: DecoderMemory | None = None
     ) -> Float[Tensor, "B D M"]:
-        if not self.reach:
+        if not self.left_context:
             return super().forward(x)
         if memory is not None and self in memory:
             x = torch.cat([memory[self], x], dim=-1)
         else:
-            x = torch.cat([x[..., :1].expand(*x.shape[:-1], self.reach), x], dim=-1)
+            x = torch.cat([x[..., :1].expand(*x.shape[:-1], self.left_context), x], dim=-1)
         if memory is not None:
-            memory[self] = x[..., -self.reach :]
+            memory[self] = x[..., -self.left_context :]
         return super().forward(x)
 
 
 class ResidualBlock(nn.Module):
-    """ReLU, dilated convolution, ReLU, pointwise convolution, around which the input is added."""
+    """ReLU, dilated convolution, ReLU, pointwise convolution, with a skip connection."""
 
     def __init__(self, width: int, dilation: int) -> None:
         super().__init__()
@@ -112,7 +112,7 @@ class ResidualBlock(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Rows of one part to latents, one a step. The first convolution is the part's own."""
+    """Feature rows of each part to latents, one per step. The first convolution is specific to the part."""
 
     def __init__(self, config: TokenizerConfig, channels: list[int]) -> None:
         super().__init__()
@@ -131,8 +131,8 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latents to rows of every part. The last convolution is the part's own; a learned mark tells the shared layers
-    whose latents they see, for the codes do not."""
+    """Latents to feature rows of each part. The last convolution is specific to the part; a learned part embedding
+    (`mark`) identifies the part to the shared layers, since the codes do not."""
 
     def __init__(self, config: TokenizerConfig, channels: list[int]) -> None:
         super().__init__()
@@ -160,30 +160,30 @@ class Decoder(nn.Module):
 
 
 class MotionTokenizer(nn.Module):
-    """HuMo263 rows to codes and back. Its normalisation is part of its state."""
+    """HuMo263 rows to codes and back. The normalisation is part of the state."""
 
     mean: Tensor
     std: Tensor
-    owners: Tensor
+    column_counts: Tensor
 
     def __init__(self, config: TokenizerConfig) -> None:
-        # Here because it takes seconds to import, and configs are checked without it.
+        # Imported here because it takes seconds, and checking a config does not need it.
         from vector_quantize_pytorch import ResidualVQ
 
         super().__init__()
         self.config = config
         whole = torch.arange(NUM_FEATURES)
         columns = [part_columns(part) if config.parts == "five" else whole for part in config.streams]
-        counts = torch.zeros(NUM_FEATURES).index_add_(0, torch.cat(columns), torch.ones(sum(map(len, columns))))
+        column_counts = torch.zeros(NUM_FEATURES).index_add_(0, torch.cat(columns), torch.ones(sum(map(len, columns))))
         for i, column in enumerate(columns):
             self.register_buffer(f"columns_{i}", column, persistent=False)
-        self.register_buffer("owners", counts, persistent=False)
+        self.register_buffer("column_counts", column_counts, persistent=False)
         self.register_buffer("mean", torch.zeros(NUM_FEATURES))
         self.register_buffer("std", torch.ones(NUM_FEATURES))
         channels = [len(column) for column in columns]
         self.encoder = Encoder(config, channels)
         self.decoder = Decoder(config, channels)
-        # Losses are weighted here and not in the library; dropout of levels is switched on step by step by the caller.
+        # Losses are weighted in `forward`, not by the library; `forward` also enables quantizer dropout per step.
         self.quantizer = ResidualVQ(
             dim=config.code_width,
             num_quantizers=config.levels,
@@ -202,30 +202,30 @@ class MotionTokenizer(nn.Module):
         return self.mean.device
 
     def encode(self, features: Float[Tensor, "B N 263"]) -> Int[Tensor, "B S P K"]:
-        """Codes of whole steps; up to `downsample` - 1 rows at the end are left out."""
+        """Codes of whole steps; up to `downsample` - 1 rows at the end are dropped."""
         latents = self.latents(self.normalise(features))
         codes = self.quantizer(latents.float().flatten(0, 1))[1]
         return codes.unflatten(0, latents.shape[:2]).transpose(1, 2)
 
     def decode(self, codes: Int[Tensor, "B S P K"], memory: DecoderMemory | None = None) -> Float[Tensor, "B N 263"]:
-        """Rows, `downsample` a step. With a memory (an empty dict first) pieces follow one another seamlessly."""
+        """Rows, `downsample` per step. With a memory (initially an empty dict) consecutive calls decode without seams."""
         folded = codes.transpose(1, 2).flatten(0, 1)
         latents = self.quantizer.get_output_from_indices(folded).unflatten(0, (len(codes), -1))
-        return self.merged(self.decoder(latents, memory)) * self.std + self.mean
+        return self.merge_parts(self.decoder(latents, memory)) * self.std + self.mean
 
     def latents(self, normalised: Float[Tensor, "B N 263"]) -> Float[Tensor, "B P S C"]:
-        """What is quantized."""
+        """Encoder output before quantization."""
         step = self.config.downsample
-        whole = normalised[:, : normalised.shape[1] // step * step]
-        return self.encoder([whole[..., columns].transpose(-1, -2) for columns in self._columns])
+        trimmed = normalised[:, : normalised.shape[1] // step * step]
+        return self.encoder([trimmed[..., columns].transpose(-1, -2) for columns in self._columns])
 
-    def merged(self, parts: list[Float[Tensor, "B _c N"]]) -> Float[Tensor, "B N 263"]:
-        """Parts put together, still normalised; what several parts have is their mean."""
+    def merge_parts(self, parts: list[Float[Tensor, "B _c N"]]) -> Float[Tensor, "B N 263"]:
+        """Merge the parts into full rows, still normalised; shared columns are averaged."""
         first = parts[0]
         total = first.new_zeros(first.shape[0], first.shape[-1], NUM_FEATURES)
         for columns, part in zip(self._columns, parts, strict=True):
             total = total.index_add(-1, columns, part.transpose(-1, -2))
-        return total / self.owners
+        return total / self.column_counts
 
     def normalise(self, features: Float[Tensor, "*B 263"]) -> Float[Tensor, "*B 263"]:
         return (features - self.mean) / self.std
@@ -233,12 +233,12 @@ class MotionTokenizer(nn.Module):
     def forward(
         self, features: Float[Tensor, "B N 263"], weights: "LossWeights", drop_levels: bool = False
     ) -> dict[str, Tensor]:
-        """Training losses: `loss` and what it is made of. `drop_levels` leaves out the last levels, as many as chance
-        has it, so that the first ones learn to stand alone."""
+        """Training losses: `loss` and its terms. `drop_levels` drops a random number of the last levels (quantizer
+        dropout), so that the first ones learn to work alone."""
         target = self.normalise(features)
         latents = self.latents(target)
         self.quantizer.quantize_dropout = drop_levels and self.config.levels > 1
-        # Nearest codes need full precision.
+        # The nearest-code search needs full precision.
         with torch.autocast(features.device.type, enabled=False):
             quantized, _, commitments = self.quantizer(latents.float().flatten(0, 1))
         parts = self.decoder(quantized.unflatten(0, latents.shape[:2]))
@@ -249,14 +249,14 @@ class MotionTokenizer(nn.Module):
         for columns, part in zip(self._columns, parts, strict=True):
             error = (part.transpose(-1, -2).float() - target[..., columns]).abs() * column_weights[columns]
             part_loss = part_loss + error.mean() / len(parts)
-        error = (self.merged([part.float() for part in parts]) - target).abs()
+        error = (self.merge_parts([part.float() for part in parts]) - target).abs()
         whole = (error * column_weights).mean()
-        place = error[..., POSITIONS].mean()
+        positions = error[..., POSITIONS].mean()
         # Summed over the levels and, as in the paper, over the parts.
         commitment = commitments.sum() * len(parts)
-        loss = weights.parts * part_loss + weights.whole * whole + weights.positions * place
+        loss = weights.parts * part_loss + weights.whole * whole + weights.positions * positions
         loss = loss + weights.commitment * commitment
-        return {"loss": loss, "parts": part_loss, "whole": whole, "positions": place, "commitment": commitment}
+        return {"loss": loss, "parts": part_loss, "whole": whole, "positions": positions, "commitment": commitment}
 
     @property
     def _columns(self) -> list[Tensor]:
@@ -264,15 +264,15 @@ class MotionTokenizer(nn.Module):
 
 
 class LossWeights(Config):
-    """What the terms of the tokenizer's loss count for, on normalised features."""
+    """Weights of the tokenizer's loss terms, on normalised features."""
 
     parts: float = 1.0
-    """L1 of every part by itself."""
+    """L1 of each part separately."""
     whole: float = 1.0
     """L1 of the merged body."""
     positions: float = 0.5
-    """L1 of the merged joint positions, on top."""
+    """Additional L1 of the merged joint positions."""
     root: float = 5.0
-    """Factor on the four root slots, whose errors add up along a path."""
+    """Factor on the four root columns, whose errors accumulate along the root path."""
     commitment: float = 0.02
-    """Squared distance of the latents from their codes, summed over parts and levels."""
+    """Commitment loss: squared distance of the latents from their codes, summed over parts and levels."""

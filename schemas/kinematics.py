@@ -10,7 +10,7 @@ from schemas.skeleton import SMPL_PARENTS
 _LEVELS = (
     (1, 2, 3), (4, 5, 6), (7, 8, 9), (10, 11, 12, 13, 14), (15, 16, 17), (18, 19), (20, 21), (22, 23),
 )  # fmt: skip
-"""Joints by distance from the root: a level is computed at once."""
+"""Joints by depth in the tree; the joints of a level are computed together."""
 
 
 def forward_kinematics(
@@ -18,8 +18,8 @@ def forward_kinematics(
 ) -> tuple[Float[Tensor, "*B 24 3"], Float[Tensor, "*B 24 3 3"]]:
     """Joint positions (metres) and global rotations.
 
-    `rotations` are local, the root's being its orientation in the world. `rest_joints` are those of the body in its
-    zero pose; the pelvis lands on rest_joints[pelvis] + trans, as in SMPL (Loper et al. 2015, equation 4).
+    `rotations` are local; the root's is its orientation in the world. `rest_joints` are the joints of the body in its zero
+    pose; the pelvis is at rest_joints[pelvis] + trans, as in SMPL (Loper et al. 2015, equation 4).
     """
     offsets = rest_joints.clone()
     offsets[..., 1:, :] = rest_joints[..., 1:, :] - rest_joints[..., SMPL_PARENTS[1:], :]
@@ -30,11 +30,11 @@ def forward_kinematics(
         parents = [SMPL_PARENTS[j] for j in level]
         parent_rotation = torch.stack([rotation[p] for p in parents], dim=-3)
         parent_position = torch.stack([position[p] for p in parents], dim=-2)
-        here = list(level)
-        moved = parent_position + (parent_rotation @ offsets[..., here, :, None])[..., 0]
-        turned = parent_rotation @ rotations[..., here, :, :]
-        for slot, j in enumerate(level):
-            position[j], rotation[j] = moved[..., slot, :], turned[..., slot, :, :]
+        joints = list(level)
+        level_position = parent_position + (parent_rotation @ offsets[..., joints, :, None])[..., 0]
+        level_rotation = parent_rotation @ rotations[..., joints, :, :]
+        for index, j in enumerate(level):
+            position[j], rotation[j] = level_position[..., index, :], level_rotation[..., index, :, :]
     return torch.stack(position, dim=-2), torch.stack(rotation, dim=-3)
 
 
@@ -44,15 +44,15 @@ def start_at_origin(
     pelvis_at_rest: Float[Tensor, "3"],
     ground_m: float = 0.0,
 ) -> tuple[Float[Tensor, "T 24 3 3"], Float[Tensor, "T 3"], Float[Tensor, "4 4"]]:
-    """A motion in a world of its own: its first frame at x = z = 0 facing +Z, the ground, at height `ground_m` before, at
-    y = 0. The 4x4 takes points of the new world back to the old one.
+    """Move a motion to its canonical world: first frame at x = z = 0 facing +Z, the ground (at height `ground_m` in the input)
+    at y = 0. The returned 4x4 maps points of the canonical world back to the input world.
     """
-    turn_back = yaw_matrix(heading_rad(rotations[0, 0]))
-    # The rest pose's pelvis does not turn with the world: it is added before and taken off after.
+    yaw = yaw_matrix(heading_rad(rotations[0, 0]))
+    # `trans` excludes the rest pose's pelvis, which does not rotate with the world: add it before, subtract it afterwards.
     pelvis = trans + pelvis_at_rest
     origin = torch.stack([pelvis[0, 0], pelvis.new_tensor(ground_m), pelvis[0, 2]])
-    turned = rotations.clone()
-    turned[:, 0] = turn_back.T @ rotations[:, 0]
-    back = torch.eye(4, dtype=trans.dtype)
-    back[:3, :3], back[:3, 3] = turn_back, origin
-    return turned, (pelvis - origin) @ turn_back - pelvis_at_rest, back
+    canonical = rotations.clone()
+    canonical[:, 0] = yaw.T @ rotations[:, 0]
+    to_input = torch.eye(4, dtype=trans.dtype)
+    to_input[:3, :3], to_input[:3, 3] = yaw, origin
+    return canonical, (pelvis - origin) @ yaw - pelvis_at_rest, to_input

@@ -1,11 +1,11 @@
-"""The ledger: what was decided on every source, a row a decision, in Parquet files that only a removal changes.
+"""The ledger: the decisions on every source, one row each, in Parquet files that only a removal changes.
 
-`ledger/COMMIT.parquet` holds the decisions of one commit. `ledger/merged-*.parquet` holds those of many; a commit that stands
-there counts from there. A source that was done again (a retry, other settings) has several commits: the one of the highest
-generation stands, and where two jobs raced each other, the one whose name comes first.
+`ledger/COMMIT.parquet` holds the decisions of one commit. `ledger/merged-*.parquet` holds those of many and takes precedence
+for the commits it contains. A source that was processed again (a retry, other settings) has several commits: the one of the
+highest generation is current, and of two jobs that raced, the one whose name sorts first.
 
-Removing samples for good replaces the file of their commit, in one step and under the same name: their rows say `removed`
-from then on and name no part, so the source stays decided and versions can still name the commit (see `pipeline.purge`).
+A permanent removal replaces the file of the commit, atomically and under the same name: the rows of removed samples then have
+outcome `removed` and no part, so the source stays decided and versions can still name the commit (`pipeline.dataset.purge`).
 """
 
 import io
@@ -28,19 +28,19 @@ LEDGER = pa.schema(
         ("seconds", pa.float64()),
     ]
 )  # fmt: skip
-"""A row per decision. outcome is `accepted` (record_id is the sample's key; part, offset and length say where its tar
-stretch lies, record_sha256 what it holds), `rejected` (judged: stage, reason, detail, measured and limit say why),
-`quarantined` (failed: the same columns say where and how; `humo retry` tries again) or `removed` (accepted once, taken
-out since). generation counts how often the source had been decided on before. seconds: length of the motion."""
+"""One row per decision. outcome is `accepted` (record_id is the sample's key; part, offset and length locate its bytes in a
+tar, record_sha256 is their hash), `rejected` (stage, reason, detail, measured and limit give the cause), `quarantined`
+(failed: the same columns describe the failure; `humo retry` tries again) or `removed` (accepted earlier, removed since).
+generation counts the earlier decisions on the source. seconds: length of the motion."""
 
 MERGED = "ledger/merged-"
-_AT_A_TIME = 512
-_TRIES = 4
+_BATCH = 512
+_ATTEMPTS = 4
 _ORDER = [(name, "ascending") for name in ("source_id", "outcome", "record_id", "stage", "reason", "detail", "commit")]
 
 
 class Decision(NamedTuple):
-    """What stands about one source."""
+    """The current decision on one source."""
 
     config_digest: str
     generation: int
@@ -48,17 +48,17 @@ class Decision(NamedTuple):
 
 
 def read_ledger(storage: Storage) -> pa.Table:
-    """The decisions that stand, in the order of sources and records, whatever order they were made in."""
+    """The current decisions, sorted by source and record, independent of the order of commits."""
     return current_rows(read_history(storage)).sort_by(_ORDER)
 
 
 def read_history(storage: Storage) -> pa.Table:
-    """All decisions that were ever made, superseded ones too, each commit once."""
-    for _ in range(_TRIES):
+    """All decisions, including superseded ones, each commit once."""
+    for _ in range(_ATTEMPTS):
         try:
             return _read_history(storage)
         except FileNotFoundError:
-            continue  # merged with others between the listing and the reading
+            continue  # merged between listing and reading
     return _read_history(storage)
 
 
@@ -76,7 +76,7 @@ def _read_history(storage: Storage) -> pa.Table:
 
 
 def current_rows(history: pa.Table) -> pa.Table:
-    """Of every source the rows of the one commit that counts."""
+    """Of every source, the rows of its current commit."""
     commits = history.select(["source_id", "generation", "commit"]).group_by(["source_id", "generation", "commit"])
     ordered = commits.aggregate([]).sort_by(
         [("source_id", "ascending"), ("generation", "descending"), ("commit", "ascending")]
@@ -84,22 +84,22 @@ def current_rows(history: pa.Table) -> pa.Table:
     if not len(ordered):
         return history
     ids = ordered.column("source_id").to_numpy()
-    first = np.concatenate([[True], ids[1:] != ids[:-1]])
-    if first.all():
+    is_first = np.concatenate([[True], ids[1:] != ids[:-1]])
+    if is_first.all():
         return history
-    chosen = ordered.filter(pa.array(first)).select(["source_id", "commit"])
-    return history.join(chosen, keys=["source_id", "commit"], join_type="left semi").select(LEDGER.names)
+    current = ordered.filter(pa.array(is_first)).select(["source_id", "commit"])
+    return history.join(current, keys=["source_id", "commit"], join_type="left semi").select(LEDGER.names)
 
 
 def decisions(history: pa.Table) -> dict[str, Decision]:
-    """Source -> the decision that stands."""
+    """Source -> its current decision."""
     table = current_rows(history).select(["source_id", "config_digest", "generation", "commit"])
     columns = (table.column(name).to_pylist() for name in table.column_names)
     return {source: Decision(*decision) for source, *decision in zip(*columns, strict=True)}
 
 
 def commit_of(path: str) -> str:
-    """Name of the commit whose ledger file this is."""
+    """Name of the commit of a ledger file."""
     return path.rsplit("/", 1)[-1].removesuffix(".parquet")
 
 
@@ -112,6 +112,6 @@ def ledger_bytes(rows: Iterable[dict[str, Any]] | pa.Table) -> bytes:
 
 
 def _read(storage: Storage, files: Sequence[str]) -> Iterator[pa.Table]:
-    for start in range(0, len(files), _AT_A_TIME):
-        for content in storage.read_many(files[start : start + _AT_A_TIME]):
+    for start in range(0, len(files), _BATCH):
+        for content in storage.read_many(files[start : start + _BATCH]):
             yield pq.read_table(io.BytesIO(content), schema=LEDGER)

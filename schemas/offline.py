@@ -1,20 +1,20 @@
-"""Keeps libraries that reach out or install things by themselves from doing so."""
+"""Keeps libraries from accessing the network or installing packages on their own."""
 
 import os
 from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """Where humo keeps what it can make again (exported weights): $HUMO_CACHE, or `humo` in the user's cache folder."""
-    given = os.environ.get("HUMO_CACHE")
-    return Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "humo"
+    """Folder for reproducible files (exported weights): $HUMO_CACHE, or `humo` in the user's cache folder."""
+    configured = os.environ.get("HUMO_CACHE")
+    return Path(configured) if configured else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "humo"
 
 
 def enforce_offline(*, allow_hub: bool = False) -> None:
-    """Set the environment that keeps this process and its children offline; call it before importing such libraries.
+    """Set environment variables that keep this process and its children offline; call it before importing such libraries.
 
     ultralytics: no settings in the home folder, no usage sync, no update check, no pip installs. Ray and Hugging Face: no
-    usage statistics. Hugging Face's hub stays closed unless `allow_hub`, for a config that names a hub model.
+    usage statistics. Hugging Face's hub is disabled unless `allow_hub`, for a config that names a hub model.
     """
     settings = {
         "YOLO_OFFLINE": "true",

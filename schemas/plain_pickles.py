@@ -1,9 +1,9 @@
-"""Pickles read without running anything that they hold: numbers, text, containers and arrays, nothing else.
+"""Reads pickles without running their code: numbers, text, containers and arrays, nothing else.
 
-A pickle may name any function to be called while it is read; here only those are known that make arrays, and stand-ins take
-the place of numpy's own classes, whose pickled state could claim anything about the memory. Known are plain pickles, joblib's
-(its module `numpy_pickle`: each array stands as a `NumpyArrayWrapper` with shape, order and dtype, followed by one byte that
-counts padding bytes, the padding, and the array's bytes), and tensors of `torch.save`'s older layout inside them.
+A pickle may name any function to call while it is loaded; here only functions that build arrays are allowed, and stand-ins
+replace numpy's classes, whose pickled state could describe arbitrary memory. Supported are plain pickles, joblib's (module
+`numpy_pickle`: each array is a `NumpyArrayWrapper` with shape, order and dtype, followed by one byte that counts padding
+bytes, the padding, and the array's bytes), and tensors of `torch.save`'s older layout inside them.
 """
 
 import collections
@@ -19,15 +19,15 @@ import numpy as np
 import torch
 
 _DTYPE = re.compile(r"[biuf][1248]|[SU]\d+|O8?")
-"""Numbers, text, and objects that are read themselves."""
+"""Numbers, text, and object arrays whose elements are unpickled separately."""
 
 
 class ForbiddenError(pickle.UnpicklingError):
-    """Something that no array needs."""
+    """A global or value that plain arrays do not need."""
 
 
 class _Dtype:
-    """Stands in for `numpy.dtype`, whose pickled state could claim anything about the memory."""
+    """Stand-in for `numpy.dtype`, whose pickled state could describe arbitrary memory."""
 
     def __init__(self, code: str, *_: Any) -> None:
         if not _DTYPE.fullmatch(code):
@@ -38,14 +38,14 @@ class _Dtype:
         self.order = state[1] if state[1] in "<>" else "|"
 
     @property
-    def real(self) -> np.dtype:
+    def numpy_dtype(self) -> np.dtype:
         if self.code.startswith("O"):
             raise ForbiddenError("an array of objects")
         return np.dtype(self.code).newbyteorder(cast(Any, self.order))
 
 
 class _Array:
-    """Stands in for `numpy.ndarray` and joblib's `NumpyArrayWrapper` until everything is read."""
+    """Stand-in for `numpy.ndarray` and joblib's `NumpyArrayWrapper` until everything is read."""
 
     shape: tuple[int, ...]
     order: str
@@ -56,31 +56,31 @@ class _Array:
 
     def __setstate__(self, state: Any) -> None:
         if isinstance(state, dict):
-            # joblib's; the bytes are still to come.
+            # joblib's wrapper; the array's bytes follow in the file.
             self.shape, self.order, self.dtype = state["shape"], state["order"], state["dtype"]
             self.padded = state.get("numpy_array_alignment_bytes") is not None
             return
         _, self.shape, self.dtype, fortran, raw = state
         self.order = "F" if fortran else "C"
-        # Objects: what `numpy.save` makes of a dictionary, an array of no dimension.
-        self.value = raw if isinstance(raw, list) else self.filled(raw)
+        # A list of objects: `numpy.save` stores a dictionary as a zero-dimensional object array.
+        self.value = raw if isinstance(raw, list) else self.from_bytes(raw)
 
     def __array__(self, *_: Any, **__: Any) -> np.ndarray:
         return np.asarray(self.value)
 
-    def filled(self, raw: Any) -> np.ndarray:
+    def from_bytes(self, raw: Any) -> np.ndarray:
         raw = raw.encode("latin1") if isinstance(raw, str) else raw
         return _frombuffer(raw, self.dtype, self.shape, self.order)
 
     def read(self, file: io.BytesIO) -> None:
-        """The bytes that follow in joblib's files."""
+        """Read the array's bytes, which follow the wrapper in joblib's files."""
         if self.padded:
             file.read(file.read(1)[0])
-        self.value = self.filled(file.read(math.prod(self.shape) * self.dtype.real.itemsize))
+        self.value = self.from_bytes(file.read(math.prod(self.shape) * self.dtype.numpy_dtype.itemsize))
 
 
 def _frombuffer(raw: Any, dtype: _Dtype, shape: tuple[int, ...], order: str = "C") -> np.ndarray:
-    flat = np.frombuffer(raw, dtype.real, math.prod(shape)).copy()
+    flat = np.frombuffer(raw, dtype.numpy_dtype, math.prod(shape)).copy()
     return flat.reshape(shape[::-1]).T if order == "F" else flat.reshape(shape)
 
 
@@ -89,7 +89,7 @@ def _scalar(dtype: _Dtype, raw: Any) -> Any:
 
 
 def _storage(content: bytes) -> Any:
-    """Stands in for `torch.storage._load_from_bytes`, which would read anything."""
+    """Stand-in for `torch.storage._load_from_bytes`, which would load any object."""
     return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
 
@@ -101,7 +101,7 @@ def _tensor(storage: Any, offset: int, size: tuple[int, ...], stride: tuple[int,
     return flat.as_strided(size, stride, offset).clone()
 
 
-_KNOWN: dict[tuple[str, str], Any] = {
+_ALLOWED: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): collections.OrderedDict,
     ("collections", "defaultdict"): collections.defaultdict,
     ("builtins", "dict"): dict,
@@ -122,25 +122,27 @@ _KNOWN: dict[tuple[str, str], Any] = {
 _NONE: Mapping[tuple[str, str], Any] = MappingProxyType({})
 
 
-class PlainUnpickler(pickle._Unpickler):  # the one in Python: joblib's arrays lie between the opcodes
-    """Unpickles numbers, text, containers and arrays; anything else is a ForbiddenError. `as_arrays` makes arrays of what it
-    loads."""
+class PlainUnpickler(
+    pickle._Unpickler
+):  # the Python implementation, since joblib's arrays are interleaved with opcodes
+    """Unpickles numbers, text, containers and arrays; anything else raises ForbiddenError. `as_arrays` converts the result to
+    arrays."""
 
     dispatch: ClassVar[dict[int, Callable[[Any], None]]] = dict(pickle._Unpickler.dispatch)
 
     def __init__(self, file: io.BytesIO, stand_ins: Mapping[tuple[str, str], Any] = _NONE) -> None:
-        """`stand_ins`: what else may be named, by module and name, and what takes its place."""
-        # Files of Python 2 hold strings that latin1 carries over byte by byte.
+        """`stand_ins`: further allowed globals, by module and name, and their replacements."""
+        # latin1 keeps the bytes of strings pickled by Python 2.
         super().__init__(file, encoding="latin1")
         self._file = file
-        self._known = {**_KNOWN, **stand_ins}
+        self._allowed = {**_ALLOWED, **stand_ins}
 
     def find_class(self, module: str, name: str) -> Any:
         module = {"__builtin__": "builtins", "copy_reg": "copyreg"}.get(module, module)
         module = module.replace("numpy.core", "numpy._core")
-        if (module, name) not in self._known:
+        if (module, name) not in self._allowed:
             raise ForbiddenError(f"{module}.{name}")
-        return self._known[module, name]
+        return self._allowed[module, name]
 
     def load_build(self) -> None:
         cast(Any, super()).load_build()
@@ -152,7 +154,7 @@ class PlainUnpickler(pickle._Unpickler):  # the one in Python: joblib's arrays l
 
 
 def as_arrays(value: Any) -> Any:
-    """What `PlainUnpickler` or `torch.load` gave, with arrays for stand-ins and tensors."""
+    """Convert the stand-ins and tensors in a result of `PlainUnpickler` or `torch.load` to arrays."""
     if isinstance(value, _Array):
         value = value.value[0] if isinstance(value.value, list) and value.shape == () else value.value
     if isinstance(value, torch.Tensor):

@@ -1,9 +1,9 @@
-"""What flows through the stages: one type per step, nothing missing inside.
+"""Records that flow through the stages: one type per step, without optional parts.
 
     Source -> Video -> Shot -> Track -> Clip -> Motion -> ScoredMotion -> CaptionedMotion -> InstructedMotion -> Sample
 
-Every step keeps the record that it was made from, so a stage reads what it needs without a dictionary of maybes. T
-counts frames at `FPS`; N counts the frames of the source that were looked at.
+Every record keeps the record it was made from, so a stage reads what it needs without optional dictionaries. T counts
+frames at `FPS`; N counts the sampled frames of the source.
 """
 
 import math
@@ -16,12 +16,12 @@ from jaxtyping import Float, UInt8
 from schemas.ids import digest, sample_key
 
 FPS = 30.0
-"""Frames a second of everything that is stored."""
+"""Frame rate of everything that is stored, frames per second."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rejection:
-    """Why something went no further. `measured` and `limit` are NaN where the reason has no number."""
+    """Why a record was dropped. `measured` and `limit` are NaN where the reason has no number."""
 
     id: str
     stage: str
@@ -33,7 +33,7 @@ class Rejection:
 
 @runtime_checkable
 class Record(Protocol):
-    """Anything with an id that says where it stands."""
+    """Anything with an id."""
 
     @property
     def id(self) -> str: ...
@@ -41,7 +41,7 @@ class Record(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A row of a manifest: where a video or a motion-capture file lies and what is known about it."""
+    """A row of a manifest: address of a video or motion-capture file and its metadata."""
 
     id: str
     uri: str
@@ -51,7 +51,7 @@ class Source:
     licence: str = "unknown"
     consent: str = "unknown"
     focal_35mm: float = 0.0
-    """Focal length as on 35 mm film, millimetres, where somebody knows it; 0: ask the file."""
+    """35 mm equivalent focal length, millimetres; 0: read it from the file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,13 +66,13 @@ class Word:
 
 @dataclass(frozen=True, kw_only=True)
 class Transcript:
-    """Speech of a video; no words and an empty language where there was none or nobody listened."""
+    """Speech of a video; no words and an empty language where there is no speech or no recognition ran."""
 
     language: str = ""
     words: tuple[Word, ...] = ()
     language_from: str = ""
-    """Who says which language it is: `heard` by the recogniser, `told` by the settings, or `assumed`, where the recogniser
-    knows only one and writes down all speech in it."""
+    """Where the language comes from: `heard` by the recogniser, `told` by the settings, or `assumed`, where the recogniser
+    supports one language and transcribes all speech in it."""
 
     @property
     def confidence(self) -> float:
@@ -80,7 +80,7 @@ class Transcript:
         return round(sum(word.probability for word in self.words) / len(self.words), 3) if self.words else 0.0
 
     def between(self, start_s: float, end_s: float) -> "Transcript":
-        """Words that begin inside the span, their times counted from its start."""
+        """Words that begin inside the span, with times relative to its start."""
         words = tuple(
             replace(word, start_s=word.start_s - start_s, end_s=min(word.end_s, end_s) - start_s)
             for word in self.words
@@ -101,10 +101,10 @@ class Video:
     duration_s: float
     has_audio: bool
     focal_px: float = 0.0
-    """Focal length in pixels of the picture as displayed, where the manifest or the file tells it; 0: not known."""
+    """Focal length in pixels of the displayed frame, from the manifest or the file; 0: unknown."""
     transcript: Transcript = field(default_factory=Transcript)
     models: dict[str, str] = field(default_factory=dict)
-    """Which models have had a part in it, name -> version; every later step adds its own."""
+    """Models that contributed, name -> version; every later step adds its own."""
 
     @property
     def id(self) -> str:
@@ -113,7 +113,7 @@ class Video:
 
 @dataclass(frozen=True, kw_only=True)
 class Shot:
-    """An uncut stretch of a video, seconds from its start."""
+    """A segment of a video without cuts, seconds from its start."""
 
     video: Video
     index: int
@@ -127,7 +127,7 @@ class Shot:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Track:
-    """One person through a shot: frames in which the tracker saw them, possibly with gaps."""
+    """One person in a shot: the frames in which the tracker detected them, possibly with gaps."""
 
     shot: Shot
     person: int
@@ -138,15 +138,15 @@ class Track:
     """x, y in source pixels and confidence."""
     models: dict[str, str]
     camera_turn: Float[np.ndarray, "N 3"] | None = None
-    """Rotation vectors, radians, that take directions in the camera axes (x right, y down, z forward) of the track's first
-    frame to those of each frame; exactly 0 where the camera stands still. None: taken to stand still."""
+    """Rotation vectors, radians, from the camera axes (x right, y down, z forward) of the track's first frame to those of each
+    frame; exactly 0 where the camera is static. None: assumed static."""
     camera_seen: float = 0.0
-    """Share of the shot's frames in which the background told how the camera turns. Where that is too few (a bare wall),
-    `camera_turn` is 0 and this tells that nobody knows."""
+    """Share of the shot's frames whose background gave the camera rotation. Where it is too low (a bare wall), `camera_turn` is
+    0 and the rotation is unknown."""
     closeup: Float[np.ndarray, "N 17 3"] | None = None
-    """What a closer look (`stages.perception.closeup`) measured of each keypoint, source pixels: its depth, away from the camera
-    from the middle of all of them, times the focal length over that depth; how far its place and its depth are expected to be off.
-    None: nobody looked closer."""
+    """Output of the closer look (`stages.perception.closeup`) for each keypoint, source pixels: its depth relative to the mean of
+    all keypoints, times focal length over that mean depth; the expected errors of its position and of its depth. None: no closer
+    look was taken."""
 
     @property
     def id(self) -> str:
@@ -155,18 +155,18 @@ class Track:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Clip:
-    """A stretch of a track, resampled to `FPS`."""
+    """A segment of a track, resampled to `FPS`."""
 
     track: Track
     start_s: float
     end_s: float
     boxes: Float[np.ndarray, "T 4"]
     keypoints: Float[np.ndarray, "T 17 3"]
-    """Confidence is 0 where the tracker saw nothing."""
+    """Confidence is 0 where the tracker has no detection."""
     camera_turn: Float[np.ndarray, "T 3"] | None = None
-    """As in `Track`, counted from the clip's first frame. None: taken to stand still."""
+    """As in `Track`, relative to the clip's first frame. None: assumed static."""
     closeup: Float[np.ndarray, "T 17 3"] | None = None
-    """As in `Track`; between sightings it means no more than the keypoints there."""
+    """As in `Track`; between detections it is as unreliable as the keypoints there."""
 
     @property
     def id(self) -> str:
@@ -175,9 +175,9 @@ class Clip:
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """Where a motion comes from, enough to find it again and to remove it.
+    """Where a motion comes from, enough to find and remove it.
 
-    A joined motion stands under a source of its own, but under the content of its first segment's: that decides its split.
+    A joined motion has its own source but the content hash of its first segment's source, which decides its split.
     """
 
     source: Source
@@ -196,7 +196,7 @@ class Provenance:
 class Camera:
     """A pinhole camera over the frames of a motion, in the motion's world (Y up).
 
-    `rotation` takes world to camera axes (x right, y down, z forward), `position` is the camera's place in the world,
+    `rotation` maps world to camera axes (x right, y down, z forward), `position` is the camera's position in the world,
     `intrinsics` is fx, fy, cx, cy in pixels.
     """
 
@@ -207,7 +207,7 @@ class Camera:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Footage:
-    """What only a motion from video has: the pixels' side of it, T frames like the motion."""
+    """The image side of a motion from video, T frames like the motion."""
 
     clip: Clip
     camera: Camera
@@ -225,14 +225,14 @@ class Motion:
     trans: Float[np.ndarray, "T 3"]
     betas: Float[np.ndarray, "10"]
     contacts: UInt8[np.ndarray, "T 4"]
-    """left_heel, left_toe, right_heel, right_toe: 1 where it stands on the ground."""
+    """left_heel, left_toe, right_heel, right_toe: 1 in ground contact."""
     joint_confidence: Float[np.ndarray, "T 24"]
     to_source: Float[np.ndarray, "4 4"]
-    """Takes points of this world to the world of the source."""
+    """Maps points of this world to the world of the source."""
     body_model: str
     models: dict[str, str]
     segments: "tuple[Segment, ...]" = ()
-    """What it was joined from, in order; empty for a motion as it was recorded."""
+    """The joined segments, in order; empty for a single recorded motion."""
 
     @property
     def id(self) -> str:
@@ -247,7 +247,7 @@ class Motion:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ScoredMotion:
-    """A motion with its quality in numbers; see `stages/score_motion.py` for what each means."""
+    """A motion with its quality scores; `stages/score_motion.py` defines them."""
 
     motion: Motion
     scores: dict[str, float]
@@ -259,7 +259,7 @@ class ScoredMotion:
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """Something that a part or the whole body does, seconds from the start of the motion."""
+    """A movement of a part or of the whole body, seconds from the start of the motion."""
 
     part: str
     """One of the five parts, or `body`."""
@@ -270,7 +270,7 @@ class Event:
     start_s: float
     end_s: float
     amount: float
-    """How far: metres, or radians for turns and bends."""
+    """Extent: metres, or radians for turns and bends."""
     speed: float
     """Amount per second."""
     text: str
@@ -278,25 +278,25 @@ class Event:
 
 @dataclass(frozen=True, kw_only=True)
 class Statement:
-    """A sentence with who wrote it and what the motion's events say to it."""
+    """A sentence with its writer and the result of checking it against the motion's events."""
 
     text: str
     level: str
     """`body` or one of the five parts."""
     writer: str
     verdict: str
-    """`derived`: written from the events; `supported`: every movement that it names is among them; `unknown`: it says what
-    they cannot tell; `rejected`: they contradict it, or it could not be kept for another reason."""
+    """`derived`: written from the events; `supported`: every movement it names is among them; `unknown`: the events cannot
+    confirm or refute it; `rejected`: they contradict it, or it was dropped for another reason."""
     evidence: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DescriberUsage:
-    """How a describer fared with one motion, and what its answer took."""
+    """Outcome and cost of a describer's call for one motion."""
 
     describer: str = "rules"
     outcome: str = "answered"
-    """`answered`, `skipped` (it was not asked) or `failed`."""
+    """`answered`, `skipped` (not called) or `failed`."""
     why: str = ""
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -305,35 +305,35 @@ class DescriberUsage:
 
 @dataclass(frozen=True, kw_only=True)
 class Captions:
-    """Descriptions of a motion from the whole body down to single events."""
+    """Descriptions of a motion at several levels, from the whole body down to single events."""
 
     body: tuple[str, ...]
     parts: dict[str, tuple[str, ...]]
     events: tuple[Event, ...]
     writers: dict[str, str]
-    """Level (body, parts, events, transcript) -> who wrote it, with version."""
+    """Level (body, parts, events, transcript) -> its writer, with version."""
     added: tuple[Statement, ...] = ()
-    """What another describer than the rules wrote: the kept sentences, which stand in `body` and `parts` too, and the
-    rejected ones."""
+    """Sentences of a describer other than the rules: the accepted ones, which `body` and `parts` contain too, and the rejected
+    ones."""
     effort: DescriberUsage = field(default_factory=DescriberUsage)
 
     @property
     def statements(self) -> tuple[Statement, ...]:
         """Every sentence of body and parts with its writer, then the rejected ones; never empty."""
-        theirs = {(one.level, one.text) for one in self.added if one.verdict != "rejected"}
+        described = {(one.level, one.text) for one in self.added if one.verdict != "rejected"}
         levels = [("body", self.body), *self.parts.items()]
-        ours = tuple(
+        derived = tuple(
             Statement(text=line, level=name, writer=self.writers.get("events", ""), verdict="derived")
             for name, lines in levels
             for line in lines
-            if (name, line) not in theirs
+            if (name, line) not in described
         )
-        return ours + self.added
+        return derived + self.added
 
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:
-    """A stretch of a joined motion, and the sample that it was taken from."""
+    """A segment of a joined motion, and the sample it was taken from."""
 
     key: str
     """Of the sample."""
@@ -341,11 +341,11 @@ class Segment:
     """Of the sample."""
     start_s: float
     end_s: float
-    """Where the stretch lies in the joined motion; the next one begins where it ends."""
+    """Span in the joined motion; the next segment begins where this one ends."""
     from_s: float
-    """Where it begins in the sample's own motion."""
+    """Start in the sample's own motion."""
     captions: Captions
-    """Of the sample; its events count from `start_s - from_s`."""
+    """Of the sample; the times of its events are relative to `start_s - from_s`."""
 
     @property
     def text(self) -> str:
@@ -355,13 +355,13 @@ class Segment:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CaptionedMotion:
-    """A motion with its descriptions and what was said meanwhile."""
+    """A motion with its descriptions and the speech during it."""
 
     scored: ScoredMotion
     captions: Captions
     transcript: Transcript
     visual_embedding: Float[np.ndarray, "D"] = field(default_factory=lambda: np.zeros(0, np.float32))
-    """Of the person's pictures, length 1; no numbers where nobody looked. See `stages/score_pictures.py`."""
+    """Embedding of the person's images, of unit length; empty if none was computed. See `stages/score_pictures.py`."""
 
     @property
     def id(self) -> str:
@@ -369,23 +369,23 @@ class CaptionedMotion:
 
 
 INPUT_KINDS = ("none", "text", "motion", "image", "pose")
-"""Nothing; a text; the motion from start_s to end_s; the clip's picture at start_s; the motion's pose at start_s."""
+"""Nothing; a text; the motion from start_s to end_s; the clip's frame at start_s; the motion's pose at start_s."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class InstructionInput:
-    """What an instruction hands over or asks for, by its kind (see GIVEN_KINDS); seconds count from the start of the motion."""
+    """Input or target of an instruction, by its kind (see INPUT_KINDS); seconds from the start of the motion."""
 
     kind: str
     text: str = ""
     start_s: float = 0.0
     end_s: float = 0.0
-    """As `start_s` where it is a moment: an image or a pose."""
+    """Equal to `start_s` for an image or a pose."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Instruction:
-    """One training instance: self-contained, so that a trainer needs nothing but it and the motion."""
+    """One training instance, self-contained: a trainer needs only it and the motion."""
 
     task: str
     instruction: str
@@ -410,7 +410,7 @@ class InstructedMotion:
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """What a shard holds: a key and its members, already encoded."""
+    """An entry of a shard: a key and its encoded members."""
 
     key: str
     subset: str

@@ -1,7 +1,7 @@
-"""The members of a sample: how records become bytes in a shard, and how those become arrays again.
+"""The members of a sample: encoding records to bytes of a shard, and decoding those to arrays.
 
-Every sample of a subset has the same members, every JSON the same keys with the same types: no nulls, no list that may
-be empty, no integer where a fraction may stand. Loaders that infer a schema from the first samples rely on it.
+Every sample of a subset has the same members, every JSON the same keys with the same types: no nulls, no optionally empty
+lists, no integers where a fraction is possible. Loaders that infer a schema from the first samples rely on it.
 """
 
 import functools
@@ -26,7 +26,7 @@ MEMBERS: dict[str, tuple[str, ...]] = {
     "long": ("instructions.json", "meta.json", "motion.npz", "text.json"),
 }
 ANY = -2
-"""A length of an array that is its own: 0 where there is nothing to say."""
+"""Stands for any array length, including 0 for missing data."""
 MOTION_ARRAYS: dict[str, tuple[str, tuple[int, ...]]] = {
     "poses": ("float32", (-1, 24, 3)),
     "trans": ("float32", (-1, 3)),
@@ -34,7 +34,7 @@ MOTION_ARRAYS: dict[str, tuple[str, tuple[int, ...]]] = {
     "contacts": ("uint8", (-1, 4)),
     "joint_confidence": ("float32", (-1, 24)),
 }
-"""Array of motion.npz -> dtype and shape; -1 stands for T, the same in all."""
+"""Array of motion.npz -> dtype and shape; -1 stands for T, shared by all arrays."""
 KEYPOINT_ARRAYS: dict[str, tuple[str, tuple[int, ...]]] = {
     "keypoints": ("float32", (-1, 17, 3)),
     "boxes": ("float32", (-1, 4)),
@@ -53,12 +53,12 @@ _SEGMENT_TYPES: dict[str, type] = {
     "key": str, "source_id": str, "uri": str, "sha256": str, "licence": str, "consent": str, "person": int,
     "start_s": float, "end_s": float, "source_start_s": float, "source_end_s": float, "text": str,
 }  # fmt: skip
-"""Only samples of the subset `long` have `segments` in meta.json: a list of these."""
+"""Types of an entry of `segments` in meta.json, which only samples of the subset `long` have."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MotionArrays:
-    """motion.npz, decoded."""
+    """Decoded motion.npz."""
 
     poses: Float[np.ndarray, "T 24 3"]
     trans: Float[np.ndarray, "T 3"]
@@ -68,16 +68,16 @@ class MotionArrays:
 
 
 def encode_npz(arrays: dict[str, np.ndarray]) -> bytes:
-    """A compressed npz whose bytes depend on the arrays alone (numpy dates the entries 1980)."""
+    """A compressed npz whose bytes depend only on the arrays (numpy dates the entries 1980)."""
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
     return buffer.getvalue()
 
 
 def decode_npz(content: bytes) -> dict[str, np.ndarray]:
-    """All arrays of an npz, never unpickled; twice as fast as `np.load` on the small arrays of a sample.
+    """All arrays of an npz, without unpickling; twice as fast as `np.load` on the small arrays of a sample.
 
-    Raises ValueError or zipfile.BadZipFile for what is not an npz of plain arrays.
+    Raises ValueError or zipfile.BadZipFile if the content is not an npz of plain arrays.
     """
     with zipfile.ZipFile(io.BytesIO(content)) as file:
         return {name.removesuffix(".npy"): _decode_npy(file.read(name)) for name in file.namelist()}
@@ -85,24 +85,24 @@ def decode_npz(content: bytes) -> dict[str, np.ndarray]:
 
 def _decode_npy(content: bytes) -> np.ndarray:
     start = 10 + int.from_bytes(content[8:10], "little")
-    shape, by_columns, kind = _npy_header(content[:start])
-    if kind.hasobject:
-        raise ValueError("an array of Python objects, which would have to be unpickled")
-    flat = np.frombuffer(bytearray(memoryview(content)[start:]), kind)  # its own memory: the array can be written to
-    return flat.reshape(shape, order="F" if by_columns else "C")
+    shape, fortran_order, dtype = _npy_header(content[:start])
+    if dtype.hasobject:
+        raise ValueError("an array of Python objects, which only unpickling could read")
+    flat = np.frombuffer(bytearray(memoryview(content)[start:]), dtype)  # a copy, so that the array is writable
+    return flat.reshape(shape, order="F" if fortran_order else "C")
 
 
 @functools.lru_cache(maxsize=4096)
-def _npy_header(head: bytes) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Shape, order and type; parsed once, for parsing takes longer than the rest of a small array."""
-    file = io.BytesIO(head)
+def _npy_header(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, Fortran order and dtype; cached, since parsing takes longer than reading a small array."""
+    file = io.BytesIO(header)
     if np.lib.format.read_magic(file) != (1, 0):
-        raise ValueError("not an array as np.savez writes it")
+        raise ValueError("not an array written by np.savez")
     return np.lib.format.read_array_header_1_0(file)
 
 
 def encode_json(value: Any) -> bytes:
-    """Compact UTF-8 with sorted keys; NaN and infinity are refused."""
+    """Compact UTF-8 with sorted keys; NaN and infinity raise ValueError."""
     return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
 
 
@@ -113,12 +113,14 @@ def encode_sample_record(
     *,
     crop: tuple[int, int, int, int] = (0, 0, 0, 0),
 ) -> Sample:
-    """All members of one sample; `clip_mp4` is the person's crop and `crop` (x0, y0, x1, y1) its place in the source's
-    pixels; motion capture has neither."""
+    """All members of one sample; `clip_mp4` is the person's crop and `crop` (x0, y0, x1, y1) its box in source pixels; motion
+    capture has neither."""
     motion = record.captioned.scored.motion
     subset = "long" if motion.segments else "mocap" if motion.footage is None else "video"
     members = {
-        "motion.npz": encode_npz({name: _as(getattr(motion, name), kind) for name, (kind, _) in MOTION_ARRAYS.items()}),
+        "motion.npz": encode_npz(
+            {name: _cast(getattr(motion, name), dtype) for name, (dtype, _) in MOTION_ARRAYS.items()}
+        ),
         "text.json": encode_json(_text(record)),
         "instructions.json": encode_json({"instances": [_instance(one) for one in record.instructions]}),
         "meta.json": encode_json(_meta(record, subset, config_digest, crop)),
@@ -135,13 +137,13 @@ def encode_sample_record(
             "intrinsics": footage.camera.intrinsics,
             "visual_embedding": record.captioned.visual_embedding,
         }
-        members["keypoints.npz"] = encode_npz({name: _as(array, "float32") for name, array in arrays.items()})
+        members["keypoints.npz"] = encode_npz({name: _cast(array, "float32") for name, array in arrays.items()})
         members["clip.mp4"] = clip_mp4
     return Sample(key=motion.id, subset=subset, source_id=motion.provenance.source.id, members=members)
 
 
 def decode_motion(content: bytes, name: str = "motion.npz") -> MotionArrays:
-    """motion.npz to arrays, checked; raises HumoError that names the file."""
+    """Decode and check motion.npz; raises HumoError naming the file."""
     arrays = decode_npz(content)
     problems = array_problems(arrays, MOTION_ARRAYS)
     if problems:
@@ -150,7 +152,7 @@ def decode_motion(content: bytes, name: str = "motion.npz") -> MotionArrays:
 
 
 def sample_problems(key: str, members: dict[str, bytes], subset: str) -> list[str]:
-    """What is wrong with a sample, in sentences; empty when it is sound. The clip's pixels are not looked at."""
+    """Problems of a sample, one sentence each; empty if it is valid. The clip is not decoded."""
     problems = []
     if tuple(sorted(members)) != MEMBERS[subset]:
         return [f"members are {', '.join(sorted(members))}; a {subset} sample has {', '.join(MEMBERS[subset])}"]
@@ -173,11 +175,11 @@ def sample_problems(key: str, members: dict[str, bytes], subset: str) -> list[st
         if not text["body"] or set(text["parts"]) != set(PARTS) or not text["rules"]:
             problems.append("text.json: a level of description is missing")
         if not text["checks"] or not isinstance(text["describer"]["cost_usd"], float):
-            problems.append("text.json: who wrote which sentence, or what it took, is missing")
+            problems.append("text.json: the writers of the sentences, or their cost, are missing")
         for instance in json.loads(members["instructions.json"])["instances"]:
             kinds = (instance["inputs"]["kind"], instance["target"]["kind"])
             if not set(kinds) <= set(INPUT_KINDS) or ("image" in kinds and "clip.mp4" not in members):
-                problems.append(f"instructions.json: {instance['task']} gives {kinds[0]} and asks for {kinds[1]}")
+                problems.append(f"instructions.json: {instance['task']} has input {kinds[0]} and target {kinds[1]}")
             for span in (instance, instance["inputs"], instance["target"]):
                 if not 0 <= span["start_s"] <= span["end_s"] <= meta["frames"] / FPS + 1e-6:
                     problems.append(f"instructions.json: span {span['start_s']}-{span['end_s']} s leaves the clip")
@@ -199,7 +201,7 @@ def contents_of(meta: dict[str, Any]) -> list[str]:
 def _segment_problems(meta: dict[str, Any]) -> list[str]:
     segments = meta.get("segments")
     if not isinstance(segments, list) or not segments:
-        return ["meta.json: a joined motion has segments, this one names none"]
+        return ["meta.json: a joined motion has segments, this one has none"]
     return [
         f"meta.json: {name} of a segment is {one.get(name)!r}, not a {kind.__name__}"
         for one in segments
@@ -211,16 +213,16 @@ def _segment_problems(meta: dict[str, Any]) -> list[str]:
 def array_problems(arrays: dict[str, np.ndarray], expected: dict[str, tuple[str, tuple[int, ...]]]) -> list[str]:
     """Missing arrays, wrong types or shapes, unequal lengths, NaNs."""
     problems, lengths = [], set()
-    for name, (kind, shape) in expected.items():
+    for name, (dtype, shape) in expected.items():
         if name not in arrays:
             problems.append(f"{name} is missing")
             continue
         array = arrays[name]
-        same = array.ndim == len(shape) and all(
-            want in (-1, ANY, got) for want, got in zip(shape, array.shape, strict=True)
+        shape_matches = array.ndim == len(shape) and all(
+            expected_size in (-1, ANY, size) for expected_size, size in zip(shape, array.shape, strict=True)
         )
-        if array.dtype != kind or not same:
-            problems.append(f"{name} is {array.dtype} {array.shape}, expected {kind} {shape}")
+        if array.dtype != dtype or not shape_matches:
+            problems.append(f"{name} is {array.dtype} {array.shape}, expected {dtype} {shape}")
         elif not np.isfinite(array).all():
             problems.append(f"{name} holds NaN or infinity")
         if shape[0] == -1 and array.ndim:
@@ -230,8 +232,8 @@ def array_problems(arrays: dict[str, np.ndarray], expected: dict[str, tuple[str,
     return problems
 
 
-def _as(array: np.ndarray, kind: str) -> np.ndarray:
-    return np.ascontiguousarray(array, dtype=kind)
+def _cast(array: np.ndarray, dtype: str) -> np.ndarray:
+    return np.ascontiguousarray(array, dtype=dtype)
 
 
 def _text(record: InstructedMotion) -> dict[str, Any]:
@@ -294,7 +296,7 @@ def _meta(record: InstructedMotion, subset: str, config_digest: str, crop: tuple
 
 
 def _segment(one: Segment) -> dict[str, Any]:
-    source, begins_s = one.provenance.source, one.provenance.start_s + one.from_s
+    source, source_start_s = one.provenance.source, one.provenance.start_s + one.from_s
     return {
         "key": one.key,
         "source_id": source.id,
@@ -305,14 +307,14 @@ def _segment(one: Segment) -> dict[str, Any]:
         "person": one.provenance.person,
         "start_s": float(one.start_s),
         "end_s": float(one.end_s),
-        "source_start_s": float(begins_s),
-        "source_end_s": float(begins_s + one.end_s - one.start_s),
+        "source_start_s": float(source_start_s),
+        "source_end_s": float(source_start_s + one.end_s - one.start_s),
         "text": one.text,
     }
 
 
 def webvtt(transcript: Transcript) -> str:
-    """The words by time as a WebVTT text, one cue a word; just the header when nothing was said."""
+    """The words as WebVTT, one cue per word; only the header if there are none."""
 
     def stamp(seconds: float) -> str:
         milliseconds = max(0, round(seconds * 1000))

@@ -1,7 +1,7 @@
-"""Shards are plain tar files: the members of a sample lie side by side as `KEY.member`, KEY without dots.
+"""Shards are plain tar files: the members of a sample are adjacent entries `KEY.member`, KEY without dots.
 
-Headers carry no clock and no owner, so the same samples give the same bytes, and a sample's stretch of a tar can be
-copied as it is.
+Headers have no time and no owner, so the same samples give the same bytes, and the bytes of a sample can be copied between
+tars unchanged.
 """
 
 import hashlib
@@ -17,20 +17,20 @@ END_OF_ARCHIVE = b"\0" * 1024
 
 @runtime_checkable
 class ByteSink(Protocol):
-    """What a tar can be written to."""
+    """A target to write a tar to."""
 
     def write(self, data: bytes, /) -> int: ...
 
 
 @runtime_checkable
 class ByteSource(Protocol):
-    """What a tar can be read from."""
+    """A source to read a tar from."""
 
     def read(self, size: int = -1, /) -> bytes: ...
 
 
 def encode_sample(key: str, members: dict[str, bytes]) -> bytes:
-    """The stretch of a tar that holds one sample, members in the order of their names."""
+    """Tar entries of one sample, members sorted by name, without the end-of-archive mark."""
     if "." in key or "/" in key:
         raise ValueError(f"sample key {key!r}: a key has no dots or slashes")
     buffer = io.BytesIO()
@@ -45,43 +45,43 @@ def encode_sample(key: str, members: dict[str, bytes]) -> bytes:
 
 
 class TarContent(NamedTuple):
-    """What a tar that was written holds."""
+    """Layout and hash of a written tar."""
 
     spans: list[tuple[int, int]]
-    """(offset, length) of each sample's stretch."""
+    """(offset, length) of each sample."""
     bytes: int
     sha256: str
 
 
-def write_tar(file: ByteSink, stretches: Iterable[bytes]) -> TarContent:
-    """Write encoded samples and the end mark."""
+def write_tar(file: ByteSink, samples: Iterable[bytes]) -> TarContent:
+    """Write encoded samples and the end-of-archive mark."""
     total, offset = hashlib.sha256(), 0
     spans = []
-    for stretch in stretches:
-        file.write(stretch)
-        total.update(stretch)
-        spans.append((offset, len(stretch)))
-        offset += len(stretch)
+    for sample in samples:
+        file.write(sample)
+        total.update(sample)
+        spans.append((offset, len(sample)))
+        offset += len(sample)
     file.write(END_OF_ARCHIVE)
     total.update(END_OF_ARCHIVE)
     return TarContent(spans, offset + len(END_OF_ARCHIVE), total.hexdigest())
 
 
 def read_samples(file: ByteSource, name: str = "shard") -> Iterator[tuple[str, dict[str, bytes]]]:
-    """Stream (key, members) from a tar; raises HumoError for one that is cut short or no tar at all."""
+    """Stream (key, members) from a tar; raises HumoError if it is truncated or not a tar."""
     key = ""
     members: dict[str, bytes] = {}
     try:
-        # A stream is only ever read, whatever more the signature of tarfile asks for.
+        # tarfile only reads from a stream, although its signature asks for more.
         with tarfile.open(fileobj=cast(IO[bytes], file), mode="r|") as tar:
             for entry in tar:
                 if not entry.isfile():
                     continue
-                here, _, member = entry.name.rsplit("/", 1)[-1].partition(".")
-                if here != key and members:
+                entry_key, _, member = entry.name.rsplit("/", 1)[-1].partition(".")
+                if entry_key != key and members:
                     yield key, members
                     members = {}
-                key = here
+                key = entry_key
                 content = tar.extractfile(entry)
                 assert content is not None
                 members[member] = content.read()
@@ -93,8 +93,8 @@ def read_samples(file: ByteSource, name: str = "shard") -> Iterator[tuple[str, d
         yield key, members
 
 
-def decode_sample_bytes(stretch: bytes, name: str = "shard") -> tuple[str, dict[str, bytes]]:
-    """(key, members) of one sample's stretch of a tar; raises HumoError for one that is cut short or empty."""
-    for sample in read_samples(io.BytesIO(stretch + END_OF_ARCHIVE), name):
+def decode_sample_bytes(content: bytes, name: str = "shard") -> tuple[str, dict[str, bytes]]:
+    """(key, members) of one encoded sample; raises HumoError if it is truncated or empty."""
+    for sample in read_samples(io.BytesIO(content + END_OF_ARCHIVE), name):
         return sample
     raise HumoError(f"{name}: no sample where one should be; fetch it again or run humo pack")

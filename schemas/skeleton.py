@@ -1,6 +1,6 @@
 """SMPL-24 joints, COCO-17 keypoints and the five parts, by name.
 
-Left and right are the person's own. Joint order is SMPL's; the first 22 are those of HumanML3D.
+Left and right are the person's own. The joint order is SMPL's; the first 22 joints are those of HumanML3D.
 """
 
 SMPL_JOINTS = (
@@ -37,7 +37,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "left_leg": ("pelvis", "left_hip", "left_knee", "left_ankle", "left_foot"),
     "right_leg": ("pelvis", "right_hip", "right_knee", "right_ankle", "right_foot"),
 }
-"""Part -> its joints. Neighbouring parts share one: arms the upper spine, legs the pelvis (ParCo's split)."""
+"""Part -> its joints. Neighbouring parts share one joint: arms the upper spine, legs the pelvis (ParCo's split)."""
 
 
 def joint(name: str) -> int:
@@ -51,7 +51,7 @@ def keypoint(name: str) -> int:
 
 
 def swap_sides(name: str) -> str:
-    """`left_knee` -> `right_knee` and back; a name without a side stays."""
+    """`left_knee` -> `right_knee` and back; a name without a side is unchanged."""
     if name.startswith("left_"):
         return "right_" + name[5:]
     if name.startswith("right_"):
@@ -60,5 +60,5 @@ def swap_sides(name: str) -> str:
 
 
 def mirror_order(names: tuple[str, ...]) -> tuple[int, ...]:
-    """For each name the index of its mirror image, so that `x[:, mirror_order(names)]` swaps the sides."""
+    """For each name the index of its mirrored counterpart, so that `x[:, mirror_order(names)]` swaps the sides."""
     return tuple(names.index(swap_sides(name)) for name in names)

@@ -1,4 +1,4 @@
-"""SMPL's pickled bodies read as plain arrays, without the libraries (chumpy, scipy) whose objects they hold."""
+"""Reads SMPL's pickled bodies as plain arrays, without the libraries (chumpy, scipy) whose objects they contain."""
 
 import io
 import pickle
@@ -13,14 +13,14 @@ from schemas.plain_pickles import PlainUnpickler
 
 
 class _Stored(ABC):
-    """Stands in for a class of chumpy or scipy: keeps the pickled attributes and runs none of their code."""
+    """Stand-in for a class of chumpy or scipy: keeps the pickled attributes and runs none of its code."""
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
 
     @abstractmethod
     def array(self) -> np.ndarray:
-        """What the object stands for."""
+        """The array that the object represents."""
 
 
 class _Chumpy(_Stored):
@@ -76,13 +76,13 @@ _STAND_INS: dict[tuple[str, str], Any] = {
     ("builtins", "object"): object,
     ("builtins", "set"): set,
 }
-"""What SMPL's pickles hold besides arrays."""
+"""Globals in SMPL's pickles besides arrays."""
 
 
 def read_smpl_pickle(path: Path, content: bytes) -> dict[str, Any]:
-    """The arrays of a SMPL body by their names in the file, as many as are there; `path` is for messages alone.
+    """The arrays of a SMPL body by their names in the file, as far as present; `path` is only used in messages.
 
-    Raises HumoError for content that is no such pickle.
+    Raises HumoError for content that is not such a pickle.
     """
     try:
         stored = PlainUnpickler(io.BytesIO(content), _STAND_INS).load()

@@ -1,4 +1,4 @@
-"""Files on disk or in a bucket through fsspec; whatever is published appears whole or not at all."""
+"""Files on disk or in a bucket through fsspec; publishing a file is atomic."""
 
 import hashlib
 import os
@@ -14,12 +14,12 @@ from fsspec.implementations.local import LocalFileSystem
 from schemas.errors import HumoError
 
 PARTIAL = ".partial"
-"""How names of unfinished files end on a disk."""
+"""Suffix of unfinished files on a disk."""
 
 
 @runtime_checkable
 class ByteFile(Protocol):
-    """What can be read, on a disk or in a bucket."""
+    """A readable, seekable file on a disk or in a bucket."""
 
     def read(self, size: int = -1, /) -> bytes: ...
     def seek(self, offset: int, whence: int = 0, /) -> int: ...
@@ -29,7 +29,7 @@ class ByteFile(Protocol):
 
 
 class Storage:
-    """A folder on any file system that fsspec reaches, addressed by relative paths."""
+    """A folder on any file system supported by fsspec, addressed by relative paths."""
 
     def __init__(self, root: str | Path) -> None:
         self.uri = str(root)
@@ -42,38 +42,38 @@ class Storage:
         self.is_local = isinstance(self.fs, LocalFileSystem)
 
     def path(self, relative: str) -> str:
-        """Address of a file below the root, in the file system's own terms."""
+        """Path of a file below the root, as the file system expects it."""
         return f"{self.root}/{relative}" if relative else self.root
 
     def exists(self, relative: str) -> bool:
-        self.fs.invalidate_cache()  # others write here too
+        self.fs.invalidate_cache()  # other processes write here too
         return self.fs.exists(self.path(relative))
 
     def read_bytes(self, relative: str, start: int | None = None, end: int | None = None) -> bytes:
-        """Content of a file, or its bytes from start up to end."""
+        """Content of a file, or its bytes from start up to end (exclusive)."""
         return self.fs.cat_file(self.path(relative), start=start, end=end)
 
     def read_many(self, relative: Sequence[str]) -> Iterator[bytes]:
-        """Contents of some files, in their order; a bucket is asked for all of them at once."""
+        """Contents of files, in the given order; a bucket is read with one batch of concurrent requests."""
         if self.is_local or len(relative) < 2:
             yield from map(self.read_bytes, relative)
             return
-        found = self.fs.cat([self.path(one) for one in relative])
-        yield from (found[self.fs._strip_protocol(self.path(one))] for one in relative)
+        contents = self.fs.cat([self.path(one) for one in relative])
+        yield from (contents[self.fs._strip_protocol(self.path(one))] for one in relative)
 
     def open(self, relative: str) -> "ByteFile":
         return cast(ByteFile, self.fs.open(self.path(relative), "rb"))
 
     def list(self, folder: str, suffix: str = "", *, hidden: bool = False) -> list[str]:
-        """Relative paths of the files below a folder that end in suffix, sorted; none where there is no folder. Either those
-        whose names begin with a dot, or the others."""
+        """Sorted relative paths of the files below a folder that end in suffix; empty if there is no such folder. `hidden` lists
+        only names that begin with a dot; otherwise those are left out."""
         self.fs.invalidate_cache()
         try:
-            found = self.fs.find(self.path(folder))
+            paths = self.fs.find(self.path(folder))
         except FileNotFoundError:
             return []
         start = len(self.root.rstrip("/")) + 1
-        names = (path[start:] for path in found)
+        names = (path[start:] for path in paths)
         return sorted(
             name for name in names if name.endswith(suffix) and name.rsplit("/", 1)[-1].startswith(".") == hidden
         )
@@ -82,38 +82,38 @@ class Storage:
         self.fs.rm_file(self.path(relative))
 
     def modified_s(self, relative: str) -> float:
-        """When a file was written, seconds since 1970; 0 where the store does not tell."""
+        """Modification time, seconds since 1970; 0 where the store does not record it."""
         try:
             return self.fs.modified(self.path(relative)).timestamp()
         except NotImplementedError:
-            # Nothing unfinished of ours: so fsspec answers for a file system that keeps no times.
+            # fsspec raises this for file systems without modification times.
             return 0.0
 
     def write_bytes(self, relative: str, content: bytes) -> None:
-        """Publish a small file at once."""
+        """Publish a small file."""
         with self.publish(relative) as file:
             file.write(content)
 
     def create(self, relative: str, content: bytes) -> None:
-        """Publish a small file unless there is one of that name: FileExistsError then, and nothing is changed.
+        """Publish a small file unless one of that name exists; then it raises FileExistsError and changes nothing.
 
-        Of several that try at once one succeeds, on disks and on stores that know conditional writes (S3, GCS, Azure); on
-        others it rests on the check just before the write.
+        Exactly one of several concurrent calls succeeds, on disks and on stores with conditional writes (S3, GCS, Azure);
+        elsewhere this relies on the check just before the write.
         """
         path = self.path(relative)
         if self.is_local:
-            with self._aside(Path(path), content) as aside:
-                _link(aside, Path(path))
+            with self._temporary(Path(path), content) as temporary:
+                _link(temporary, Path(path))
             return
         if self.exists(relative):
             raise FileExistsError(path)
         try:
             self.fs.pipe_file(path, content, mode="create")
         except (NotImplementedError, TypeError):
-            # Nothing unfinished of ours: so plugins answer that do not know fsspec's mode.
+            # Plugins that do not support fsspec's create mode raise these.
             self.fs.pipe_file(path, content)
         except OSError as error:
-            # What a conditional write that lost is called differs between stores.
+            # The error of a failed conditional write differs between stores.
             if self.exists(relative):
                 raise FileExistsError(path) from error
             raise
@@ -122,7 +122,7 @@ class Storage:
     def publish(self, relative: str) -> Iterator[BinaryIO]:
         """A file to write that appears under its name, complete, when the block ends without an error.
 
-        On a disk it is written aside, flushed and renamed; on an object store the upload itself is atomic.
+        On a disk it is written to a temporary file, flushed and renamed; on an object store the upload is atomic.
         """
         path = self.path(relative)
         if not self.is_local:
@@ -131,54 +131,54 @@ class Storage:
                 yield cast(BinaryIO, file)
             except BaseException:
                 file.discard()
-                file.closed = True  # or it would be uploaded after all when it is collected
+                file.closed = True  # otherwise garbage collection would upload it
                 raise
             file.close()
             return
         target = Path(path)
-        with self._aside(target) as aside:
-            with aside.open("wb") as file:
+        with self._temporary(target) as temporary:
+            with temporary.open("wb") as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            aside.replace(target)
+            temporary.replace(target)
             _flush_folder(target.parent)
 
     @contextmanager
-    def _aside(self, target: Path, content: bytes | None = None) -> Iterator[Path]:
-        """A file beside the target, under a name that no listing shows; gone at the end."""
+    def _temporary(self, target: Path, content: bytes | None = None) -> Iterator[Path]:
+        """A hidden file beside the target, deleted at the end."""
         target.parent.mkdir(parents=True, exist_ok=True)
-        aside = target.with_name(f".{target.name}.{os.getpid()}-{threading.get_ident()}{PARTIAL}")
+        temporary = target.with_name(f".{target.name}.{os.getpid()}-{threading.get_ident()}{PARTIAL}")
         try:
             if content is not None:
-                with aside.open("wb") as file:
+                with temporary.open("wb") as file:
                     file.write(content)
                     file.flush()
                     os.fsync(file.fileno())
-            yield aside
+            yield temporary
         finally:
-            aside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
 
     def sha256(self, relative: str) -> str:
         with self.open(relative) as file:
             return stream_sha256(file)
 
 
-def _link(aside: Path, target: Path) -> None:
-    """The target is the finished file aside, unless it exists."""
+def _link(temporary: Path, target: Path) -> None:
+    """Publish a finished temporary file as target; raises FileExistsError if the target exists."""
     try:
-        os.link(aside, target)
+        os.link(temporary, target)
     except FileExistsError:
         raise
-    except OSError:  # a file system without links
+    except OSError:  # a file system without hard links
         if target.exists():
             raise FileExistsError(target) from None
-        aside.replace(target)
+        temporary.replace(target)
     _flush_folder(target.parent)
 
 
 def _flush_folder(folder: Path) -> None:
-    """A name is as lasting as the folder that it was written into."""
+    """Flush the folder, so that a new name in it is durable."""
     if os.name == "posix":
         handle = os.open(folder, os.O_RDONLY)
         try:

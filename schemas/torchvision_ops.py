@@ -1,8 +1,8 @@
-"""Lets torchvision's compiled build be imported beside a CPU build of torch.
+"""Makes torchvision's CUDA build importable with a CPU build of torch.
 
-The registry's torchvision is built for CUDA; beside a CPU torch its compiled operators do not load and `import torchvision`
-fails on the missing `torchvision::nms`. Declaring that operator's schema, with a kernel for the CPU, is all that its
-Python part needs for what humo uses: detection with non-maximum suppression, and image transforms.
+The registry's torchvision is built for CUDA; with a CPU torch its compiled operators do not load and `import torchvision`
+fails on the missing `torchvision::nms`. Declaring that operator's schema, with a CPU kernel, is enough for the parts that
+humo uses: detection with non-maximum suppression, and image transforms.
 """
 
 import torch
@@ -11,9 +11,9 @@ _library: torch.library.Library | None = None
 
 
 def ensure_operators() -> None:
-    """Make torchvision work; call it before importing torchvision, ultralytics or open_clip.
+    """Register the operators; call it before importing torchvision, ultralytics or open_clip.
 
-    Does nothing where torch has CUDA (the builds match there) or where the operator exists already.
+    Does nothing if torch has CUDA (the builds match then) or the operator exists already.
     """
     global _library
     if _library is not None or torch.version.cuda is not None or _has_nms():
@@ -25,7 +25,7 @@ def ensure_operators() -> None:
     _library = library
     import torchvision.extension
 
-    torchvision.extension._has_ops = lambda: True  # its own check looks for the file that did not load
+    torchvision.extension._has_ops = lambda: True  # its check looks for the library that did not load
 
 
 def _has_nms() -> bool:
@@ -33,7 +33,7 @@ def _has_nms() -> bool:
 
 
 def _nms(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float) -> torch.Tensor:
-    """Indices of the boxes (N, 4; x0, y0, x1, y1) that survive greedy suppression, best first."""
+    """Indices of the boxes (N, 4; x0, y0, x1, y1) that greedy suppression keeps, best first."""
     order = scores.argsort(descending=True, stable=True)
     x0, y0, x1, y1 = boxes[order].unbind(1)
     area = (x1 - x0) * (y1 - y0)

@@ -1,4 +1,5 @@
-"""What a stage is, and how one is applied to records so that nothing is lost and one bad record stops nothing."""
+"""The stage interface, and its application to records: every record is accounted for, and a failing record does not stop the
+others."""
 
 import re
 from abc import ABC, abstractmethod
@@ -7,30 +8,30 @@ from typing import Any, ClassVar, Generic, TypeVar, get_args, get_origin
 
 from schemas.config import Config
 from schemas.records import Record, Rejection, Source
-from stages.failures import describe, is_transient, persistent
+from stages.failures import call_with_retries, describe_error, is_transient
 
 In = TypeVar("In", bound=Record)
 Out = TypeVar("Out", bound=Record)
 
 
 QUARANTINE_REASONS = frozenset({"error", "timed_out", "worker_died", "unreachable"})
-"""Reasons of rejections that are failures, not judgements: what they befell is worth another try."""
+"""Rejection reasons that are failures rather than judgements: the records are worth retrying."""
 
 
 class StageConfig(Config):
-    """Base of a stage's settings."""
+    """Base class of a stage's settings."""
 
 
 class Stage(ABC, Generic[In, Out]):
-    """A verb: takes one kind of record, yields another (several, or none but a rejection).
+    """A processing step: takes one kind of record and yields zero or more of another kind, or rejections.
 
-    A subclass names its records in its base, `class CutClips(Stage[Track, Clip])`, its settings in an inner `Config`.
-    Constructing a stage costs nothing; weights are loaded in `setup`, once a process.
+    A subclass names its record types in its base, `class CutClips(Stage[Track, Clip])`, and its settings in an inner `Config`.
+    Construction is cheap; weights are loaded in `setup`, once per process.
     """
 
     Config: ClassVar[type[StageConfig]] = StageConfig
     config_digest: str = ""
-    """Digest of the whole job's settings, set by the chain that the stage stands in."""
+    """Digest of the whole job's settings, set by the chain."""
     name: ClassVar[str]
     takes: ClassVar[type]
     yields: ClassVar[type]
@@ -46,26 +47,26 @@ class Stage(ABC, Generic[In, Out]):
         self.config: Any = config if config is not None else self.Config()
 
     def setup(self) -> None:
-        """Load what is heavy. Raises HumoError where something that the settings ask for is missing."""
+        """Load weights and other heavy resources. Raises HumoError if something that the settings need is missing."""
 
     def remark(self) -> str:
-        """What a dry run should tell about its settings, in a sentence; empty: nothing."""
+        """A sentence about the settings for the dry run; empty if there is nothing to report."""
         return ""
 
     @abstractmethod
     def run(self, record: In) -> Iterable[Out | Rejection]:
-        """Everything that comes of one record."""
+        """All results and rejections of one record."""
 
     def run_batch(self, records: Sequence[In]) -> list[list[Out | Rejection]]:
-        """As `run` for several records, one list each; overridden where a batch is cheaper than its parts."""
+        """`run` for several records, one list each; overridden where batching is cheaper."""
         return [list(self.run(record)) for record in records]
 
     def reject(self, record: Record, reason: str, detail: str = "", **numbers: float) -> Rejection:
-        """A rejection by this stage; `measured` and `limit` are its numbers."""
+        """A rejection by this stage; `numbers` are `measured` and `limit`."""
         return Rejection(id=record.id, stage=self.name, reason=reason, detail=detail, **numbers)
 
     def reject_unread(self, source: Source, error: OSError) -> Rejection:
-        """A rejection of a source that could not be read: `missing` or `unreadable`. Raises the error again if it may pass."""
+        """A rejection of an unreadable source: `missing` or `unreadable`. Re-raises a transient error."""
         if is_transient(error):
             raise error
         if isinstance(error, FileNotFoundError):
@@ -74,18 +75,17 @@ class Stage(ABC, Generic[In, Out]):
 
 
 def apply(stage: Stage[Any, Any], records: Sequence[Any]) -> tuple[list[Any], list[Rejection]]:
-    """Results and rejections of a stage over records, in their order.
+    """Results and rejections of a stage over records, in order.
 
-    An exception becomes the rejection of the record that raised it (after a batch has failed as a whole, its records
-    are tried one by one, several times where a network or a store was out of reach); a record that yields nothing at all
-    is rejected too, so every id that comes in goes out.
+    If a batch raises, its records are run one by one, with retries on transient errors; an exception then becomes the rejection of
+    its record. A record without any result is rejected too, so every input id appears in the output.
     """
     if not records:
         return [], []
     try:
         outcomes = stage.run_batch(records)
     except Exception:
-        outcomes = [_run_alone(stage, record) for record in records]
+        outcomes = [_run_single(stage, record) for record in records]
     results: list[Any] = []
     rejections: list[Rejection] = []
     for record, outcome in zip(records, outcomes, strict=True):
@@ -96,8 +96,8 @@ def apply(stage: Stage[Any, Any], records: Sequence[Any]) -> tuple[list[Any], li
     return results, rejections
 
 
-def _run_alone(stage: Stage[Any, Any], record: Any) -> list[Any]:
+def _run_single(stage: Stage[Any, Any], record: Any) -> list[Any]:
     try:
-        return persistent(stage.run_batch, [record])[0]
+        return call_with_retries(stage.run_batch, [record])[0]
     except Exception as error:
-        return [stage.reject(record, "unreachable" if is_transient(error) else "error", describe(error))]
+        return [stage.reject(record, "unreachable" if is_transient(error) else "error", describe_error(error))]

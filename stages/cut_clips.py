@@ -1,4 +1,4 @@
-"""Cut tracks into clips of a few seconds in which the body can be seen, at the frame rate of everything that is stored."""
+"""Cut tracks into clips of a few seconds in which the body is visible, at the frame rate of all stored data."""
 
 import math
 from collections.abc import Iterable
@@ -18,48 +18,50 @@ _BODY = [index for index, name in enumerate(COCO_KEYPOINTS) if name.split("_")[-
 
 
 class CutClips(Stage[Track, Clip]):
-    """Keep the stretches of a track that show enough of the body for long enough."""
+    """Keep the segments of a track that show enough of the body for long enough."""
 
     class Config(StageConfig):
-        """How long clips are and how much of the body they must show."""
+        """Limits on length and visibility of clips."""
 
         min_s: float = 2.0
         """Shortest clip, seconds."""
         max_s: float = 10.0
-        """Longest clip, seconds; a longer stretch is cut into equal pieces."""
+        """Longest clip, seconds; a longer segment is cut into equal pieces."""
         max_gap_s: float = 0.35
         """Longest gap in a track that is bridged, seconds."""
         min_height_px: float = 80.0
-        """Least median height of the person's box, pixels."""
+        """Lowest median height of the person's box, pixels."""
         min_height_share: float = 0.15
-        """The same as a share of the picture's height."""
+        """The same as a share of the image height."""
         min_confidence: float = 0.3
-        """Confidence from which a keypoint counts as seen."""
+        """Lowest confidence of a visible keypoint."""
         min_visible: float = 0.75
-        """Share of the twelve keypoints from shoulders to ankles that must be seen in a frame."""
+        """Share of the twelve keypoints from shoulders to ankles that must be visible in a frame."""
         settle_s: float = 0.5
-        """Visibility is decided by majority over this long, seconds, so that a flicker cuts nothing."""
+        """Window of the majority filter on visibility, seconds, so that a flicker cuts nothing."""
 
     def run(self, record: Track) -> Iterable[Clip | Rejection]:
         limits = self.config
         height = float(np.median(record.boxes[:, 3] - record.boxes[:, 1]))
-        least = max(limits.min_height_px, limits.min_height_share * record.shot.video.height)
-        if height < least:
-            yield self.reject(record, "person_too_small", "median box height, pixels", measured=height, limit=least)
+        min_height = max(limits.min_height_px, limits.min_height_share * record.shot.video.height)
+        if height < min_height:
+            yield self.reject(
+                record, "person_too_small", "median box height, pixels", measured=height, limit=min_height
+            )
             return
         times_s, boxes, keypoints, closeup, gap_s = _resample(record)
-        covered = gap_s <= limits.max_gap_s
-        seen = (keypoints[:, _BODY, 2] >= limits.min_confidence).mean(axis=1)
-        good = covered & _majority(seen >= limits.min_visible, round(limits.settle_s * FPS))
+        tracked = gap_s <= limits.max_gap_s
+        visible_share = (keypoints[:, _BODY, 2] >= limits.min_confidence).mean(axis=1)
+        usable = tracked & _majority(visible_share >= limits.min_visible, round(limits.settle_s * FPS))
         keypoints[gap_s > 0, :, 2] = 0.0
-        stretches = runs(good)
-        longest_s = max((end - start for start, end in stretches), default=0) / FPS
+        segments = runs(usable)
+        longest_s = max((end - start for start, end in segments), default=0) / FPS
         if longest_s < limits.min_s:
-            share = float(good.mean())
+            share = float(usable.mean())
             detail = f"the body is visible in {share:.0%} of the track; longest stretch in seconds"
             yield self.reject(record, "body_not_visible", detail, measured=longest_s, limit=limits.min_s)
             return
-        for start, end in stretches:
+        for start, end in segments:
             seconds = (end - start) / FPS
             pieces = max(1, math.ceil(seconds / limits.max_s - 1e-9))
             edges = [start + round(piece * (end - start) / pieces) for piece in range(pieces + 1)]
@@ -70,7 +72,7 @@ class CutClips(Stage[Track, Clip]):
                     end_s=float(times_s[first] + (last - first) / FPS),
                     boxes=boxes[first:last],
                     keypoints=keypoints[first:last],
-                    camera_turn=_camera_turn(record, times_s[first:last]),
+                    camera_turn=_camera_rotation(record, times_s[first:last]),
                     closeup=None if closeup is None else closeup[first:last],
                 )
                 if seconds < limits.min_s:
@@ -88,39 +90,39 @@ def _resample(
     Float[np.ndarray, "T 17 3"] | None,
     Float[np.ndarray, "T"],
 ]:
-    """Times, boxes, keypoints and what a closer look told at FPS by linear interpolation, and the length of the gap that a
-    frame lies in, seconds.
+    """Times, boxes, keypoints and closer-look output at FPS by linear interpolation, and the length of the gap around each
+    frame, seconds.
 
-    A keypoint between two sightings is as sure as the less sure of them; outside gaps the length is 0.
+    A keypoint between two detections has the lower of their confidences; outside gaps the length is 0.
     """
-    source = track.times_s
-    frames = max(1, math.floor((source[-1] - source[0]) * FPS + 1e-6) + 1)
-    times_s = source[0] + np.arange(frames) / FPS
-    right = np.searchsorted(source, times_s - 1e-6).clip(min(1, len(source) - 1), len(source) - 1)
+    source_s = track.times_s
+    frames = max(1, math.floor((source_s[-1] - source_s[0]) * FPS + 1e-6) + 1)
+    times_s = source_s[0] + np.arange(frames) / FPS
+    right = np.searchsorted(source_s, times_s - 1e-6).clip(min(1, len(source_s) - 1), len(source_s) - 1)
     left = np.maximum(right - 1, 0)
-    span_s = source[right] - source[left]
-    weight = np.divide(times_s - source[left], span_s, out=np.zeros_like(times_s), where=span_s > 0)
+    span_s = source_s[right] - source_s[left]
+    weight = np.divide(times_s - source_s[left], span_s, out=np.zeros_like(times_s), where=span_s > 0)
     weight = weight.clip(0, 1).astype(np.float32)
     at_left, at_right = np.isclose(weight, 0, atol=1e-3), np.isclose(weight, 1, atol=1e-3)
 
-    def between(values: Float[np.ndarray, "N *B"]) -> Float[np.ndarray, "T *B"]:
+    def interpolate(values: Float[np.ndarray, "N *B"]) -> Float[np.ndarray, "T *B"]:
         share = weight.reshape(-1, *[1] * (values.ndim - 1))
-        mixed = values[left] + share * (values[right] - values[left])
-        mixed[at_left], mixed[at_right] = values[left][at_left], values[right][at_right]
-        return mixed.astype(np.float32)
+        result = values[left] + share * (values[right] - values[left])
+        result[at_left], result[at_right] = values[left][at_left], values[right][at_right]
+        return result.astype(np.float32)
 
-    keypoints = between(track.keypoints)
-    surest = np.minimum(track.keypoints[left][..., 2], track.keypoints[right][..., 2])
-    inside = ~at_left & ~at_right
-    keypoints[inside, :, 2] = surest[inside]
-    closeup = None if track.closeup is None else between(track.closeup)
-    ordinary_s = float(np.median(np.diff(source))) if len(source) > 1 else 1 / FPS
-    missing = (span_s > 1.5 * ordinary_s) & inside
-    return times_s, between(track.boxes), keypoints, closeup, np.where(missing, span_s, 0.0)
+    keypoints = interpolate(track.keypoints)
+    confidence = np.minimum(track.keypoints[left][..., 2], track.keypoints[right][..., 2])
+    between = ~at_left & ~at_right
+    keypoints[between, :, 2] = confidence[between]
+    closeup = None if track.closeup is None else interpolate(track.closeup)
+    frame_s = float(np.median(np.diff(source_s))) if len(source_s) > 1 else 1 / FPS
+    in_gap = (span_s > 1.5 * frame_s) & between
+    return times_s, interpolate(track.boxes), keypoints, closeup, np.where(in_gap, span_s, 0.0)
 
 
-def _camera_turn(track: Track, times_s: Float[np.ndarray, "T"]) -> Float[np.ndarray, "T 3"] | None:
-    """The camera's turns at the clip's times, from its axes at the first of them."""
+def _camera_rotation(track: Track, times_s: Float[np.ndarray, "T"]) -> Float[np.ndarray, "T 3"] | None:
+    """Camera rotations at the clip's times, relative to the first of them."""
     if track.camera_turn is None or not track.camera_turn.any():
         return None if track.camera_turn is None else np.zeros((len(times_s), 3), np.float32)
     return rotations_at(track.times_s, Rotation.from_rotvec(track.camera_turn), times_s)

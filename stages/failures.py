@@ -1,4 +1,4 @@
-"""What exceptions tell: which may pass by themselves, and where one came from, in a line that fits into a ledger."""
+"""Classifies exceptions as transient or not, and describes one in a line of bounded length for the ledger."""
 
 import errno
 import re
@@ -12,21 +12,21 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_expo
 
 Result = TypeVar("Result")
 
-TRIES = 4
-"""How often something is asked for that may only be out of reach for a while."""
-FIRST_PAUSE_S = 1.0
-"""Pause before the second try, seconds; it doubles from try to try, and up to as much again is added by chance."""
-_MOST_CHARACTERS = 2000
-_FRAMES = 6
+MAX_ATTEMPTS = 4
+"""Maximum number of calls to something that is temporarily unreachable."""
+INITIAL_BACKOFF_S = 1.0
+"""Wait before the second attempt, seconds; it doubles with each attempt, and random jitter of up to this value is added."""
+_MAX_CHARACTERS = 2000
+_MAX_FRAMES = 6
 
-_NUMBERS = frozenset(
+_TRANSIENT_ERRNOS = frozenset(
     {
         errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETRESET, errno.ENETUNREACH, errno.ESTALE,
         socket.EAI_AGAIN,
     }
 )  # fmt: skip
-"""Of network errors to which Python gives no class of their own; the last is a name server's `try again`."""
-_CLASSES = {
+"""Network errors without a Python exception class; the last is a name server's `try again`."""
+_NETWORK_ERRORS = {
     "aiohttp": {"ClientConnectionError", "ClientPayloadError"},
     "azure": {"ServiceRequestError", "ServiceResponseError"},
     "botocore": {"ConnectionError", "HTTPClientError", "IncompleteReadError"},
@@ -35,55 +35,57 @@ _CLASSES = {
     "requests": {"ChunkedEncodingError", "ConnectionError", "Timeout"},
     "urllib3": {"MaxRetryError", "ProtocolError", "TimeoutError"},
 }
-"""Library -> its classes of network errors, by name: the libraries of object stores are not installed everywhere."""
-_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
-"""HTTP statuses by which a store or a server says that it is busy or failing."""
-_SPEAK_HTTP = frozenset({*_CLASSES, "gcsfs", "google", "urllib"})
+"""Library -> names of its network error classes; by name, because object-store libraries are not always installed."""
+_RETRYABLE_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
+"""HTTP statuses of a busy or failing server."""
+_HTTP_LIBRARIES = frozenset({*_NETWORK_ERRORS, "gcsfs", "google", "urllib"})
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether an exception, or the one that it was raised from, is the network's or a remote store's: it may pass."""
+    """Whether an exception, or one in its chain of causes, is a network or remote-store error that a retry may resolve."""
     cause: BaseException | None = error
     for _ in range(5):
         if cause is None:
             return False
-        if isinstance(cause, ConnectionError | TimeoutError) or getattr(cause, "errno", None) in _NUMBERS:
+        if isinstance(cause, ConnectionError | TimeoutError) or getattr(cause, "errno", None) in _TRANSIENT_ERRNOS:
             return True
-        names = [(kind.__module__.split(".")[0], kind.__name__) for kind in type(cause).__mro__]
-        if any(name in _CLASSES.get(library, ()) for library, name in names):
+        names = [(cls.__module__.split(".")[0], cls.__name__) for cls in type(cause).__mro__]
+        if any(name in _NETWORK_ERRORS.get(library, ()) for library, name in names):
             return True
-        if any(library in _SPEAK_HTTP for library, _ in names) and _status(cause) in _STATUSES:
+        if any(library in _HTTP_LIBRARIES for library, _ in names) and _status(cause) in _RETRYABLE_STATUSES:
             return True
         cause = cause.__cause__
     return False
 
 
-def persistent(function: Callable[..., Result], *arguments: Any) -> Result:
-    """Call a function, again after a pause where it fails by something transient; raises what it raised last."""
-    pause = wait_exponential_jitter(initial=FIRST_PAUSE_S, jitter=FIRST_PAUSE_S)
-    again = Retrying(retry=retry_if_exception(is_transient), wait=pause, stop=stop_after_attempt(TRIES), reraise=True)
-    return again(function, *arguments)
+def call_with_retries(function: Callable[..., Result], *arguments: Any) -> Result:
+    """Call a function, with backoff and retries on transient errors; raises the last error."""
+    wait = wait_exponential_jitter(initial=INITIAL_BACKOFF_S, jitter=INITIAL_BACKOFF_S)
+    retrying = Retrying(
+        retry=retry_if_exception(is_transient), wait=wait, stop=stop_after_attempt(MAX_ATTEMPTS), reraise=True
+    )
+    return retrying(function, *arguments)
 
 
-def describe(error: BaseException) -> str:
-    """Class, message and the innermost places in the code, of bounded length: `ValueError: no (stages/a.py:12 in run)`."""
-    places = [
+def describe_error(error: BaseException) -> str:
+    """Class, message and innermost frames, of bounded length: `ValueError: no (stages/a.py:12 in run)`."""
+    locations = [
         f"{short_path(frame.f_code.co_filename)}:{line} in {frame.f_code.co_name}"
         for frame, line in traceback.walk_tb(error.__traceback__)
     ]
-    where = f" ({' < '.join(reversed(places[-_FRAMES:]))})"[:_MOST_CHARACTERS] if places else ""
-    return f"{type(error).__name__}: {error}"[: _MOST_CHARACTERS - len(where)] + where
+    location = f" ({' < '.join(reversed(locations[-_MAX_FRAMES:]))})"[:_MAX_CHARACTERS] if locations else ""
+    return f"{type(error).__name__}: {error}"[: _MAX_CHARACTERS - len(location)] + location
 
 
 def short_paths(text: str) -> str:
-    """A traceback's text with its files named as `short_path` does."""
+    """A traceback's text with its file names shortened by `short_path`."""
     return re.sub(r'File "([^"]+)"', lambda match: f'File "{short_path(match[1])}"', text)
 
 
 def short_path(path: str) -> str:
-    """A file of code by its name below the folder that Python imports it from; by its bare name if it is in none.
+    """A source file's path relative to its entry in `sys.path`; its bare name if it is under none.
 
-    Compiled modules name theirs relative to where they were built; those stay as they are.
+    Compiled modules report paths relative to their build directory; those are returned unchanged.
     """
     if not path.startswith("/"):
         return path

@@ -1,4 +1,4 @@
-"""Film made-up people: video with exact SMPL truth, from generated motions or from motion capture on bodies of any shape."""
+"""Film synthetic people: video with exact SMPL ground truth, from generated motions or motion capture, with any body shape."""
 
 import hashlib
 import io
@@ -32,59 +32,59 @@ from stages.synthesis import MIN_SECONDS
 
 VERSION = "studio 1"
 GENERATED = "studio:"
-"""How the address of a source begins that has no file: `studio:ACTION#SEED`, the action `*` for any."""
+"""Prefix of the URI of a source without a file: `studio:ACTION#SEED`, with action `*` for any."""
 
 
 class FilmStudio(Stage[Source, Motion]):
-    """Make a film of each source and yield who is in it, exactly as they moved.
+    """Make a film of each source and yield the exact motions of its people.
 
-    A source names an action of the generator with a seed, or a file of motion capture; the latter's pieces become the shots
-    of one film. The world of the source, to which `Motion.to_source` leads, is that of the shot's scene, whose ground is
-    y = 0. Keypoints are exact, also where they cannot be seen; their confidence is the share of the spot that can.
+    A source is an action of the generator with a seed, or a motion-capture file; the pieces of the latter become the shots
+    of one film. The source world, into which `Motion.to_source` maps, is that of the shot's scene, with its ground at
+    y = 0. Keypoints are exact, also where they are hidden; their confidence is their visibility, 0 to 1.
     """
 
     class Config(StageConfig):
-        """What is filmed and how."""
+        """Content and camera work of the films."""
 
         folder: str = Field("data/films", exclude=True)
-        """Where the films are written, SOURCE.mp4; any fsspec path that all workers reach. It decides nothing else."""
+        """Folder of the films, SOURCE.mp4; any fsspec path that all workers reach. It affects nothing else."""
         seed: int = 0
-        """Of bodies, clothes, places, cameras, companions."""
+        """Seed of bodies, clothes, surroundings, cameras and companions."""
         width: int = Field(640, ge=64, multiple_of=2)
         """Pixels."""
         height: int = Field(480, ge=64, multiple_of=2)
         """Pixels."""
         seconds: float = Field(5.0, ge=MIN_SECONDS)
-        """Length of a film of generated motion, seconds; an action takes about four of them."""
+        """Length of a film of generated motion, seconds; an action takes about four seconds."""
         min_s: float = Field(2.0, ge=MIN_SECONDS)
         """Shortest motion of a file, seconds."""
         max_s: float = 10.0
         """Longest shot, seconds; a longer take is cut into equal pieces."""
         takes: int = Field(1, ge=1)
-        """How often each motion is filmed, each time on another body, elsewhere and by another camera."""
+        """How often each motion is filmed, each time with another body, scene and camera."""
         moving: float = Field(0.4, ge=0, le=1)
         """Share of the shots whose camera moves."""
         occluded: float = Field(0.3, ge=0, le=1)
-        """Share of the shots with furniture in the way."""
+        """Share of the shots with furniture that occludes people."""
         company: float = Field(0.25, ge=0, le=1)
-        """Share of the shots in which a second person does something generated."""
+        """Share of the shots with a second person, who performs a generated motion."""
         min_visible: float = Field(0.5, ge=0, le=1)
-        """Least mean visibility of a person's keypoints."""
+        """Smallest mean visibility of a person's keypoints."""
         joint_map: str = "auto"
-        """Which skeleton the files have; see `read_mocap`."""
+        """Skeleton of the files; see `read_mocap`."""
         body_model: str = ""
         """Path of a licensed SMPL file (.npz or .pkl); empty for the shipped body."""
 
         @field_validator("folder")
         @classmethod
         def _absolute(cls, value: str) -> str:
-            # Workers run in folders of their own.
+            # Workers have other working directories.
             return value if "://" in value else str(Path(value).expanduser().absolute())
 
     config: Config
 
     def setup(self) -> None:
-        """Load the body and the studio, which jobs without films never import. Raises UsageError for an unknown joint map."""
+        """Load the body and the studio, which jobs without films do not import. Raises UsageError for an unknown joint map."""
         from stages.synthesis.studio import Studio
 
         candidate_maps(self.config.joint_map)
@@ -93,7 +93,7 @@ class FilmStudio(Stage[Source, Motion]):
         self._contact_rig = self._body.contact_rig()
 
     def run(self, record: Source) -> Iterable[Motion | Rejection]:
-        """A motion for each person of each shot, or why there is none."""
+        """A motion of each person in each shot, or a rejection."""
         if record.kind != "studio":
             return [self.reject(record, "not_studio", f"a source of kind {record.kind!r}: list it with kind: studio")]
         if not is_source_id(record.id):
@@ -116,9 +116,9 @@ class FilmStudio(Stage[Source, Motion]):
         if action not in (*actions, "*") or not seed.isdigit():
             detail = f"{record.uri}: write studio:ACTION#SEED with an action of *, {', '.join(actions)}"
             return self.reject(record, "no_such_action", detail)
-        motion = self._studio.perform(action, self.config.seconds, self._seed(action, seed))
-        certain = np.ones((len(motion), NUM_JOINTS), np.float32)
-        return [_Part(f"{action}#{seed}", motion, certain, {self.name: VERSION})]
+        motion = self._studio.generate_motion(action, self.config.seconds, self._seed(action, seed))
+        confidence = np.ones((len(motion), NUM_JOINTS), np.float32)
+        return [_Part(f"{action}#{seed}", motion, confidence, {self.name: VERSION})]
 
     def _recorded(self, record: Source) -> "list[_Part] | Rejection":
         with fsspec.open(record.uri, "rb") as file:
@@ -133,8 +133,8 @@ class FilmStudio(Stage[Source, Motion]):
         sha256, models = hashlib.sha256(content).hexdigest(), {self.name: f"{VERSION}, {take.format}"}
         cuts = [cut(motion, first, last, self._body) for first, last in pairwise(edges)]
         return [
-            _Part(f"{sha256}/{first}", one, one.joint_confidence, models)
-            for first, one in zip(edges, cuts, strict=False)
+            _Part(f"{sha256}/{first}", piece, piece.joint_confidence, models)
+            for first, piece in zip(edges, cuts, strict=False)
         ]
 
     def _film(self, record: Source, parts: "list[_Part]") -> list[Motion | Rejection]:
@@ -151,8 +151,8 @@ class FilmStudio(Stage[Source, Motion]):
         storage = Storage(self.config.folder)
         name = f"{record.id}.mp4"
         storage.write_bytes(name, content)
-        words = sorted({label.text for _, part, _ in shots for label in getattr(part.motion, "labels", ())})
-        described = replace(record, description=record.description or "; ".join(f"a person {text}" for text in words))
+        texts = sorted({label.text for _, part, _ in shots for label in getattr(part.motion, "labels", ())})
+        described = replace(record, description=record.description or "; ".join(f"a person {text}" for text in texts))
         video = Video(
             source=replace(described, uri=storage.path(name) if storage.is_local else f"{self.config.folder}/{name}"),
             sha256=hashlib.sha256(content).hexdigest(),
@@ -163,14 +163,14 @@ class FilmStudio(Stage[Source, Motion]):
             has_audio=False,
             focal_px=float(shots[0][2].K[0, 0]) if len(shots) == 1 else 0.0,
         )
-        found: list[Motion | Rejection] = []
-        for index, (start, part, filmed) in enumerate(shots):
-            shot = Shot(video=video, index=index, start_s=start / FPS, end_s=(start + len(filmed)) / FPS)
-            for number in range(len(filmed.people)):
-                certain = part.joint_confidence if number == 0 else np.ones_like(part.joint_confidence)
-                clip = self._studio.clip(shot, number, filmed, part.models)
-                found.append(self._judge(described, clip, filmed, certain))
-        return found
+        results: list[Motion | Rejection] = []
+        for index, (start, part, footage) in enumerate(shots):
+            shot = Shot(video=video, index=index, start_s=start / FPS, end_s=(start + len(footage)) / FPS)
+            for number in range(len(footage.people)):
+                confidence = part.joint_confidence if number == 0 else np.ones_like(part.joint_confidence)
+                clip = self._studio.clip(shot, number, footage, part.models)
+                results.append(self._motion(described, clip, footage, confidence))
+        return results
 
     def _shoot(self, part: "_Part", number: int, writer: VideoWriter) -> Any:
         seed = self._seed(part.name, number, "scene")
@@ -192,16 +192,18 @@ class FilmStudio(Stage[Source, Motion]):
     def _seed(self, *parts: object) -> int:
         return int(digest("studio", self.config.seed, *parts, digits=12), 16)
 
-    def _judge(self, source: Source, clip: Clip, filmed: Any, certain: Float[np.ndarray, "T 24"]) -> Motion | Rejection:
-        person = filmed.people[clip.track.person]
+    def _motion(
+        self, source: Source, clip: Clip, footage: Any, joint_confidence: Float[np.ndarray, "T 24"]
+    ) -> Motion | Rejection:
+        person = footage.people[clip.track.person]
         visible = float(person.visibility.mean())
         if visible < self.config.min_visible:
             detail = "mean visibility of the keypoints"
             return self.reject(clip, "person_hidden", detail, measured=visible, limit=self.config.min_visible)
         rest = self._body.rest_joints(person.betas)
-        rotations, trans, back = start_at_origin(person.rotations, person.trans, rest[joint("pelvis")])
-        joints, turns = forward_kinematics(rotations, rest, trans)
-        feet = self._contact_rig.points(turns, joints, person.betas).numpy()
+        rotations, trans, to_source = start_at_origin(person.rotations, person.trans, rest[joint("pelvis")])
+        joints, global_rotations = forward_kinematics(rotations, rest, trans)
+        feet = self._contact_rig.points(global_rotations, joints, person.betas).numpy()
         video = clip.track.shot.video
         return Motion(
             provenance=Provenance(
@@ -212,13 +214,13 @@ class FilmStudio(Stage[Source, Motion]):
                 end_s=clip.end_s,
                 source_fps=FPS,
             ),
-            footage=Footage(clip=clip, camera=self._studio.camera(filmed, back.double().numpy())),
+            footage=Footage(clip=clip, camera=self._studio.camera(footage, to_source.double().numpy())),
             poses=matrix_to_axis_angle(rotations).numpy().astype(np.float32),
             trans=trans.numpy().astype(np.float32),
             betas=person.betas.numpy().astype(np.float32),
             contacts=find_contacts(feet, 0.0),
-            joint_confidence=certain,
-            to_source=back.numpy(),
+            joint_confidence=joint_confidence,
+            to_source=to_source.numpy(),
             body_model=self._body.id,
             models=clip.track.models,
         )
@@ -226,7 +228,7 @@ class FilmStudio(Stage[Source, Motion]):
 
 @dataclass(frozen=True)
 class _Part:
-    """A motion that is to be filmed; `name` tells it from all others."""
+    """A motion to be filmed; `name` identifies it."""
 
     name: str
     motion: Any

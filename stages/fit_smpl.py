@@ -1,4 +1,4 @@
-"""Clips to SMPL in the world: fit a body to the keypoints, find the ground, and start at the origin facing +Z."""
+"""Clips to SMPL in the world: fit a body to the keypoints, estimate the ground, and start at the origin facing +Z."""
 
 from collections.abc import Iterable, Sequence
 from typing import Literal
@@ -25,62 +25,63 @@ _TRUNK = {
     "pelvis": _HIPS, "spine1": _SHOULDERS + _HIPS, "spine2": _SHOULDERS + _HIPS, "spine3": _SHOULDERS + _HIPS,
     "neck": _SHOULDERS, "head": _FACE,
 }  # fmt: skip
-HALVED_M = 0.15
+HALF_CONFIDENCE_ERROR_M = 0.15
 """Expected error of a joint at which its confidence is halved."""
-_NEAREST = {"collar": "shoulder", "hand": "wrist", "foot": "ankle"}
+_NEAREST_LIMB = {"collar": "shoulder", "hand": "wrist", "foot": "ankle"}
 
 
-def _witnesses(name: str) -> tuple[str, ...]:
-    """Keypoints that tell about a joint."""
+def _keypoints_of(name: str) -> tuple[str, ...]:
+    """Keypoints on which a joint depends."""
     if name in _TRUNK:
         return _TRUNK[name]
     side, _, bare = name.partition("_")
-    return (f"{side}_{_NEAREST.get(bare, bare)}",)
+    return (f"{side}_{_NEAREST_LIMB.get(bare, bare)}",)
 
 
-_WITNESSES = tuple([keypoint(name) for name in _witnesses(joint_name)] for joint_name in SMPL_JOINTS)
+_JOINT_KEYPOINTS = tuple([keypoint(name) for name in _keypoints_of(joint_name)] for joint_name in SMPL_JOINTS)
 
 
 class FitSmpl(Stage[Clip, Motion]):
     """Recover SMPL in world coordinates from a clip's keypoints.
 
-    The camera is a pinhole. Its focal length comes from the manifest or the file, or else is guessed to be the image's
-    diagonal; the lifter corrects a guess by how people walk (`stages.recovery.lifter.focal_estimation`). The optimiser
-    assumes a still, level camera; the lifter lets it roll, rotate as measured from the background, and be carried along.
-    The world of the source, to which `Motion.to_source` leads, is the level world of the camera's first frame: origin at
-    the camera's centre, X right in the image, Y up against gravity, Z level and back towards the viewer, metres. The
-    motion's own world differs from it by a turn about Y and a shift.
+    The camera is a pinhole. Its focal length comes from the manifest or the file, or else is assumed to be the image diagonal;
+    the lifter corrects this assumption from walking people (`stages.recovery.lifter.focal_estimation`). The optimiser assumes a
+    static, level camera; the lifter allows roll, rotation as measured from the background, and translation. The world of the
+    source, the target of `Motion.to_source`, is the level world of the camera's first frame: origin at the camera's centre, X
+    right in the image, Y up against gravity, Z horizontal and back towards the viewer, metres. The motion's own world differs
+    from it by a rotation about Y and a translation.
     """
 
     class Config(StageConfig):
         fitter: Literal["lift", "optimise", "imported"] = "lift"
-        """How bodies are found: `lift` (a trained network, refined), `optimise` (optimisation alone), or `imported` (results of
-        WHAM, GVHMR, GEM or TRAM, or AMASS-like files)."""
+        """How bodies are recovered: `lift` (a trained network, refined), `optimise` (optimisation alone), or `imported`
+        (results of WHAM, GVHMR, GEM or TRAM, or AMASS-like files)."""
         lifter_weights: str = ""
-        """For `lift`: exported weights (.safetensors) or a finished training's checkpoint (.pt); empty for the shipped ones."""
+        """For `lift`: exported weights (.safetensors) or the checkpoint of a finished training (.pt); empty for the shipped
+        ones."""
         device: str = "auto"
-        """For `lift`: where the network runs; `auto` takes a GPU where there is one."""
+        """For `lift`: device of the network; `auto` uses a GPU if there is one."""
         results: str = ""
-        """For `imported`: folder with a sub-folder or file for each video, named by its source id or its file name."""
+        """For `imported`: folder with a sub-folder or file per video, named by its source id or its file name."""
         retarget: bool = False
-        """For `imported`: take results for another body model over onto this one, without the person's shape."""
+        """For `imported`: transfer results for another body model to this one, without the person's shape."""
         coarse_steps: int = 150
-        """For `optimise`: steps of the optimiser on every third frame, for all hypotheses about facing."""
+        """For `optimise`: steps on every third frame, for all hypotheses about heading."""
         fine_steps: int = 100
         """Steps on all frames, for the best hypothesis."""
         body_model: str = ""
         """Path of a licensed SMPL file (.npz or .pkl); empty for the shipped body."""
         min_visible_keypoints: float = 6.0
-        """Fewest keypoints seen, on average over the frames; 17 is all of them."""
+        """Smallest number of visible keypoints, mean over the frames; 17 is all of them."""
         min_keypoint_confidence: float = 0.3
-        """From here on a keypoint counts as seen, 0 to 1."""
+        """Lowest confidence of a visible keypoint, 0 to 1."""
         max_reprojection: float = 0.12
-        """Largest median distance between projected and seen keypoints, box heights."""
+        """Largest median distance between projected and detected keypoints, box heights."""
 
     config: Config
 
     def setup(self) -> None:
-        """Read the body and make the fitter."""
+        """Load the body and create the fitter."""
         self._body = BodyModel.load(self.config.body_model or None)
         self._contact_rig = self._body.contact_rig()
         self._fitter = self._make_fitter()
@@ -108,44 +109,44 @@ class FitSmpl(Stage[Clip, Motion]):
         return self.run_batch([record])[0]
 
     def run_batch(self, records: Sequence[Clip]) -> list[list[Motion | Rejection]]:
-        """As `run`; the fitter sees all clips at once, yet fits each as if it were alone."""
+        """As `run`; the fitter gets all clips at once, yet fits each as if it were alone."""
         outcomes: list[list[Motion | Rejection]] = [[] for _ in records]
-        fitting = []
-        for place, clip in enumerate(records):
-            seen = float((clip.keypoints[..., 2] >= self.config.min_keypoint_confidence).sum(-1).mean())
-            if seen < self.config.min_visible_keypoints:
+        indices = []
+        for index, clip in enumerate(records):
+            visible = float((clip.keypoints[..., 2] >= self.config.min_keypoint_confidence).sum(-1).mean())
+            if visible < self.config.min_visible_keypoints:
                 limit = self.config.min_visible_keypoints
-                outcomes[place] = [self.reject(clip, "too_few_keypoints", measured=seen, limit=limit)]
+                outcomes[index] = [self.reject(clip, "too_few_keypoints", measured=visible, limit=limit)]
             else:
-                fitting.append(place)
+                indices.append(index)
         with torch_threads(1):
-            fits = self._fitter.fit([records[place] for place in fitting])
-        for place, fit in zip(fitting, fits, strict=True):
-            outcomes[place] = [self._judge(records[place], fit)]
+            fits = self._fitter.fit([records[index] for index in indices])
+        for index, fit in zip(indices, fits, strict=True):
+            outcomes[index] = [self._check(records[index], fit)]
         return outcomes
 
-    def _judge(self, clip: Clip, fit: Fit | NoFit) -> Motion | Rejection:
+    def _check(self, clip: Clip, fit: Fit | NoFit) -> Motion | Rejection:
         if isinstance(fit, NoFit):
             return self.reject(clip, fit.reason, fit.detail, measured=fit.measured, limit=fit.limit)
         visible = clip.keypoints[..., 2] >= self.config.min_keypoint_confidence
         error = float(np.median(fit.reprojection[visible]))
-        numbers = [fit.rotations, fit.trans, fit.betas, torch.as_tensor(fit.reprojection[visible])]
-        if not all(bool(torch.isfinite(value).all()) for value in numbers):
-            return self.reject(clip, "fit_diverged", "the fit holds values that are not finite")
+        values = [fit.rotations, fit.trans, fit.betas, torch.as_tensor(fit.reprojection[visible])]
+        if not all(bool(torch.isfinite(value).all()) for value in values):
+            return self.reject(clip, "fit_diverged", "the fit has values that are not finite")
         if error > self.config.max_reprojection:
             limit = self.config.max_reprojection
             return self.reject(clip, "fit_did_not_converge", "median, box heights", measured=error, limit=limit)
-        return self._motion(clip, fit)
+        return self._to_motion(clip, fit)
 
-    def _motion(self, clip: Clip, fit: Fit) -> Motion:
+    def _to_motion(self, clip: Clip, fit: Fit) -> Motion:
         track = clip.track
         video = track.shot.video
         rest = self._body.rest_joints(fit.betas)
-        joints, turns = forward_kinematics(fit.rotations, rest, fit.trans)
-        feet = self._contact_rig.points(turns, joints, fit.betas).numpy()
+        joints, global_rotations = forward_kinematics(fit.rotations, rest, fit.trans)
+        feet = self._contact_rig.points(global_rotations, joints, fit.betas).numpy()
         ground_m = ground_height(feet) if fit.ground_m is None else fit.ground_m
-        rotations, trans, back = start_at_origin(fit.rotations, fit.trans, rest[joint("pelvis")], ground_m)
-        to_source = back.numpy()
+        rotations, trans, to_input = start_at_origin(fit.rotations, fit.trans, rest[joint("pelvis")], ground_m)
+        to_source = to_input.numpy()
         return Motion(
             provenance=Provenance(
                 source=video.source,
@@ -170,11 +171,11 @@ class FitSmpl(Stage[Clip, Motion]):
 def joint_confidence(
     keypoints: Float[np.ndarray, "T 17 3"], sigma_m: Float[np.ndarray, "T 22"] | None = None
 ) -> Float[np.ndarray, "T 24"]:
-    """For each joint the mean confidence of the keypoints that tell about it, 0 to 1; halved where the fitter expects to be
-    `HALVED_M` off."""
-    seen = np.clip(np.nan_to_num(keypoints[..., 2]), 0, 1)
-    confidence = np.stack([seen[:, witnesses].mean(-1) for witnesses in _WITNESSES], -1)
+    """Confidence of each joint, 0 to 1: the mean confidence of its keypoints; halved at an expected error of
+    `HALF_CONFIDENCE_ERROR_M`."""
+    keypoint_confidence = np.clip(np.nan_to_num(keypoints[..., 2]), 0, 1)
+    confidence = np.stack([keypoint_confidence[:, columns].mean(-1) for columns in _JOINT_KEYPOINTS], -1)
     if sigma_m is not None:
-        # Hands err as their wrists do.
-        confidence = confidence / (1 + (sigma_m[:, [*range(22), 20, 21]] / HALVED_M) ** 2)
+        # Hands have the error of their wrists.
+        confidence = confidence / (1 + (sigma_m[:, [*range(22), 20, 21]] / HALF_CONFIDENCE_ERROR_M) ** 2)
     return confidence.astype(np.float32)

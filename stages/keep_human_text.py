@@ -1,7 +1,7 @@
-"""Keep videos whose words speak of people and what they do with their bodies.
+"""Keep videos whose text mentions people and their movements.
 
-A cheap first sieve over titles, descriptions and speech, before any frame is decoded. It judges only what it can read:
-words in a script that no keyword uses (a Chinese title against English keywords) count as no text.
+A cheap filter on titles, descriptions and speech before any frame is decoded. Words in a script that no keyword uses (such
+as a Chinese title with English keywords) are ignored.
 """
 
 import functools
@@ -48,59 +48,59 @@ GROUPS = {
         paint draw dig rake shovel play wear hairdressing
     """,
 }
-"""Single words by what they are about."""
+"""Single words by topic."""
 PHRASES = (
     "martial art", "tai chi", "hip hop", "pick up", "put down", "stand up", "sit down", "get up", "lie down", "push up",
     "pull up", "sit up", "warm up", "work out", "self defense", "self defence", "how to move", "physical therapy", "long jump",
     "high jump", "jumping jack", "jump rope", "weight lifting", "table tennis", "ice skating", "figure skating",
 )  # fmt: skip
 KEYWORDS: tuple[str, ...] = tuple(dict.fromkeys([*" ".join(GROUPS.values()).split(), *PHRASES]))
-"""What is looked for by default; their plurals and -ing, -ed and -er forms count too."""
+"""Default keywords; their plurals and -ing, -ed and -er forms match too."""
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 _SCRIPTS_WITHOUT_SPACES = frozenset({"CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR"})
 
 
 class KeepHumanText(Stage[Video, Video]):
-    """Reject videos that are described without any keyword, or with a blocked one.
+    """Reject videos whose text contains no keyword, or a blocked one.
 
-    Speech can save a video whose title and description say nothing of people; alone it condemns none, since people talk
-    of anything while they move.
+    Keywords in the speech can keep a video whose title and description have none, but speech without keywords rejects no
+    video by itself, since people talk about anything while they move.
     """
 
     class Config(StageConfig):
         keywords: tuple[str, ...] = KEYWORDS
-        """Words or phrases of which one must occur, in any case and inflection; several words stand for a phrase."""
+        """Words or phrases of which at least one must occur, in any case and inflection; several words are a phrase."""
         extra_keywords: tuple[str, ...] = ()
-        """More of them, beside `keywords`."""
+        """Additional keywords."""
         blocklist: tuple[str, ...] = ()
         """Words or phrases that reject a video wherever they occur."""
         min_matches: int = 1
-        """Least number of different keywords that must occur."""
+        """Minimum number of different keywords that must occur."""
         without_text: Literal["keep", "reject"] = "keep"
-        """What becomes of a video with neither title nor description that can be judged, nor a keyword in its speech."""
+        """Decision on a video without a readable title or description and without a keyword in its speech."""
         fields: tuple[Literal["title", "description", "transcript"], ...] = ("title", "description", "transcript")
-        """Where to look."""
+        """Fields that are searched."""
 
     def run(self, record: Video) -> Iterator[Video | Rejection]:
-        """The video, or why its words speak against it; measured is the number of different matches."""
+        """The video, or a rejection that measures the number of different matches."""
         text = self._text(record)
         blocked = matches(text, self.config.blocklist)
         if blocked:
             yield self.reject(record, "blocked_text", ", ".join(blocked), measured=float(len(blocked)), limit=0.0)
             return
         keywords = (*self.config.keywords, *self.config.extra_keywords)
-        least = float(self.config.min_matches)
+        min_matches = float(self.config.min_matches)
         found = matches(text, keywords)
-        if len(found) >= least:
+        if len(found) >= min_matches:
             yield record
         elif not readable_words(self._text(record, written_only=True), keywords):
             if self.config.without_text == "reject":
-                yield self.reject(record, "no_text", "nothing to judge it by", measured=0.0, limit=least)
+                yield self.reject(record, "no_text", "nothing to judge it by", measured=0.0, limit=min_matches)
             else:
                 yield record
         else:
             detail = " ".join(text.split())[:200]
-            yield self.reject(record, "no_human_keyword", detail, measured=float(len(found)), limit=least)
+            yield self.reject(record, "no_human_keyword", detail, measured=float(len(found)), limit=min_matches)
 
     def _text(self, record: Video, *, written_only: bool = False) -> str:
         texts = {
@@ -108,7 +108,7 @@ class KeepHumanText(Stage[Video, Video]):
             "description": record.source.description,
             "transcript": " ".join(word.text.strip() for word in record.transcript.words),
         }
-        # A full stop between them, so that no phrase is found across two fields.
+        # Separated by full stops, so that no phrase matches across two fields.
         fields = [name for name in self.config.fields if name != "transcript" or not written_only]
         return " . ".join(texts[name] for name in fields if texts[name])
 
@@ -125,28 +125,28 @@ def matches(text: str, keywords: Iterable[str]) -> list[str]:
         if not words:
             continue
         if _script(words[0][0]) in _SCRIPTS_WITHOUT_SPACES:
-            hit = _fold(keyword).strip() in folded
+            matched = _fold(keyword).strip() in folded
         elif len(words) == 1:
-            hit = not forms(words[0]).isdisjoint(present)
+            matched = not forms(words[0]).isdisjoint(present)
         else:
-            hit = any(_phrase_in(words, sentence) for sentence in sentences)
-        if hit:
+            matched = any(_phrase_in(words, sentence) for sentence in sentences)
+        if matched:
             found.append(keyword)
     return found
 
 
 def readable_words(text: str, keywords: Iterable[str]) -> list[str]:
-    """Words of a text that are written in a script that some keyword is written in; numbers are none."""
+    """Words of a text in a script that some keyword uses; numbers do not count."""
     scripts = _scripts(tuple(keywords))
     words = [word for sentence in _sentences(text) for word in sentence]
     return [word for word in words if any(_script(char) in scripts for char in word if char.isalpha())]
 
 
 def _phrase_in(phrase: tuple[str, ...], sentence: tuple[str, ...]) -> bool:
-    """Only the first and the last word of a phrase are inflected: `getting up`, `martial arts`."""
+    """Whether a phrase occurs, its first or last word possibly inflected: `getting up`, `martial arts`."""
     options = [forms(word) if i in (0, len(phrase) - 1) else {word} for i, word in enumerate(phrase)]
     starts = range(len(sentence) - len(phrase) + 1)
-    return any(all(sentence[at + i] in option for i, option in enumerate(options)) for at in starts)
+    return any(all(sentence[start + i] in option for i, option in enumerate(options)) for start in starts)
 
 
 def _sentences(text: str) -> list[tuple[str, ...]]:

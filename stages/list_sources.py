@@ -1,4 +1,4 @@
-"""What a config's `sources` name: files, folders, globs and manifests, turned into Source records before any work starts."""
+"""Expansion of a config's `sources` (files, folders, globs, manifests) into Source records, before any work starts."""
 
 import csv
 import io
@@ -18,14 +18,14 @@ from schemas.errors import UsageError
 from schemas.ids import source_id
 from schemas.records import Source
 from stages import mocap
-from stages.media.focal_length import LONGEST_MM, SHORTEST_MM, plausible
+from stages.media.focal_length import LONGEST_MM, SHORTEST_MM, is_plausible
 
 SUFFIXES = {
     "video": {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".flv", ".wmv", ".3gp", ".ogv"},
     "mocap": set(mocap.SUFFIXES),
     "studio": set(mocap.SUFFIXES),
 }
-"""File endings that a folder is searched for; a file or a manifest may name anything."""
+"""File extensions that are searched in a folder; single files and manifests may have any extension."""
 _MANIFEST_SUFFIXES = {".csv", ".jsonl", ".parquet"}
 _GENERATED = "generated"
 _OPTIONAL = ("id", "title", "description", "licence", "consent")
@@ -35,88 +35,88 @@ class SourceConfig(Config):
     """One entry of `sources`."""
 
     kind: Literal["video", "mocap", "studio"] = "video"
-    """What the files hold; `studio` is motion capture (or nothing, see `path`) that is filmed on made-up people."""
+    """Content of the files; `studio` is motion capture (or no file, see `path`) that is filmed with synthetic people."""
     path: str
-    """A file, a folder (searched with what is below it), a glob, or a manifest (.csv, .jsonl, .parquet) with a column
-    `uri` and, if known, `id`, `title`, `description`, `licence`, `consent`, `focal_35mm`; any fsspec path. For kind studio
-    also `generated`, or `generated:ACTION` for one action of the motion generator."""
+    """A file, a folder (searched recursively), a glob, or a manifest (.csv, .jsonl, .parquet) with a column `uri` and
+    optionally `id`, `title`, `description`, `licence`, `consent`, `focal_35mm`; any fsspec path. For kind studio also
+    `generated`, or `generated:ACTION` for one action of the motion generator."""
     count: int = Field(1, ge=1)
-    """For `generated`: how many sources, each a film."""
+    """For `generated`: number of sources, each of which is a film."""
     seed: int = Field(0, ge=0)
-    """For `generated`: seed of the first source; the others count on from it."""
+    """For `generated`: seed of the first source; the next sources have consecutive seeds."""
     licence: str = "unknown"
-    """Licence of the files, where a manifest does not say it for each."""
+    """Licence of the files, where a manifest gives none."""
     consent: str = "unknown"
-    """What the people shown have agreed to, where a manifest does not say it for each."""
+    """Consent of the people in the files, where a manifest gives none."""
     focal_35mm: float = 0.0
-    """Focal length of the camera as on 35 mm film, millimetres, where a manifest does not say it for each; 0: what the
-    videos themselves tell, if anything."""
+    """35 mm equivalent focal length of the camera, millimetres, where a manifest gives none; 0: from the metadata of the
+    videos, if present."""
 
     @model_validator(mode="after")
-    def _only_generated_ones_count(self) -> "SourceConfig":
+    def _check_generated_fields(self) -> "SourceConfig":
         if not self.generated and (self.count, self.seed) != (1, 0):
             raise ValueError("count and seed belong to kind: studio with path: generated; leave them out")
         return self
 
     @property
     def generated(self) -> bool:
-        """Whether no file stands behind it."""
+        """Whether the sources are generated, without files."""
         return self.kind == "studio" and self.path.partition(":")[0] == _GENERATED
 
 
 def list_sources(configs: Sequence[SourceConfig]) -> list[Source]:
     """All sources in the order of their ids.
 
-    Raises UsageError for a path that is not there, a folder without files of its kind, a manifest without a `uri` column,
-    and for an id that stands twice.
+    Raises UsageError for a missing path, a folder without files of its kind, a manifest without a `uri` column, and for a
+    duplicate id.
     """
     sources = [source for config in configs for source in _expand(config)]
-    twice = [name for name, count in Counter(source.id for source in sources).items() if count > 1]
-    if twice:
-        uris = [source.uri for source in sources if source.id == twice[0]]
+    duplicates = [name for name, count in Counter(source.id for source in sources).items() if count > 1]
+    if duplicates:
+        uris = [source.uri for source in sources if source.id == duplicates[0]]
         raise UsageError(
-            f"sources: id {twice[0]!r} stands {len(uris)} times ({', '.join(uris[:3])}); give every source its own id"
-            + (f" ({len(twice)} ids are affected)" if len(twice) > 1 else "")
+            f"sources: id {duplicates[0]!r} is used {len(uris)} times ({', '.join(uris[:3])}); give every source a unique id"
+            + (f" ({len(duplicates)} ids are affected)" if len(duplicates) > 1 else "")
         )
     return sorted(sources, key=lambda source: source.id)
 
 
 def _expand(config: SourceConfig) -> Iterable[Source]:
     if config.generated:
-        return _made_up(config)
+        return _generated_sources(config)
     fs, root = fsspec.core.url_to_fs(config.path)
     if any(sign in config.path for sign in "*?["):
-        found = sorted(path for path in fs.glob(root) if fs.isfile(path))
-        if not found:
+        paths = sorted(path for path in fs.glob(root) if fs.isfile(path))
+        if not paths:
             raise UsageError(f"sources: no file matches {config.path!r}; check the pattern")
-        return [_plain(config, fs.unstrip_protocol(path)) for path in found]
+        return [_file_source(config, fs.unstrip_protocol(path)) for path in paths]
     if PurePosixPath(root).suffix.lower() in _MANIFEST_SUFFIXES:
         return _read_manifest(config)
     if _is_folder(fs, root, config.path):
-        endings = SUFFIXES[config.kind]
-        found = sorted(path for path in fs.find(root) if PurePosixPath(path).suffix.lower() in endings)
-        if not found:
+        suffixes = SUFFIXES[config.kind]
+        paths = sorted(path for path in fs.find(root) if PurePosixPath(path).suffix.lower() in suffixes)
+        if not paths:
             raise UsageError(
-                f"sources: {config.path} holds no {config.kind} file ({', '.join(sorted(endings))}); name the files in a manifest"
+                f"sources: {config.path} contains no {config.kind} file ({', '.join(sorted(suffixes))}); list them in a manifest"
             )
-        return [_plain(config, fs.unstrip_protocol(path)) for path in found]
-    # One named file that is missing is that source's rejection: the rest of the job is not its hostage.
-    return [_plain(config, config.path)]
+        return [_file_source(config, fs.unstrip_protocol(path)) for path in paths]
+    # A missing single file rejects that source and does not stop the job.
+    return [_file_source(config, config.path)]
 
 
-def _is_folder(fs: Any, root: str, shown: str) -> bool:
+def _is_folder(fs: Any, root: str, path: str) -> bool:
     try:
         if not fs.isdir(root):
             return False
         fs.ls(root, detail=False)
     except PermissionError:
         raise UsageError(
-            f"sources: {shown} may not be read; give this user the right to, or choose another folder"
+            f"sources: no permission to read {path}; grant it to this user, or choose another folder"
         ) from None
     return True
 
 
-def _plain(config: SourceConfig, uri: str) -> Source:
+def _file_source(config: SourceConfig, uri: str) -> Source:
     uri = _local(uri)
     return Source(
         id=_id(config, uri), uri=uri, kind=config.kind, licence=config.licence, consent=config.consent,
@@ -125,27 +125,27 @@ def _plain(config: SourceConfig, uri: str) -> Source:
 
 
 def _focal_35mm(value: Any, where: str) -> float:
-    """A focal length as somebody wrote it; 0 where nobody did."""
+    """A focal length from a config or manifest; 0 if none is given."""
     try:
         number = float(value or 0)
     except (TypeError, ValueError):
         number = -1.0
     if number == 0 or math.isnan(number):
         return 0.0
-    if not plausible(number):
+    if not is_plausible(number):
         raise UsageError(
-            f"sources: {where}: focal_35mm is {value!r}; give millimetres as on 35 mm film, {SHORTEST_MM:.0f} to "
+            f"sources: {where}: focal_35mm is {value!r}; give the 35 mm equivalent in millimetres, {SHORTEST_MM:.0f} to "
             f"{LONGEST_MM:.0f}, or leave it out"
         )
     return number
 
 
 def _id(config: SourceConfig, uri: str) -> str:
-    """A file may be listed both as motion capture and to be filmed."""
+    """The id of a file; a file can be both motion capture and a source of films."""
     return f"studio-{source_id(uri)}" if config.kind == "studio" else source_id(uri)
 
 
-def _made_up(config: SourceConfig) -> list[Source]:
+def _generated_sources(config: SourceConfig) -> list[Source]:
     from stages.synthesis.motions import ACTIONS
 
     action = config.path.partition(":")[2] or "*"
@@ -164,7 +164,7 @@ def _made_up(config: SourceConfig) -> list[Source]:
 
 
 def _local(uri: str) -> str:
-    """Local addresses as absolute paths, everything else as it is."""
+    """Local URIs as absolute paths, others unchanged."""
     if uri.startswith("file://"):
         uri = uri.removeprefix("file://")
     return uri if "://" in uri else str(Path(uri).expanduser().absolute())
@@ -175,13 +175,13 @@ def _read_manifest(config: SourceConfig) -> list[Source]:
         with fsspec.open(config.path, "rb") as file:
             content = file.read()
     except FileNotFoundError:
-        raise UsageError(f"sources: manifest {config.path} is not there; check the path") from None
+        raise UsageError(f"sources: manifest {config.path} does not exist; check the path") from None
     except OSError as error:
         raise UsageError(f"sources: manifest {config.path} cannot be read ({error}); check its permissions") from None
     try:
         rows = _rows(content, PurePosixPath(config.path).suffix.lower())
     except (ValueError, OSError) as error:
-        raise UsageError(f"sources: manifest {config.path} cannot be parsed ({error}); mend the file") from None
+        raise UsageError(f"sources: manifest {config.path} cannot be parsed ({error}); fix the file") from None
     if not rows:
         raise UsageError(f"sources: manifest {config.path} has no rows; list at least one video")
     sources = []

@@ -1,26 +1,26 @@
-"""How good a motion is, in numbers that stay with the sample; thresholds reject, and by default hardly anything.
+"""Quality scores of a motion, stored with the sample; thresholds reject, and hardly anything by default.
 
-| score | unit | what it is |
+| score | unit | definition |
 |---|---|---|
-| dynamic | rad/s and rad | 0.7 mean speed + 0.3 mean range of the 24 joints' angles; near 0 for who stands still |
+| dynamic | rad/s and rad | 0.7 mean speed + 0.3 mean range of the 24 joints' angles; near 0 for a motionless person |
 | jitter | m/frame^2 | mean length of the second difference of the joints' positions at 30 fps |
-| foot_slide | m/frame | mean level step of heels and toes between frames in both of which they are planted; 0 if none |
-| penetration | m | mean over frames of how far the lowest contact point is below the ground |
-| float | m | mean height of the lowest contact point over the ground in frames with a contact; 0 where there is none |
-| reprojection | box heights | median distance of projected from seen keypoints; 0 for motion capture |
+| foot_slide | m/frame | mean horizontal step of heels and toes between frames in both of which they are planted; 0 if none |
+| penetration | m | mean over frames of the depth of the lowest contact point below the ground |
+| float | m | mean height of the lowest contact point above the ground in frames with a contact; 0 where there is none |
+| reprojection | box heights | median distance of projected from detected keypoints; 0 for motion capture |
 | visibility | 0 to 1 | mean confidence of the keypoints; 1 for motion capture |
-| camera_seen | 0 to 1 | share of the shot's frames whose background told how the camera turns; 1 for motion capture |
+| camera_seen | 0 to 1 | share of the shot's frames whose background gave the camera rotation; 1 for motion capture |
 | max_root_speed | m/s | largest speed of the pelvis |
-| max_joint_speed | rad/s | largest angular speed of a joint against its parent |
-| identity_switches | times | how often the track seems to go over to somebody else; 0 for motion capture |
-| truncation | 0 to 1 | share of frames in which the picture's edge cuts the person off; 0 for motion capture |
+| max_joint_speed | rad/s | largest angular speed of a joint relative to its parent |
+| identity_switches | times | number of times that the track seems to change to another person; 0 for motion capture |
+| truncation | 0 to 1 | share of frames in which the image border truncates the person; 0 for motion capture |
 | joint_limits | 0 to 1 | share of frames in which a joint is more than 10 degrees beyond its anatomical limits |
-| physical | body weights | mean push at the pelvis that no contact explains: 0 in steps and in jumps, 1 for who hangs in the air |
+| physical | body weights | mean root wrench that no contact explains: 0 in steps and in jumps, 1 for a body suspended in the air |
 
-A joint's speed is the angle between its rotations in neighbouring frames times 30; its range the largest angle from its
-first rotation. Speed and range enter `dynamic` as mean angles over joints (MotionMillion's filter takes 0.7 to 0.3).
-`stages/quality/` tells how the last four are found. Whoever sits on a chair, climbs or swings is pushed by what is not in
-the picture of a bare ground: `physical` is great there too, so by default it only turns down what shakes.
+A joint's speed is the angle between its rotations in neighbouring frames times 30; its range the largest angle from its first
+rotation. Speed and range enter `dynamic` as mean angles over joints (MotionMillion's filter uses 0.7 to 0.3). `stages/quality/`
+defines the last four. The model knows only flat ground: people who sit on a chair, climb or swing have a high `physical` as
+well, so the default limit rejects only jitter.
 """
 
 import math
@@ -39,8 +39,8 @@ from stages.base import Stage, StageConfig
 from stages.geometry.cameras import reprojection_error
 from stages.geometry.keypoints import clean_keypoints
 from stages.quality.anatomy import share_beyond_limits
-from stages.quality.physics import implausible_share
-from stages.quality.tracking import SEEN, identity_switches, truncation
+from stages.quality.physics import unexplained_wrench
+from stages.quality.tracking import MIN_CONFIDENCE, identity_switches, truncation
 
 SCORES = (
     "dynamic", "jitter", "foot_slide", "penetration", "float", "reprojection", "visibility", "camera_seen",
@@ -50,11 +50,11 @@ SCORES = (
 
 
 class ScoreMotion(Stage[Motion, ScoredMotion]):
-    """Measure a motion; reject it where a number passes its limit. What each number means stands in the module's table."""
+    """Score a motion and reject it where a score exceeds its limit. The module's table defines the scores."""
 
     class Config(StageConfig):
         min_dynamic: float = 0.0
-        """Smallest `dynamic`, rad/s and rad mixed; 0.1 drops people who hardly move."""
+        """Smallest `dynamic`, rad/s and rad mixed; 0.1 rejects people who hardly move."""
         max_jitter: float = 0.04
         """Largest `jitter`, m/frame^2."""
         max_foot_slide: float = 0.05
@@ -64,11 +64,12 @@ class ScoreMotion(Stage[Motion, ScoredMotion]):
         max_float: float = 0.3
         """Largest `float`, m."""
         max_reprojection: float = 0.12
-        """Largest `reprojection_error`, box heights."""
+        """Largest `reprojection`, box heights."""
         min_visibility: float = 0.3
         """Smallest `visibility`, 0 to 1."""
         min_camera_seen: float = 0.0
-        """Smallest `camera_seen`, 0 to 1; 0.7 drops people before a bare wall, where a turning camera is taken to stand still."""
+        """Smallest `camera_seen`, 0 to 1; 0.7 rejects people in front of a bare wall, where a rotating camera is assumed
+        static."""
         max_root_speed: float = 15.0
         """Largest `max_root_speed`, m/s."""
         max_joint_speed: float = 60.0
@@ -76,36 +77,36 @@ class ScoreMotion(Stage[Motion, ScoredMotion]):
         max_identity_switches: float = 0.0
         """Largest `identity_switches`, times."""
         max_truncation: float = 1.0
-        """Largest `truncation`, 0 to 1; 0.3 drops people at the picture's edge, whose hidden side is a guess."""
+        """Largest `truncation`, 0 to 1; 0.3 rejects people at the image border, whose hidden side is a guess."""
         max_joint_limits: float = 0.9
         """Largest `joint_limits`, 0 to 1."""
         max_physical: float = 2.0
-        """Largest `physical`, body weights; 0.5 drops people in the air, and on chairs and ladders."""
+        """Largest `physical`, body weights; 0.5 rejects people in the air, and on chairs and ladders."""
         body_model: str = ""
-        """Path of a licensed SMPL file (.npz or .pkl); empty for the shipped body. The body of the motions."""
+        """Path of a licensed SMPL file (.npz or .pkl); empty for the shipped body. Must be the body of the motions."""
 
     config: Config
 
     def setup(self) -> None:
-        """Read the body."""
+        """Load the body."""
         self._body = BodyModel.load(self.config.body_model or None)
         self._rigs = self._body.contact_rig(), self._body.keypoint_rig()
 
     def run(self, record: Motion) -> Iterable[ScoredMotion | Rejection]:
-        """The motion with its scores, or the first limit that it passes, in the order of the table."""
+        """The motion with its scores, or a rejection by the first limit that it exceeds, in the order of the table."""
         if record.body_model != self._body.id:
-            detail = f"made for {record.body_model}, not {self._body.id}: name that body in score_motion.body_model"
+            detail = f"made for {record.body_model}, not {self._body.id}: set score_motion.body_model to that body"
             return [self.reject(record, "another_body_model", detail)]
         scores = self._scores(record)
-        wrong = [name for name, value in scores.items() if not np.isfinite(value)]
-        if wrong:
-            return [self.reject(record, "not_finite", ", ".join(wrong))]
+        not_finite = [name for name, value in scores.items() if not np.isfinite(value)]
+        if not_finite:
+            return [self.reject(record, "not_finite", ", ".join(not_finite))]
         for name, (low, high) in limits_of(self.config).items():
-            value, bare = scores[name], name.removeprefix("max_")
+            value, reason = scores[name], name.removeprefix("max_")
             if value < low:
-                return [self.reject(record, f"low_{bare}", measured=value, limit=low)]
+                return [self.reject(record, f"low_{reason}", measured=value, limit=low)]
             if value > high:
-                return [self.reject(record, f"high_{bare}", measured=value, limit=high)]
+                return [self.reject(record, f"high_{reason}", measured=value, limit=high)]
         return [ScoredMotion(motion=record, scores=scores)]
 
     def _scores(self, motion: Motion) -> dict[str, float]:
@@ -113,58 +114,58 @@ class ScoreMotion(Stage[Motion, ScoredMotion]):
         betas = torch.from_numpy(motion.betas)
         rotations = axis_angle_to_matrix(torch.from_numpy(motion.poses))
         rest = self._body.rest_joints(betas)
-        joints, turns = forward_kinematics(rotations, rest, torch.from_numpy(motion.trans))
-        feet = contact_rig.points(turns, joints, betas).numpy().astype(np.float64)
-        places = joints.numpy().astype(np.float64)
-        speed = _angles(rotations[:-1], rotations[1:]) * FPS
-        reach = _angles(rotations[:1], rotations)
+        joints, global_rotations = forward_kinematics(rotations, rest, torch.from_numpy(motion.trans))
+        feet = contact_rig.points(global_rotations, joints, betas).numpy().astype(np.float64)
+        positions = joints.numpy().astype(np.float64)
+        joint_speed = _angles(rotations[:-1], rotations[1:]) * FPS
+        joint_range = _angles(rotations[:1], rotations)
         lowest = feet[..., 1].min(-1)
-        touching = motion.contacts.any(-1)
+        has_contact = motion.contacts.any(-1)
         planted = (motion.contacts[1:] & motion.contacts[:-1]).astype(bool)
-        slides = np.linalg.norm(np.diff(feet[..., [0, 2]], axis=0), axis=-1)[planted]
-        jitter = np.linalg.norm(np.diff(places, n=2, axis=0), axis=-1)
-        root_speed = np.linalg.norm(np.diff(places[:, joint("pelvis")], axis=0), axis=-1) * FPS
-        off, visibility, camera_seen, switches, cut_off = 0.0, 1.0, 1.0, 0, 0.0
+        foot_steps = np.linalg.norm(np.diff(feet[..., [0, 2]], axis=0), axis=-1)[planted]
+        jitter = np.linalg.norm(np.diff(positions, n=2, axis=0), axis=-1)
+        root_speed = np.linalg.norm(np.diff(positions[:, joint("pelvis")], axis=0), axis=-1) * FPS
+        reprojection, visibility, camera_seen, switches, truncated = 0.0, 1.0, 1.0, 0, 0.0
         if motion.footage is not None:
             clip = motion.footage.clip
-            switches, cut_off, camera_seen = identity_switches(clip), truncation(clip), clip.track.camera_seen
-            points = keypoint_rig.points(turns, joints, betas).numpy()
-            off, visibility = _against_image(points, motion.footage)
+            switches, truncated, camera_seen = identity_switches(clip), truncation(clip), clip.track.camera_seen
+            points = keypoint_rig.points(global_rotations, joints, betas).numpy()
+            reprojection, visibility = _image_scores(points, motion.footage)
         scores = {
-            "dynamic": 0.7 * _mean(speed) + 0.3 * _mean(reach.max(0)),
+            "dynamic": 0.7 * _mean(joint_speed) + 0.3 * _mean(joint_range.max(0)),
             "jitter": _mean(jitter),
-            "foot_slide": _mean(slides),
+            "foot_slide": _mean(foot_steps),
             "penetration": _mean(np.maximum(-lowest, 0.0)),
-            "float": _mean(np.maximum(lowest, 0.0)[touching]),
-            "reprojection": off,
+            "float": _mean(np.maximum(lowest, 0.0)[has_contact]),
+            "reprojection": reprojection,
             "visibility": visibility,
             "camera_seen": camera_seen,
             "max_root_speed": float(root_speed.max(initial=0.0)),
-            "max_joint_speed": float(speed.max(initial=0.0)),
+            "max_joint_speed": float(joint_speed.max(initial=0.0)),
             "identity_switches": switches,
-            "truncation": cut_off,
+            "truncation": truncated,
             "joint_limits": share_beyond_limits(rotations),
-            "physical": implausible_share(rotations, places, feet, rest.numpy().astype(np.float64)),
+            "physical": unexplained_wrench(rotations, positions, feet, rest.numpy().astype(np.float64)),
         }
         return {name: float(scores[name]) for name in SCORES}
 
 
 def limits_of(config: "ScoreMotion.Config") -> dict[str, tuple[float, float]]:
-    """Score -> the least and the greatest value that passes, infinite where there is no limit, in the order of the table."""
+    """Score -> smallest and largest accepted value, infinite where there is no limit, in the order of the table."""
 
-    def limit(side: str, name: str, without: float) -> float:
-        return float(getattr(config, f"{side}_{name.removeprefix('max_')}", without))
+    def limit(bound: str, name: str, default: float) -> float:
+        return float(getattr(config, f"{bound}_{name.removeprefix('max_')}", default))
 
     return {name: (limit("min", name, -math.inf), limit("max", name, math.inf)) for name in SCORES}
 
 
-def _against_image(points: Float[np.ndarray, "T 17 3"], footage: Footage) -> tuple[float, float]:
-    """Median reprojection in box heights and mean confidence; infinite where nothing was seen."""
+def _image_scores(points: Float[np.ndarray, "T 17 3"], footage: Footage) -> tuple[float, float]:
+    """Median reprojection error in box heights and mean confidence; infinite where no keypoint is visible."""
     confidence = clean_keypoints(footage.clip.keypoints)[..., 2]
-    seen = confidence >= SEEN
-    apart = reprojection_error(points, footage.camera, footage.clip)
-    error = float(np.median(apart[seen])) if seen.any() else np.inf
-    return error, float(confidence.mean())
+    visible = confidence >= MIN_CONFIDENCE
+    errors = reprojection_error(points, footage.camera, footage.clip)
+    reprojection = float(np.median(errors[visible])) if visible.any() else np.inf
+    return reprojection, float(confidence.mean())
 
 
 def _angles(before: torch.Tensor, after: torch.Tensor) -> Float[np.ndarray, "N 24"]:

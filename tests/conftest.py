@@ -12,6 +12,26 @@ from schemas.offline import enforce_offline
 
 enforce_offline()
 
+LONGEST_FIRST = (
+    "test_fit_smpl", "test_track_people", "test_film_studio", "test_lifter_training", "test_external", "test_faults",
+    "test_bench_ingest", "test_camera_motion", "test_kill_jobs", "test_bench_recovery", "test_object_store",
+)  # fmt: skip
+"""Files of a minute or so: they begin first, so that no worker is left alone with one at the end."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Workers of pytest-xdist take whole files, whose fixtures are then made once. Tests that start Ray are one group of their own:
+    two of them at a time are short of memory and of time to start."""
+
+    def group(item: pytest.Item) -> str:
+        return "ray" if item.get_closest_marker("ray") else item.path.stem
+
+    first = {name: place for place, name in enumerate(("ray", *LONGEST_FIRST))}
+    items.sort(key=lambda item: first.get(group(item), len(first)))
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(group(item)))
+
 
 @pytest.fixture(scope="session")
 def shared_videos() -> Path:

@@ -1,4 +1,4 @@
-"""A quick stage that makes much before a slow one."""
+"""A fast stage with large outputs before a slow one."""
 
 import os
 import time
@@ -10,19 +10,19 @@ from typing import Any
 from schemas.records import Source
 from stages.base import Stage
 
-MADE_BYTES = 4_000_000
+RECORD_BYTES = 4_000_000
 
 
 class ReadVideos(Stage[Source, Source]):
-    """Leaves a mark in the folder that a source's description names."""
+    """Creates a marker file in the folder given by the source's description."""
 
     def run(self, record: Source) -> Iterator[Source]:
         Path(record.description, record.id).touch()
-        yield replace(record, title=os.urandom(MADE_BYTES // 2).hex())
+        yield replace(record, title=os.urandom(RECORD_BYTES // 2).hex())
 
 
 class TrackPeople(Stage[Source, Source]):
-    """Takes its time and leaves nothing."""
+    """Is slow and yields nothing."""
 
     def run(self, record: Source) -> Iterator[Source]:
         time.sleep(0.05)

@@ -1,4 +1,5 @@
-"""Stages that do what a decoder does with a poisonous file: by a source's title they crash, hang, print or take all memory."""
+"""Stages that fail as a decoder fails on a corrupt file: depending on a source's title they crash, hang, print or exhaust
+memory."""
 
 import os
 import re
@@ -16,7 +17,7 @@ from stages.base import Stage, StageConfig
 
 
 class Split(Stage[Source, Source]):
-    """Two records and a rejection of each source."""
+    """Yields two records and a rejection per source."""
 
     def run(self, record: Source) -> Iterator[Source | Rejection]:
         for letter in "ab":
@@ -25,7 +26,7 @@ class Split(Stage[Source, Source]):
 
 
 class Act(Stage[Source, Source]):
-    """Does what the title says. A source's description is a file that counts how often that was."""
+    """Calls the method named by the title. The description names a file with one line per call."""
 
     def run(self, record: Source) -> Iterator[Source]:
         if record.description:
@@ -58,7 +59,7 @@ class Act(Stage[Source, Source]):
         time.sleep(600)
 
     def fork(self, record: Source) -> None:
-        """A helper that lives on with all that it has inherited, while its parent dies."""
+        """Leaves a subprocess that keeps all inherited descriptors open while its parent dies."""
         if os.fork() == 0:
             Path(record.description).write_text(str(os.getpid()))
             time.sleep(600)
@@ -91,7 +92,7 @@ class Last(Stage[Source, Source]):
 
 
 class Unready(Stage[Source, Source]):
-    """Cannot be set up."""
+    """Fails in `setup`."""
 
     class Config(StageConfig):
         """How it fails."""
@@ -113,7 +114,7 @@ class Unready(Stage[Source, Source]):
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What a hand is told; importing the whole config would take each process seconds."""
+    """The settings of a worker; importing the whole config would take every process seconds."""
 
     time_limit_s: float = 0.0
     retries: int = 0
@@ -128,16 +129,16 @@ def unready(by: str) -> list[Stage]:
 
 
 def main() -> None:
-    """Hold a hand that does what the first argument says; prints its process id first."""
+    """Run a worker with the stage behaviour of the first argument; prints its process id first."""
     from pipeline.chain.work_item import WorkItem
     from pipeline.execution.isolated_worker import IsolatedWorker
 
-    with IsolatedWorker(stages, ["split", "act", "last"], Limits()) as hand:
-        print(hand.process_id, flush=True)
-        hand.advance(WorkItem.of(Source(id="one", uri="nowhere", title=sys.argv[1])))
+    with IsolatedWorker(stages, ["split", "act", "last"], Limits()) as worker:
+        print(worker.process_id, flush=True)
+        worker.advance(WorkItem.of(Source(id="one", uri="nowhere", title=sys.argv[1])))
 
 
 if __name__ == "__main__":
-    from misbehaving import main as importable  # what is pickled must not be of __main__
+    from misbehaving import main as importable  # pickled objects must not belong to __main__
 
     importable()

@@ -1,4 +1,4 @@
-"""Tiny motion-capture files for tests: a body's motion written as the skeletons that `read_mocap` knows."""
+"""Small motion-capture files for tests: a body's motion in the skeletons that `read_mocap` supports."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -15,22 +15,22 @@ from stages.mocap.skeletons import KNOWN_MAPS
 from stages.synthesis.motions import LabelledMotion, generate
 
 Z_UP = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
-"""Takes Y up to Z up."""
+"""Rotation from Y up to Z up."""
 
 
 def body_motion(action: str = "walk", seconds: float = 3.0, seed: int = 0) -> LabelledMotion:
     return generate(action, seconds, seed, body=BodyModel.load())
 
 
-def posed(motion: LabelledMotion) -> tuple[np.ndarray, np.ndarray]:
+def global_poses(motion: LabelledMotion) -> tuple[np.ndarray, np.ndarray]:
     """Positions (T, 24, 3) and global rotations (T, 24, 3, 3) on the mean body."""
     rest = BodyModel.load().rest_joints(torch.zeros(10))
-    places, turns = forward_kinematics(motion.rotations, rest, motion.trans)
-    return places.double().numpy(), turns.double().numpy()
+    positions, rotations = forward_kinematics(motion.rotations, rest, motion.trans)
+    return positions.double().numpy(), rotations.double().numpy()
 
 
-def splayed(degrees: float = 20.0) -> dict[str, np.ndarray]:
-    """Global rotations of a source's legs in our T-pose when its zero pose has them apart, as CMU's."""
+def splayed_leg_axes(degrees: float = 20.0) -> dict[str, np.ndarray]:
+    """Global rotations, in the body's T-pose, of the leg joints of a source whose zero pose has the legs apart, as CMU's."""
     return {
         f"{side}_{name}": Rotation.from_euler("z", sign * degrees, degrees=True).as_matrix()
         for side, sign in (("left", -1), ("right", 1))
@@ -39,16 +39,16 @@ def splayed(degrees: float = 20.0) -> dict[str, np.ndarray]:
 
 
 def skeleton_of(map_name: str) -> tuple[dict[str, str], dict[str, np.ndarray]]:
-    """(SMPL joint -> name in the file, SMPL joint -> the file's global axes in our T-pose) of a known BVH skeleton."""
+    """(SMPL joint -> name in the file, SMPL joint -> the file's global axes in the body's T-pose) of a known BVH skeleton."""
     known = KNOWN_MAPS[map_name]
-    names = {ours: theirs if isinstance(theirs, str) else theirs[1] for ours, theirs in known.joints.items()}
+    names = {name: source if isinstance(source, str) else source[1] for name, source in known.joints.items()}
     if map_name == "bandai_namco":
         names["spine1"] = "Waist"
-        axes = {ours: np.array(known.axes[theirs]).T for ours, theirs in names.items() if theirs in known.axes}
+        axes = {name: np.array(known.axes[source]).T for name, source in names.items() if source in known.axes}
         axes["spine1"] = axes["spine2"]
-        # The table is rounded: a rotation is needed.
-        return names, {ours: Rotation.from_matrix(matrix).as_matrix() for ours, matrix in axes.items()}
-    return names, splayed()
+        # The table is rounded, so it has to be orthonormalized.
+        return names, {name: Rotation.from_matrix(matrix).as_matrix() for name, matrix in axes.items()}
+    return names, splayed_leg_axes()
 
 
 def write_bvh(
@@ -63,19 +63,19 @@ def write_bvh(
     extra: Sequence[str] = (),
     t_pose_first: bool = False,
 ) -> Path:
-    """A body's motion as a BVH whose joints are named so and have such axes in the T-pose.
+    """A body's motion as a BVH with the given joint names and global axes in the T-pose.
 
-    `extra` are joints without length that hang on the root, to complete a known skeleton's names.
+    `extra` are joints of zero length below the root that complete the names of a known skeleton.
     """
     rest = BodyModel.load().rest_joints(torch.zeros(10)).double().numpy()
-    places, turns = posed(motion)
+    positions, rotations = global_poses(motion)
     kept = [name for name in SMPL_JOINTS if name in names]
     axes = {name: axes.get(name, np.eye(3)) for name in kept}
-    globals_ = {name: turns[:, joint(name)] @ axes[name] for name in kept}
+    globals_ = {name: rotations[:, joint(name)] @ axes[name] for name in kept}
     if t_pose_first:
         globals_ = {name: np.concatenate([axes[name][None], value]) for name, value in globals_.items()}
-        places = np.concatenate([places[:1], places])
-    columns, lines = [places[:, 0] * units_per_m], ["HIERARCHY"]
+        positions = np.concatenate([positions[:1], positions])
+    columns, lines = [positions[:, 0] * units_per_m], ["HIERARCHY"]
 
     def add(name: str, depth: int) -> None:
         parent = SMPL_PARENTS[joint(name)]
@@ -83,9 +83,9 @@ def write_bvh(
         if parent < 0:
             offset, local = np.zeros(3), globals_[name]
         else:
-            above = SMPL_JOINTS[parent]
-            offset = axes[above].T @ (rest[joint(name)] - rest[parent]) * units_per_m
-            local = globals_[above].swapaxes(-1, -2) @ globals_[name]
+            parent_name = SMPL_JOINTS[parent]
+            offset = axes[parent_name].T @ (rest[joint(name)] - rest[parent]) * units_per_m
+            local = globals_[parent_name].swapaxes(-1, -2) @ globals_[name]
         kind = "ROOT" if parent < 0 else "JOINT"
         channels = " ".join(f"{axis}rotation" for axis in order)
         shift = "Xposition Yposition Zposition " if parent < 0 else ""
@@ -114,52 +114,52 @@ def write_bvh(
 
 
 def write_known_bvh(path: Path, motion: LabelledMotion, map_name: str, **options: object) -> Path:
-    """As `write_bvh` in the names and axes of a known skeleton."""
+    """As `write_bvh`, with the names and axes of a known skeleton."""
     names, axes = skeleton_of(map_name)
-    missing = sorted(KNOWN_MAPS[map_name].needed() - set(names.values()))
+    missing = sorted(KNOWN_MAPS[map_name].required_joints() - set(names.values()))
     return write_bvh(path, motion, names, axes, extra=missing, **options)  # type: ignore[arg-type]
 
 
 def write_asf_amc(folder: Path, motion: LabelledMotion, *, stem: str = "07_01") -> Path:
-    """A body's motion as `07.asf` and `07_01.amc`, bones with axes of their own, inches scaled by 0.45."""
-    names = skeleton_of("cmu_bvh")[1]
+    """A body's motion as `07.asf` and `07_01.amc`, with individual bone axes, in inches scaled by 0.45."""
+    bvh_axes = skeleton_of("cmu_bvh")[1]
     known = KNOWN_MAPS["cmu_asf"]
-    bone = {ours: theirs if isinstance(theirs, str) else theirs[1] for ours, theirs in known.joints.items()}
+    bone = {name: source if isinstance(source, str) else source[1] for name, source in known.joints.items()}
     rest = BodyModel.load().rest_joints(torch.zeros(10)).double().numpy()
-    places, turns = posed(motion)
+    positions, rotations = global_poses(motion)
     unit_m = 0.0254 / 0.45
-    axes = {ours: names.get(ours, np.eye(3)) for ours in bone}
+    axes = {name: bvh_axes.get(name, np.eye(3)) for name in bone}
     lines = [":version 1.10", ":units", "  length 0.45", "  angle deg", ":root", "  order TX TY TZ RX RY RZ"]
     lines += ["  axis XYZ", "  position 0 0 0", "  orientation 0 0 0", ":bonedata"]
     tilt = Rotation.from_euler("xyz", [10, -20, 30], degrees=True)
     tree = {"root": ["lowerneck"]}
     ends = {}
-    for ours in bone:
-        children = [child for child in bone if SMPL_PARENTS[joint(child)] == joint(ours)]
-        # A bone ends where its first child starts; the others are reached through bones that do not turn.
-        ends[ours] = rest[joint(children[0])] if children else rest[joint(ours)] + [0, 0, 0.01]
+    for name in bone:
+        children = [child for child in bone if SMPL_PARENTS[joint(child)] == joint(name)]
+        # A bone ends where its first child starts; fixed bones connect it to the other children.
+        ends[name] = rest[joint(children[0])] if children else rest[joint(name)] + [0, 0, 0.01]
     columns: dict[str, np.ndarray] = {}
-    for ours, theirs in bone.items():
-        parent = SMPL_PARENTS[joint(ours)]
+    for name, bone_name in bone.items():
+        parent = SMPL_PARENTS[joint(name)]
         if parent < 0:
             root = np.concatenate(
-                [places[:, 0] / unit_m, Rotation.from_matrix(turns[:, 0]).as_euler("xyz", degrees=True)], 1
+                [positions[:, 0] / unit_m, Rotation.from_matrix(rotations[:, 0]).as_euler("xyz", degrees=True)], 1
             )
             columns["root"] = root
             continue
-        above = SMPL_JOINTS[parent]
-        start = rest[parent] if above == "pelvis" else ends[above]
-        holder = bone[above]
-        if np.linalg.norm(rest[joint(ours)] - start) > 1e-6:
-            holder = f"to_{theirs}"
-            lines += _bone(holder, axes[above].T @ (rest[joint(ours)] - start) / unit_m, "0 0 0", "")
-            tree.setdefault(bone[above], []).append(holder)
-        tree.setdefault(holder, []).append(theirs)
+        parent_name = SMPL_JOINTS[parent]
+        start = rest[parent] if parent_name == "pelvis" else ends[parent_name]
+        holder = bone[parent_name]
+        if np.linalg.norm(rest[joint(name)] - start) > 1e-6:
+            holder = f"to_{bone_name}"
+            lines += _bone(holder, axes[parent_name].T @ (rest[joint(name)] - start) / unit_m, "0 0 0", "")
+            tree.setdefault(bone[parent_name], []).append(holder)
+        tree.setdefault(holder, []).append(bone_name)
         angles = " ".join(f"{value:.6f}" for value in tilt.as_euler("xyz", degrees=True))
-        lines += _bone(theirs, axes[ours].T @ (ends[ours] - rest[joint(ours)]) / unit_m, angles, "rx ry rz")
-        local = (turns[:, parent] @ axes[above]).swapaxes(-1, -2) @ (turns[:, joint(ours)] @ axes[ours])
+        lines += _bone(bone_name, axes[name].T @ (ends[name] - rest[joint(name)]) / unit_m, angles, "rx ry rz")
+        local = (rotations[:, parent] @ axes[parent_name]).swapaxes(-1, -2) @ (rotations[:, joint(name)] @ axes[name])
         inner = tilt.inv() * Rotation.from_matrix(local) * tilt
-        columns[theirs] = inner.as_euler("xyz", degrees=True)
+        columns[bone_name] = inner.as_euler("xyz", degrees=True)
     lines += _bone("lowerneck", np.array([0, 0.01, 0]), "0 0 0", "")
     lines += [":hierarchy", "  begin"]
     order = ["root"]
@@ -170,7 +170,7 @@ def write_asf_amc(folder: Path, motion: LabelledMotion, *, stem: str = "07_01") 
     lines.append("  end")
     (folder / f"{stem.partition('_')[0]}.asf").write_text("\n".join(lines) + "\n")
     text = [":FULLY-SPECIFIED", ":DEGREES"]
-    for frame in range(len(turns)):
+    for frame in range(len(rotations)):
         text.append(str(frame + 1))
         text.extend(f"{name} {' '.join(f'{value:.5f}' for value in values[frame])}" for name, values in columns.items())
     path = folder / f"{stem}.amc"
@@ -186,7 +186,7 @@ def _bone(name: str, vector: np.ndarray, axis: str, dof: str) -> list[str]:
 
 
 def write_deepmimic(path: Path, frames: int = 91, **joints: Sequence[float]) -> Path:
-    """A humanoid that stands still at (2, 0.88, 3); keywords set a joint's rotation: w, x, y, z or one angle."""
+    """A standing humanoid at (2, 0.88, 3); keywords set a joint's rotation: w, x, y, z or one angle."""
     limbs = [f"{side}_{name}" for side in ("right", "left") for name in ("hip", "knee", "ankle", "shoulder", "elbow")]
     order = ["root", "chest", "neck", *limbs]
     row = [1 / 30, 2.0, 0.88, 3.0]
@@ -197,11 +197,11 @@ def write_deepmimic(path: Path, frames: int = 91, **joints: Sequence[float]) -> 
 
 
 def write_amass(path: Path, motion: LabelledMotion, *, fps: float = 30.0, columns: int = 156, **more: object) -> Path:
-    """A body's motion as AMASS has it, Z up, in SMPL's axes; fingers are zeros."""
+    """A body's motion in the AMASS format, Z up, in SMPL's axes; fingers are zero."""
     poses = np.zeros((len(motion.trans), columns))
-    turned = motion.rotations.double().numpy().copy()
-    turned[:, 0] = Z_UP @ turned[:, 0]
-    poses[:, :66] = Rotation.from_matrix(turned[:, :22].reshape(-1, 3, 3)).as_rotvec().reshape(-1, 66)
+    rotations = motion.rotations.double().numpy().copy()
+    rotations[:, 0] = Z_UP @ rotations[:, 0]
+    poses[:, :66] = Rotation.from_matrix(rotations[:, :22].reshape(-1, 3, 3)).as_rotvec().reshape(-1, 66)
     arrays = {"poses": poses, "trans": motion.trans.double().numpy() @ Z_UP.T, "betas": np.ones(16), "gender": "male"}
     np.savez(path, **{**arrays, "mocap_framerate": fps, **more})  # type: ignore[arg-type]
     return path

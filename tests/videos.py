@@ -1,4 +1,4 @@
-"""Small videos of coloured noise that tests write themselves, whole and broken."""
+"""Writers of small noise videos for tests, intact and broken."""
 
 import struct
 from fractions import Fraction
@@ -10,20 +10,20 @@ import numpy as np
 from stages.media.encoding import VideoWriter
 
 
-def noise(
+def noise_video(
     path: Path, *, frames: int = 60, width: int = 320, height: int = 240, fps: float = 30.0, seed: int = 0
 ) -> Path:
-    """A video of slowly changing noise."""
+    """A video of horizontally moving noise."""
     rng = np.random.default_rng(seed)
-    picture = rng.integers(0, 255, (height, width, 3), np.uint8)
+    image = rng.integers(0, 255, (height, width, 3), np.uint8)
     with VideoWriter(path, width, height, fps) as out:
         for number in range(frames):
-            out.write(np.roll(picture, number, axis=1))
+            out.write(np.roll(image, number, axis=1))
     return path
 
 
-def uneven(path: Path, times_s: list[float]) -> Path:
-    """A video whose frames come at these times."""
+def uneven_video(path: Path, times_s: list[float]) -> Path:
+    """A video with frames at the given times."""
     rng = np.random.default_rng(0)
     with VideoWriter(path, 320, 240, 30.0) as out:
         for time_s in times_s:
@@ -31,8 +31,8 @@ def uneven(path: Path, times_s: list[float]) -> Path:
     return path
 
 
-def sound_only(path: Path, seconds: float = 2.0) -> Path:
-    """An mp4 with a tone and no picture."""
+def audio_only(path: Path, seconds: float = 2.0) -> Path:
+    """An mp4 with a tone and no video stream."""
     with av.open(str(path), "w", format="mp4") as container:
         stream = container.add_stream("aac", rate=16000)
         samples = (8000 * np.sin(np.arange(int(16000 * seconds)) * 0.1)).astype(np.int16)
@@ -44,14 +44,14 @@ def sound_only(path: Path, seconds: float = 2.0) -> Path:
     return path
 
 
-def turned(path: Path, source: Path) -> Path:
-    """A copy of an mp4 that asks to be shown turned a quarter clockwise (its track header's matrix is replaced)."""
+def rotated_video(path: Path, source: Path) -> Path:
+    """A copy of an mp4 with a display rotation of 90 degrees clockwise (the matrix of its track header is replaced)."""
     content = bytearray(source.read_bytes())
     header = content.index(b"tkhd") + 4
-    straight = np.array([1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30], ">i4").tobytes()
-    place = content.index(straight, header)
-    quarter = np.array([0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30], ">i4").tobytes()
-    content[place : place + len(straight)] = quarter
+    identity = np.array([1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30], ">i4").tobytes()
+    offset = content.index(identity, header)
+    rotation = np.array([0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30], ">i4").tobytes()
+    content[offset : offset + len(identity)] = rotation
     path.write_bytes(content)
     return path
 
@@ -59,10 +59,10 @@ def turned(path: Path, source: Path) -> Path:
 FOCAL_KEY = "com.apple.quicktime.camera.focal_length.35mm_equivalent"
 
 
-def tagged(path: Path, source: Path, place: str, kind: int, value: bytes, key: str = FOCAL_KEY) -> Path:
-    """A copy of an mp4 whose index ends in `moov`, with one QuickTime item in its `moov` or its first `trak`.
+def tagged_video(path: Path, source: Path, parent: str, kind: int, value: bytes, key: str = FOCAL_KEY) -> Path:
+    """A copy of an mp4 that ends with its `moov`, with one QuickTime item added to `parent`: `moov` or the first `trak`.
 
-    `kind` is the value's type: 1 UTF-8, 21 signed and 22 unsigned integer, 23 float, 24 double.
+    `kind` is the type of the value: 1 UTF-8, 21 signed and 22 unsigned integer, 23 float, 24 double.
     """
     entry = struct.pack(">I4s", 8 + len(key), b"mdta") + key.encode()
     data = _box(b"data", struct.pack(">II", kind, 0) + value)
@@ -74,10 +74,10 @@ def tagged(path: Path, source: Path, place: str, kind: int, value: bytes, key: s
     )
     content = bytearray(source.read_bytes())
     starts = {name: content.index(name) - 4 for name in (b"moov", b"trak")}
-    inside = starts[place.encode()]
-    end = inside + int.from_bytes(content[inside : inside + 4], "big")
+    parent_start = starts[parent.encode()]
+    end = parent_start + int.from_bytes(content[parent_start : parent_start + 4], "big")
     content[end:end] = meta
-    for start in {starts[b"moov"], inside}:
+    for start in {starts[b"moov"], parent_start}:
         content[start : start + 4] = (int.from_bytes(content[start : start + 4], "big") + len(meta)).to_bytes(4, "big")
     path.write_bytes(content)
     return path

@@ -1,4 +1,4 @@
-"""What the pages have in common: templates with escaping, numbers as people read them, stick figures, film strips."""
+"""Shared parts of the HTML pages: templates with escaping, number formats, stick figures, film strips."""
 
 import base64
 import functools
@@ -30,7 +30,7 @@ def skeleton() -> dict[str, Any]:
 
 
 def keypoint_edges() -> list[list[Any]]:
-    """COCO's lines with their sides."""
+    """COCO skeleton edges with their sides."""
     return [[a, b, _SIDES[edge_colour(COCO_KEYPOINTS[a], COCO_KEYPOINTS[b])]] for a, b in COCO_EDGES]
 
 
@@ -42,14 +42,14 @@ def packed_motion(
     return pack_joints(joints[: int(min(seconds * FPS, len(joints)))], every)
 
 
-def stand_in(body_model: str) -> str:
-    """The shipped body's id where a motion was made with another one; else nothing."""
+def substitute_body(body_model: str) -> str:
+    """Id of the shipped body if a motion was made with another one; else empty."""
     shipped = BodyModel.load().id
     return "" if body_model == shipped else shipped
 
 
 def film_strip(members: dict[str, bytes], count: int = 3) -> list[str]:
-    """Frames of the clip with its keypoints, spread over its length, as base64 JPEG."""
+    """Evenly spaced frames of the clip with its keypoints, as base64 JPEG."""
     import av
     import cv2
 
@@ -62,9 +62,9 @@ def film_strip(members: dict[str, bytes], count: int = 3) -> list[str]:
     for number in range(min(count, len(frames))):
         time_s, frame = frames[(2 * number + 1) * len(frames) // (2 * count)]
         image = frame.to_ndarray(format="rgb24")
-        shown = keypoints[min(round(time_s * meta["fps"]), len(keypoints) - 1)].copy()
-        shown[:, :2] = (shown[:, :2] - (x0, y0)) * (image.shape[1] / max(x1 - x0, 1.0))
-        drawn = draw_keypoints(image, shown)
+        clip_keypoints = keypoints[min(round(time_s * meta["fps"]), len(keypoints) - 1)].copy()
+        clip_keypoints[:, :2] = (clip_keypoints[:, :2] - (x0, y0)) * (image.shape[1] / max(x1 - x0, 1.0))
+        drawn = draw_keypoints(image, clip_keypoints)
         ok, content = cv2.imencode(".jpg", np.ascontiguousarray(drawn[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, 80])
         assert ok
         strip.append(base64.b64encode(content.tobytes()).decode())
@@ -72,7 +72,7 @@ def film_strip(members: dict[str, bytes], count: int = 3) -> list[str]:
 
 
 def write_page(storage: Storage, relative: str, template: str, context: dict[str, Any], out: str | Path | None) -> str:
-    """Render a page into the dataset, or into the file `out`; returns where it lies."""
+    """Render a page into the dataset, or to the file `out`; returns its address."""
     content = template_environment().get_template(template).render(context).encode()
     if out is None:
         storage.write_bytes(relative, content)
@@ -85,22 +85,22 @@ def write_page(storage: Storage, relative: str, template: str, context: dict[str
 
 @functools.cache
 def template_environment() -> jinja2.Environment:
-    """Templates; everything that is put into them is escaped, since titles come from the web."""
-    made = jinja2.Environment(
+    """Templates with autoescaping, since titles come from the web."""
+    environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
     )
-    made.filters |= {
+    environment.filters |= {
         "count": _count,
         "duration": duration_text,
         "number": number_text,
         "percent": _percent,
         "words": _words,
     }
-    return made
+    return environment
 
 
 def number_text(value: Any) -> str:
-    """Three significant digits; nothing for what is no number."""
+    """Three significant digits; empty for anything but a finite number."""
     if not isinstance(value, int | float) or not math.isfinite(value):
         return ""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{float(f'{value:.3g}'):g}"
@@ -111,7 +111,7 @@ def _count(value: int) -> str:
 
 
 def duration_text(seconds: float) -> str:
-    """Seconds, minutes or hours, whichever reads best."""
+    """Duration in seconds, minutes or hours."""
     for size, unit in ((3600, "h"), (60, "min")):
         if seconds >= size:
             return f"{seconds / size:,.0f} {unit}" if seconds >= 100 * size else f"{seconds / size:.1f} {unit}"

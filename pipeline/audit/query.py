@@ -1,7 +1,7 @@
 """SQL over a dataset's tables, with DuckDB.
 
-The tables are handed over by Arrow, so the same code reads a disk or a bucket, a query fetches only the columns of the
-catalogue that it names, and DuckDB itself needs no access to files or network: it is locked out of both.
+The tables are passed as Arrow data, so the same code reads a disk or a bucket, a query fetches only the catalogue columns
+that it names, and DuckDB needs no access to files or network: both are disabled.
 """
 
 import datetime
@@ -24,9 +24,9 @@ from schemas.ledger import current_rows, read_history
 from schemas.storage import Storage
 
 Table: TypeAlias = Any
-"""What a view can be: an Arrow table, or an Arrow dataset that is not read yet."""
+"""Content of a view: an Arrow table, or an Arrow dataset that is read lazily."""
 MAX_CELL = 60
-"""Characters of a cell that `print_table` shows."""
+"""Maximum characters of a cell in `print_table`."""
 
 _LOCKED = {
     "temp_directory": "",
@@ -37,24 +37,24 @@ _LOCKED = {
     "python_enable_replacements": "false",
     "lock_configuration": "true",
 }
-"""No files, no network, no extensions, no Python variables as tables; the last one makes it stay so."""
-_QUESTIONS = ("SELECT", "EXPLAIN")
-"""Kinds of statements, as DuckDB parses them; DESCRIBE, SUMMARIZE, SHOW and VALUES are of the first."""
+"""No files, network, extensions or Python variables as tables; the last option prevents changing them."""
+_READ_ONLY = ("SELECT", "EXPLAIN")
+"""Allowed statement types of DuckDB's parser; DESCRIBE, SUMMARIZE, SHOW and VALUES have type SELECT."""
 
 
 def query(dataset: str, sql: str) -> pa.Table:
-    """The answer to one SQL question over the views `samples`, `ledger` (what stands), `history` (all that was ever decided)
-    and, where something was removed, `removed`.
+    """Result of one SQL query over the views `samples`, `ledger` (current decisions), `history` (all decisions) and, if anything
+    was removed, `removed`.
 
-    Raises HumoError where there is no dataset, UsageError for SQL that fails or is no question (SELECT, WITH, DESCRIBE,
-    SUMMARIZE, EXPLAIN and the like); its message has DuckDB's own and the tables with their columns.
+    Raises HumoError if there is no dataset, UsageError for SQL that fails or does not only read (SELECT, WITH, DESCRIBE,
+    SUMMARIZE, EXPLAIN and the like are allowed); its message contains DuckDB's and the tables with their columns.
     """
-    with Questions(dataset) as questions:
-        return questions.ask(sql)
+    with QuerySession(dataset) as session:
+        return session.execute(sql)
 
 
-class Questions:
-    """A dataset opened for any number of questions; see `query`."""
+class QuerySession:
+    """A dataset opened for any number of queries; see `query`."""
 
     def __init__(self, dataset: str) -> None:
         self.tables = dataset_tables(dataset)
@@ -64,56 +64,56 @@ class Questions:
         for option, value in _LOCKED.items():
             self._connection.execute(f"SET {option} = '{value}'")
 
-    def __enter__(self) -> "Questions":
+    def __enter__(self) -> "QuerySession":
         return self
 
     def __exit__(self, *_: object) -> None:
         self._connection.close()
 
-    def ask(self, sql: str) -> pa.Table:
-        """The answer to one question."""
+    def execute(self, sql: str) -> pa.Table:
+        """Result of one query."""
         try:
             statements = self._connection.extract_statements(sql)
             if len(statements) != 1:
-                raise UsageError(f"{len(statements)} SQL statements: ask one question at a time")
+                raise UsageError(f"{len(statements)} SQL statements; give exactly one")
             kind = statements[0].type.name
-            if kind not in _QUESTIONS:
-                raise UsageError(f"SQL of kind {kind}: a dataset is only read here; ask with SELECT or DESCRIBE")
+            if kind not in _READ_ONLY:
+                raise UsageError(f"SQL statement {kind}: queries are read-only; use SELECT or DESCRIBE")
             return self._connection.sql(sql).to_arrow_table()
         except duckdb.Error as error:
-            raise UsageError(f"{str(error).strip()}\n\nThere are the tables\n{describe_tables(self.tables)}") from None
+            raise UsageError(f"{str(error).strip()}\n\nTables:\n{describe_tables(self.tables)}") from None
 
     def rows(self, sql: str) -> list[dict[str, Any]]:
-        """The answer as dictionaries."""
-        return self.ask(sql).to_pylist()
+        """Result as dictionaries."""
+        return self.execute(sql).to_pylist()
 
 
 def dataset_tables(dataset: str) -> dict[str, Table]:
-    """View -> its rows; the catalogue's are unread. A finished commit makes a dataset, even before it is packed."""
+    """View -> its table; the catalogue is read lazily. One commit is enough for a dataset, even before packing."""
     storage = Storage(dataset)
-    found = {"samples": storage.list("catalogue", ".parquet")}
+    files = {"samples": storage.list("catalogue", ".parquet")}
     history = read_history(storage)
-    if not found["samples"] and not len(history) and not storage.exists(DESCRIPTION):
+    if not files["samples"] and not len(history) and not storage.exists(DESCRIPTION):
         raise HumoError(f"{dataset}: no dataset there; give a folder or address that humo ingest has written to")
     if storage.exists(TOMBSTONES):
-        found["removed"] = [TOMBSTONES]
-    tables: dict[str, Table] = {name: _open(storage, files) for name, files in found.items() if files}
+        files["removed"] = [TOMBSTONES]
+    tables: dict[str, Table] = {name: _open(storage, paths) for name, paths in files.items() if paths}
     if "samples" in tables and storage.exists(DESCRIPTION):
-        # While it is packed anew, the next version's tables lie beside this one's.
+        # During repacking the tables of the next version exist beside the current ones.
         shards = [shard.path for shard in read_description(storage).shards]
         tables["samples"] = tables["samples"].filter(pc.field("shard").isin(shards))
-    # While nothing was packed the columns can still be asked for.
+    # Before the first packing the columns can already be queried.
     return {"samples": CATALOGUE.empty_table(), "ledger": current_rows(history), "history": history} | tables
 
 
 def describe_tables(tables: dict[str, Table]) -> str:
-    """One line a table: its name and columns."""
+    """One line per table: its name and columns."""
     return "\n".join(f"  {name}({', '.join(table.schema.names)})" for name, table in tables.items())
 
 
 def _open(storage: Storage, files: Sequence[str]) -> arrow_dataset.Dataset:
     paths = [storage.path(file) for file in files]
-    # Files of different times may have different scores: a column that one lacks reads as NULL there.
+    # Files may have different score columns: a column that a file lacks is NULL there.
     schemas = [pq.read_schema(path, filesystem=storage.fs) for path in paths]
     schema = functools.reduce(lambda one, two: pa.unify_schemas([one, two], promote_options="permissive"), schemas)
     return arrow_dataset.dataset(paths, schema=schema.remove_metadata(), format="parquet", filesystem=storage.fs)
@@ -141,7 +141,7 @@ def _plain(value: Any) -> Any:
 
 
 def print_table(table: pa.Table, limit: int = 50) -> None:
-    """Show the first rows in the terminal; a table too wide for it stands on its side, a line a column."""
+    """Print the first rows; a table wider than the terminal is transposed, with one line per column."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -149,23 +149,23 @@ def print_table(table: pa.Table, limit: int = 50) -> None:
     console = Console()
     rows = [{name: _cell(value) for name, value in row.items()} for row in table.slice(0, limit).to_pylist()]
     names = table.schema.names
-    needed = sum(max(min(len(name), 16), *(min(len(row[name]), 24) for row in rows), 0) + 3 for name in names)
-    if needed > console.width and rows:
+    width = sum(max(min(len(name), 16), *(min(len(row[name]), 24) for row in rows), 0) + 3 for name in names)
+    if width > console.width and rows:
         for number, row in enumerate(rows):
-            shown = Table("", f"row {number + 1}", box=None, pad_edge=False)
+            grid = Table("", f"row {number + 1}", box=None, pad_edge=False)
             for name in names:
-                shown.add_row(Text(name, style="bold"), Text(row[name]))
-            console.print(shown, "")
+                grid.add_row(Text(name, style="bold"), Text(row[name]))
+            console.print(grid, "")
     else:
-        shown = Table()
+        grid = Table()
         for field in table.schema:
             numeric = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
-            shown.add_column(Text(field.name), justify="right" if numeric else "left")
+            grid.add_column(Text(field.name), justify="right" if numeric else "left")
         for row in rows:
-            shown.add_row(*(Text(value) for value in row.values()))
-        console.print(shown)
+            grid.add_row(*(Text(value) for value in row.values()))
+        console.print(grid)
     if table.num_rows > limit:
-        console.print(f"{limit} of {table.num_rows} rows; all of them with --json, or fewer with a LIMIT of your own")
+        console.print(f"{limit} of {table.num_rows} rows; use --json for all rows, or LIMIT for fewer")
 
 
 def _cell(value: Any) -> str:

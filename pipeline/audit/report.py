@@ -1,4 +1,4 @@
-"""One self-contained HTML page about a dataset: what is in it, what was turned away, how good it is, where it is from."""
+"""A self-contained HTML report of a dataset: contents, rejections, quality and origin."""
 
 import json
 import math
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.audit import pages
-from pipeline.audit.query import Questions
+from pipeline.audit.query import QuerySession
 from pipeline.audit.statistics import STATISTICS
 from pipeline.audit.waterfall import ledger_waterfall, preset_waterfalls
 from schemas.dataset import DatasetDescription, read_description, read_tombstones
@@ -18,7 +18,7 @@ from schemas.storage import Storage
 REPORT = "report/index.html"
 MAX_SAMPLES = 24
 MAX_ROWS = 14
-"""Rows of a table or chart before the rest is only counted."""
+"""Rows of a table or chart; the rest is only counted."""
 _BINS = 24
 _PLOT_WIDTH, _PLOT_HEIGHT = 240.0, 76.0
 _SECONDS_SHOWN = 6.0
@@ -29,36 +29,36 @@ _UNITS = {
     "joint_limits": "share of frames", "physical": "body weights",
     "clip_similarity": "cosine",
 }  # fmt: skip
-"""Of the length and the scores; `stages/score_motion.py` says what each means."""
+"""Units of the length and of the scores; `stages/score_motion.py` defines the scores."""
 
 
 def write_report(dataset: str, out: str | Path | None = None) -> str:
-    """Write the report into the dataset (`report/index.html`), or to a file; returns where it lies.
+    """Write the report into the dataset (`report/index.html`), or to a file; returns its address.
 
-    Raises HumoError where there is no packed dataset. The same dataset gives the same bytes.
+    Raises HumoError if there is no packed dataset. The same dataset gives the same bytes.
     """
     storage = Storage(dataset)
     description = read_description(storage)
-    with Questions(dataset) as questions:
-        context = _context(storage, description, questions)
+    with QuerySession(dataset) as session:
+        context = _context(storage, description, session)
     return pages.write_page(storage, REPORT, "report.html", context, out)
 
 
-def _context(storage: Storage, description: DatasetDescription, questions: Questions) -> dict[str, Any]:
+def _context(storage: Storage, description: DatasetDescription, session: QuerySession) -> dict[str, Any]:
     removed = read_tombstones(storage)
     live = "(SELECT * FROM samples WHERE key NOT IN (SELECT key FROM removed))" if removed else "samples"
-    ask = questions.rows
-    total = ask(
+    rows = session.rows
+    total = rows(
         f"SELECT count(*) AS n, coalesce(sum(seconds), 0) AS seconds, coalesce(sum(frames), 0)::BIGINT AS frames,"
         f" count(DISTINCT source_id) AS sources FROM {live}"
     )[0]
-    decided = {row["outcome"]: row["n"] for row in ask("SELECT outcome, count(*) AS n FROM ledger GROUP BY outcome")}
-    accepted, rejected = decided.get("accepted", 0), decided.get("rejected", 0)
+    outcomes = {row["outcome"]: row["n"] for row in rows("SELECT outcome, count(*) AS n FROM ledger GROUP BY outcome")}
+    accepted, rejected = outcomes.get("accepted", 0), outcomes.get("rejected", 0)
     statistics = _statistics(storage, description)
     gallery = _gallery(storage, description, removed)
-    kinds, parts = (_ranked(questions, live, column, total["n"]) for column in ("kinds", "parts"))
-    sources = _grouped(questions, live, "source_id")
-    bodies = _grouped(questions, live, "body_model")
+    kinds, parts = (_ranked(session, live, column, total["n"]) for column in ("kinds", "parts"))
+    sources = _grouped(session, live, "source_id")
+    bodies = _grouped(session, live, "body_model")
     numbers = [
         ("samples", f"{total['n']:,}"), ("of motion", pages.duration_text(total["seconds"])), ("frames", f"{total['frames']:,}"),
         ("sources", f"{total['sources']:,}"), ("shards", f"{len(description.shards):,}"),
@@ -71,30 +71,30 @@ def _context(storage: Storage, description: DatasetDescription, questions: Quest
         "humo": description.humo,
         "numbers": [{"name": name, "value": value} for name, value in numbers],
         "removed": len(removed),
-        "splits": _grouped(questions, live, "subset || ' / ' || split"),
-        "licences": _grouped(questions, live, "licence"),
-        "consents": _grouped(questions, live, "consent"),
+        "splits": _grouped(session, live, "subset || ' / ' || split"),
+        "licences": _grouped(session, live, "licence"),
+        "consents": _grouped(session, live, "consent"),
         "sources": sources[:MAX_ROWS],
         "more_sources": max(0, total["sources"] - MAX_ROWS),
         "bodies": bodies,
-        "configs": _grouped(questions, live, "config_digest"),
+        "configs": _grouped(session, live, "config_digest"),
         "decisions": accepted + rejected,
         "accepted": accepted,
         "rejected": rejected,
-        "stages": _waterfall(questions, accepted + rejected),
-        "presets": _presets(questions),
-        "plots": _plots(questions, live, total["n"]),
+        "stages": _waterfall(session, accepted + rejected),
+        "presets": _presets(session),
+        "plots": _plots(session, live, total["n"]),
         "kinds": kinds[:MAX_ROWS],
         "more_kinds": max(0, len(kinds) - MAX_ROWS),
         "parts": parts,
         "language": _language(statistics),
-        "describers": ask(
+        "describers": rows(
             f"SELECT describer AS name, count(*) AS samples, count(*) FILTER (describer_outcome = 'failed') AS failed,"
             f" sum(sentences_added)::BIGINT AS added, sum(sentences_rejected)::BIGINT AS rejected,"
             f" sum(describer_tokens)::BIGINT AS tokens, sum(describer_usd) AS usd FROM {live} GROUP BY name ORDER BY name"
         ),
-        "samples": [sample["shown"] for sample in gallery],
-        "stand_in": next((pages.stand_in(body["name"]) for body in bodies if pages.stand_in(body["name"])), ""),
+        "samples": [sample["card"] for sample in gallery],
+        "substitute_body": next(filter(None, (pages.substitute_body(body["name"]) for body in bodies)), ""),
         "models": models,
         "models_from": models_from,
         "shards": description.shards,
@@ -102,80 +102,80 @@ def _context(storage: Storage, description: DatasetDescription, questions: Quest
     }
 
 
-def _grouped(questions: Questions, live: str, expression: str) -> list[dict[str, Any]]:
-    return questions.rows(
+def _grouped(session: QuerySession, live: str, expression: str) -> list[dict[str, Any]]:
+    return session.rows(
         f"SELECT {expression} AS name, count(*) AS samples, sum(seconds) AS seconds,"
         f" count(DISTINCT source_id) AS sources FROM {live} GROUP BY name ORDER BY samples DESC, name LIMIT 200"
     )
 
 
-def _ranked(questions: Questions, live: str, column: str, total: int) -> list[dict[str, Any]]:
-    """Names in a list column with the share of samples that have them."""
-    rows = questions.rows(
+def _ranked(session: QuerySession, live: str, column: str, total: int) -> list[dict[str, Any]]:
+    """Values of a list column with the share of samples that have them."""
+    rows = session.rows(
         f"SELECT name, count(*) AS samples FROM (SELECT unnest(list_distinct({column})) AS name FROM {live})"
         " GROUP BY name ORDER BY samples DESC, name"
     )
     return [{**row, "share": row["samples"] / total} for row in rows]
 
 
-def _waterfall(questions: Questions, decisions: int) -> list[dict[str, Any]]:
-    """Stages in the chain's order: what they turned away, for which reasons, and what was left after them."""
+def _waterfall(session: QuerySession, decisions: int) -> list[dict[str, Any]]:
+    """Stages in the chain's order: their rejections by reason, and the decisions left after them."""
     return [
         {
-            "name": fall.stage, "came": fall.came, "went": fall.went, "count": fall.came - fall.went,
-            "lost": (fall.came - fall.went) / decisions, "kept": fall.went / decisions,
-            "reasons": [{**asdict(reason), "share": reason.count / decisions} for reason in fall.reasons],
+            "name": stage.stage, "entered": stage.entered, "passed": stage.passed, "count": stage.entered - stage.passed,
+            "lost": (stage.entered - stage.passed) / decisions, "kept": stage.passed / decisions,
+            "reasons": [{**asdict(reason), "share": reason.count / decisions} for reason in stage.reasons],
         }
-        for fall in ledger_waterfall(questions)
+        for stage in ledger_waterfall(session)
     ]  # fmt: skip
 
 
-def _presets(questions: Questions) -> list[dict[str, Any]]:
-    """What each preset would keep, and its gates that would drop something."""
-    falls = preset_waterfalls(questions)
+def _presets(session: QuerySession) -> list[dict[str, Any]]:
+    """Samples that each preset would keep, and its limits that would drop any."""
     return [
         {
-            "name": fall.preset, "samples": fall.samples, "kept": fall.kept, "hours": fall.kept_hours,
-            "share": fall.kept / max(fall.samples, 1), "not_judged": fall.not_judged,
-            "gates": [
-                {**asdict(gate), "count": gate.came - gate.went, "share": (gate.came - gate.went) / max(fall.samples, 1)}
-                for gate in fall.gates
-                if gate.alone
+            "name": preset.preset, "samples": preset.samples, "kept": preset.kept, "hours": preset.kept_hours,
+            "share": preset.kept / max(preset.samples, 1), "not_judged": preset.not_judged,
+            "limits": [
+                {**asdict(limit), "count": limit.entered - limit.passed,
+                 "share": (limit.entered - limit.passed) / max(preset.samples, 1)}
+                for limit in preset.limits
+                if limit.dropped_alone
             ],
         }
-        for fall in falls
+        for preset in preset_waterfalls(session)
     ]  # fmt: skip
 
 
-def _plots(questions: Questions, live: str, total: int) -> list[dict[str, Any]]:
-    """Histograms of the length and of every score; the outer bins take what lies beyond them."""
-    columns = [name for name in questions.tables["samples"].schema.names if name.startswith("score_")]
+def _plots(session: QuerySession, live: str, total: int) -> list[dict[str, Any]]:
+    """Histograms of the length and of every score; the outer bins include values beyond them."""
+    columns = [name for name in session.tables["samples"].schema.names if name.startswith("score_")]
     plots = []
     for column in ["seconds", *sorted(columns)]:
         name = '"' + column.replace('"', '""') + '"'
         finite = f"FROM {live} WHERE isfinite({name})"
-        found = questions.rows(
+        summary = session.rows(
             f"SELECT count(*) AS n, quantile_cont({name}, [0.005, 0.05, 0.5, 0.95, 0.995]) AS q {finite}"
         )[0]
-        if not found["n"]:
+        if not summary["n"]:
             continue
-        low, p05, p50, p95, high = (float(value) for value in found["q"])
+        low, p05, p50, p95, high = (float(value) for value in summary["q"])
         if column == "score_clip_similarity" and low == high == 0:
-            continue  # Nobody looked.
-        if high <= low:  # All the same: one bar in the middle.
+            continue  # not computed
+        if high <= low:  # all values equal: one bar in the middle
             low, high = low - 0.5 * (abs(low) or 1.0), high + 0.5 * (abs(high) or 1.0)
-        bins = min(_BINS, 5 + 2 * int(math.sqrt(found["n"])))
+        bins = min(_BINS, 5 + 2 * int(math.sqrt(summary["n"])))
         width = (high - low) / bins
         counts = dict.fromkeys(range(bins), 0)
         binned = f"greatest(0, least({bins - 1}, floor(({name} - {low!r}) / {width!r})::INT)) AS bin"
-        for row in questions.rows(f"SELECT {binned}, count(*) AS n {finite} GROUP BY bin"):
+        for row in session.rows(f"SELECT {binned}, count(*) AS n {finite} GROUP BY bin"):
             counts[row["bin"]] = row["n"]
         tallest, span = max(counts.values()), bins * width
         step = _PLOT_WIDTH / bins
         plot: dict[str, Any] = {
             "title": "length" if column == "seconds" else column.removeprefix("score_"),
             "unit": _UNITS.get(column.removeprefix("score_"), ""),
-            "low": low, "high": high, "p05": p05, "p50": p50, "p95": p95, "missing": total - found["n"],
+            "low": low, "high": high, "p05": p05, "p50": p50, "p95": p95, "missing": total - summary["n"],
         }  # fmt: skip
         plot |= {f"x{q}": round((plot[f"p{q}"] - low) / span * _PLOT_WIDTH, 2) for q in ("05", "50", "95")}
         plot["bins"] = [
@@ -188,28 +188,28 @@ def _plots(questions: Questions, live: str, total: int) -> list[dict[str, Any]]:
 
 
 def _gallery(storage: Storage, description: DatasetDescription, removed: set[str]) -> list[dict[str, Any]]:
-    """The first samples of evenly spaced shards; keys are hashes, so the first ones are no special ones.
+    """The first samples of evenly spaced shards; keys are hashes, so these are a random choice.
 
-    Only the beginnings of a few shards are read, however large the dataset is.
+    Only the beginnings of a few shards are read, independent of the size of the dataset.
     """
     shards = sorted(description.shards, key=lambda shard: (shard.path.rsplit("/", 1)[-1], shard.subset))
-    spread = [
+    selected = [
         shards[index * len(shards) // min(MAX_SAMPLES, len(shards))] for index in range(min(MAX_SAMPLES, len(shards)))
     ]
-    # With few shards the ones that have enough make up for those that have not.
-    wanted = dict.fromkeys((shard.path for shard in spread), 0)
-    places = MAX_SAMPLES
-    while places and any(wanted[shard.path] < shard.samples for shard in spread):
-        for shard in spread:
-            if places and wanted[shard.path] < shard.samples:
-                wanted[shard.path] += 1
-                places -= 1
+    # With few shards, larger ones contribute the samples that smaller ones lack.
+    quota = dict.fromkeys((shard.path for shard in selected), 0)
+    remaining = MAX_SAMPLES
+    while remaining and any(quota[shard.path] < shard.samples for shard in selected):
+        for shard in selected:
+            if remaining and quota[shard.path] < shard.samples:
+                quota[shard.path] += 1
+                remaining -= 1
     gallery = []
-    for shard in spread:
+    for shard in selected:
         with storage.open(shard.path) as file:
             taken = 0
             for key, members in read_samples(file, f"{storage.uri}/{shard.path}"):
-                if taken == wanted[shard.path]:
+                if taken == quota[shard.path]:
                     break
                 if key not in removed:
                     taken += 1
@@ -221,17 +221,17 @@ def _card(key: str, members: dict[str, bytes], subset: str, split: str) -> dict[
     meta, text = json.loads(members["meta.json"]), json.loads(members["text.json"])
     instances = json.loads(members["instructions.json"])["instances"]
     first = instances[0] if instances else {"task": "", "instruction": ""}
-    shown = {name: meta[name] for name in ("title", "source_id", "start_s", "end_s", "licence")}
-    shown |= {"key": key, "subset": subset, "split": split, "caption": text["body"][0]}
-    shown |= {"task": first["task"], "instruction": first["instruction"], "more": max(0, len(instances) - 1)}
-    shown["kinds"] = sorted({event["kind"] for event in text["rules"]})[:6]
-    shown["film"] = pages.film_strip(members) if "clip.mp4" in MEMBERS[subset] else []
+    card = {name: meta[name] for name in ("title", "source_id", "start_s", "end_s", "licence")}
+    card |= {"key": key, "subset": subset, "split": split, "caption": text["body"][0]}
+    card |= {"task": first["task"], "instruction": first["instruction"], "more": max(0, len(instances) - 1)}
+    card["kinds"] = sorted({event["kind"] for event in text["rules"]})[:6]
+    card["film"] = pages.film_strip(members) if "clip.mp4" in MEMBERS[subset] else []
     motion = pages.packed_motion(members, f"{key}.motion.npz", every=2, seconds=_SECONDS_SHOWN)
-    return {"shown": shown, "motion": motion, "models": meta["models"]}
+    return {"card": card, "motion": motion, "models": meta["models"]}
 
 
 def _statistics(storage: Storage, description: DatasetDescription) -> dict[str, Any]:
-    """statistics.json where it was computed from this version; else nothing."""
+    """statistics.json if it was computed from this version; else empty."""
     if not storage.exists(STATISTICS):
         return {}
     statistics = json.loads(storage.read_bytes(STATISTICS))

@@ -1,7 +1,7 @@
-"""Statistics over the samples in the shards, with Beam: on this machine, or on Dataflow, Flink or Spark.
+"""Statistics over the samples in the shards, with Beam: locally, or on Dataflow, Flink or Spark.
 
-A shard is one unit of work, since a tar does not split. It is streamed once into partial summaries; Beam merges those of
-all shards by key and a last step writes `statistics/`. The runner only has to reach the dataset's file system.
+A shard is one unit of work, since a tar cannot be split. It is streamed once into partial summaries; Beam merges those of all
+shards by key and a final step writes `statistics/`. The runner only needs access to the dataset's file system.
 """
 
 import importlib
@@ -26,43 +26,43 @@ from schemas.storage import Storage
 
 STATISTICS = "statistics/statistics.json"
 FEATURES = "statistics/features.npz"
-FRAMES_AN_HOUR = 30 * 3600
+FRAMES_PER_HOUR = 30 * 3600
 
 Key = tuple[str, str]
-"""What is summarised: a group (`licence`) and a name in it (`CC-BY-4.0`)."""
+"""Key of a summary: a group (`licence`) and a name in it (`CC-BY-4.0`)."""
 Featurize = Callable[[MotionArrays], Float[np.ndarray, "N D"]]
 
 _COUNTED_ONLY = ("source", "word")
-"""Groups with so many names that only their number is kept."""
+"""Groups of which only the number of distinct names is kept, since there are too many."""
 _GROUPS = {
     "subset": "subsets", "split": "splits", "licence": "licences", "consent": "consents", "body_model": "body_models",
     "model": "models", "kind": "kinds", "part": "parts", "task": "tasks", "sentences": "sentences",
 }  # fmt: skip
-"""Group -> what statistics.json calls it."""
+"""Group -> its key in statistics.json."""
 _REPEATING = ("kind", "part", "task", "sentences")
-"""Groups whose names may come several times in one sample."""
+"""Groups whose names may occur several times in one sample."""
 _BEAM_RUNNERS = {"dataflow": "DataflowRunner", "flink": "FlinkRunner", "spark": "SparkRunner"}
 _WORKER_CODE = ("sdk_container_image", "setup_file", "environment_config", "environment_type")
 _REQUIRED: dict[str, tuple[tuple[str, ...], ...]] = {
     "local": (),
     "dataflow": (("project",), ("region",), ("temp_location",), _WORKER_CODE),
-    # Without a jar of its own Beam fetches one from Maven.
+    # Without a given jar Beam downloads one from Maven.
     "flink": (("flink_master", "job_endpoint"), ("flink_job_server_jar", "job_endpoint"), _WORKER_CODE),
     "spark": (("spark_master_url", "job_endpoint"), ("spark_job_server_jar", "job_endpoint"), _WORKER_CODE),
 }
-"""Runner -> options it cannot do without; of each tuple one is enough."""
+"""Runner -> required options; one of each tuple is enough."""
 
 
 def compute_statistics(
     dataset: str, *, runner: str = "local", options: Sequence[str] = (), featurize: str | Featurize | None = None
 ) -> dict[str, Any]:
-    """Summarise a packed dataset, write `statistics/` into it and return what statistics.json says.
+    """Summarise a packed dataset, write `statistics/` into it and return the content of statistics.json.
 
-    `options` are Beam's, as `name=value`. `featurize` turns a motion into feature rows (N, D), or is its import path,
-    `package.module:function`; the mean and deviation of all rows go to features.npz as float32 `mean` and `std` (D,)
-    with int64 `count`. The same shards give the same bytes on every runner.
+    `options` are Beam's, as `name=value`. `featurize` maps a motion to feature rows (N, D), or is the import path of such a
+    function, `package.module:function`; mean and standard deviation of all rows are written to features.npz as float32 `mean`
+    and `std` (D,) with int64 `count`. The same shards give the same bytes on every runner.
 
-    Raises UsageError for an unknown runner or a missing option, HumoError where Beam or the dataset is missing.
+    Raises UsageError for an unknown runner or a missing option, HumoError if Beam or the dataset is missing.
     """
     flags = ["--" + option.lstrip("-") for option in options]
     _check_runner(runner, flags)
@@ -70,9 +70,9 @@ def compute_statistics(
     storage = Storage(dataset)
     description = read_description(storage)
     if runner == "dataflow" and storage.is_local:
-        raise UsageError(f"{dataset}: Dataflow's workers cannot see this disk; humo publish it to a bucket first")
+        raise UsageError(f"{dataset}: Dataflow's workers cannot read this disk; run humo publish to a bucket first")
     if isinstance(featurize, str):
-        load_function(featurize)  # A wrong path should fail here, not on a worker.
+        load_function(featurize)  # an invalid path should fail here, not on a worker
 
     pipeline = beam.Pipeline(runner=_runner(runner), options=_pipeline_options(flags))
     summaries = (
@@ -84,16 +84,18 @@ def compute_statistics(
     )
     distinct = (
         summaries
-        | "Many" >> beam.Filter(_is_counted_only)
+        | "Counted only" >> beam.Filter(_is_counted_only)
         | "Group" >> beam.Map(_group)
         | "Count" >> beam.combiners.Count.PerElement()
     )
-    few = summaries | "Few" >> beam.Filter(_is_kept)
+    kept = summaries | "Kept" >> beam.Filter(_is_kept)
     _ = (
         pipeline
         | "Once" >> beam.Create([description])
         | "Publish"
-        >> beam.Map(_publish, dataset=dataset, summaries=beam.pvalue.AsDict(few), distinct=beam.pvalue.AsDict(distinct))
+        >> beam.Map(
+            _publish, dataset=dataset, summaries=beam.pvalue.AsDict(kept), distinct=beam.pvalue.AsDict(distinct)
+        )
     )
     with _quiet_beam(runner):
         pipeline.run().wait_until_finish()
@@ -107,18 +109,18 @@ def summarise_shard(
     storage = Storage(dataset)
     removed = read_tombstones(storage)
     function = load_function(featurize) if isinstance(featurize, str) else featurize
-    partial: dict[Key, Summary] = {}
+    summaries: dict[Key, Summary] = {}
     features: _Moments | None = None
     with storage.open(shard.path) as file:
         for key, members in read_samples(file, f"{dataset}/{shard.path}"):
             if key in removed:
                 continue
             try:
-                for name, summary in sample_facts(members, shard.split):
-                    if name in partial:
-                        partial[name].add(summary)  # type: ignore[arg-type]
+                for name, summary in sample_summaries(members, shard.split):
+                    if name in summaries:
+                        summaries[name].add(summary)  # type: ignore[arg-type]
                     else:
-                        partial[name] = summary
+                        summaries[name] = summary
             except (KeyError, ValueError) as error:
                 raise HumoError(
                     f"{shard.path}: sample {key}: {type(error).__name__} {error}; see humo verify {dataset}"
@@ -127,12 +129,12 @@ def summarise_shard(
                 rows = _Moments.of(function(decode_motion(members["motion.npz"], f"{shard.path}: {key}.motion.npz")))
                 features = rows if features is None else features.merged(rows)
     if features is not None:
-        partial["features", ""] = MomentsByShard({shard.path: features})
-    yield from partial.items()
+        summaries["features", ""] = MomentsByShard({shard.path: features})
+    yield from summaries.items()
 
 
-def sample_facts(members: dict[str, bytes], split: str) -> Iterator[tuple[Key, Summary]]:
-    """What one sample adds to the summaries."""
+def sample_summaries(members: dict[str, bytes], split: str) -> Iterator[tuple[Key, Summary]]:
+    """Contributions of one sample to the summaries."""
     meta = json.loads(members["meta.json"])
     text = json.loads(members["text.json"])
     frames = int(meta["frames"])
@@ -144,13 +146,13 @@ def sample_facts(members: dict[str, bytes], split: str) -> Iterator[tuple[Key, S
     yield ("source", meta["source_id"]), Count(1, 1, frames)
 
     for name in ("kind", "part"):
-        for value, things in _tally(event[name] for event in text["rules"]).items():
-            yield (name, value), Count(things, 1, frames)
+        for value, occurrences in _count_values(event[name] for event in text["rules"]).items():
+            yield (name, value), Count(occurrences, 1, frames)
     instances = json.loads(members["instructions.json"])["instances"]
-    for task, things in _tally(instance["task"] for instance in instances).items():
-        yield ("task", task), Count(things, 1, frames)
+    for task, occurrences in _count_values(instance["task"] for instance in instances).items():
+        yield ("task", task), Count(occurrences, 1, frames)
 
-    sentences = {"body": text["body"], "parts": [one for some in text["parts"].values() for one in some]}
+    sentences = {"body": text["body"], "parts": [sentence for part in text["parts"].values() for sentence in part]}
     sentences["events"] = [event["text"] for event in text["rules"]]
     lengths = Histogram()
     for level, lines in sentences.items():
@@ -168,7 +170,7 @@ def sample_facts(members: dict[str, bytes], split: str) -> Iterator[tuple[Key, S
 
 
 def load_function(path: str) -> Featurize:
-    """The function at `package.module:function`; raises UsageError where there is none."""
+    """The function at `package.module:function`; raises UsageError if there is none."""
     module, _, name = path.partition(":")
     try:
         return getattr(importlib.import_module(module), name)
@@ -176,7 +178,7 @@ def load_function(path: str) -> Featurize:
         raise UsageError(f"{path}: no such function ({error}); give it as package.module:function") from None
 
 
-def _tally(values: Iterator[str]) -> dict[str, int]:
+def _count_values(values: Iterator[str]) -> dict[str, int]:
     counts: dict[str, int] = {}
     for value in values:
         counts[value] = counts.get(value, 0) + 1
@@ -202,8 +204,8 @@ def _publish(
     storage = Storage(dataset)
 
     def group(name: str) -> dict[str, dict[str, int | float]]:
-        found = {key[1]: value for key, value in summaries.items() if key[0] == name and isinstance(value, Count)}
-        return {key: _describe(found[key], name in _REPEATING) for key in sorted(found)}
+        counts = {key[1]: value for key, value in summaries.items() if key[0] == name and isinstance(value, Count)}
+        return {key: _describe(counts[key], name in _REPEATING) for key in sorted(counts)}
 
     total = summaries.get(("all", ""), Count())
     assert isinstance(total, Count)
@@ -211,7 +213,7 @@ def _publish(
         "version": description.version,
         "samples": total.samples,
         "frames": total.frames,
-        "hours": round(total.frames / FRAMES_AN_HOUR, 6),
+        "hours": round(total.frames / FRAMES_PER_HOUR, 6),
         "sources": distinct.get("source", 0),
         "vocabulary": distinct.get("word", 0),
         "histograms": {
@@ -233,32 +235,32 @@ def _publish(
         storage.write_bytes(FEATURES, encode_npz({**arrays, "count": np.array(features.count, np.int64)}))
         statistics["features"] = {"rows": features.count, "dimensions": len(features.mean)}
     elif storage.exists(FEATURES):
-        storage.delete(FEATURES)  # It would describe other samples than statistics.json does.
+        storage.delete(FEATURES)  # stale: it describes other samples than statistics.json
     text = json.dumps(statistics, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
     storage.write_bytes(STATISTICS, (text + "\n").encode())
 
 
 def _describe(count: Count, repeating: bool) -> dict[str, int | float]:
-    described = {"samples": count.samples, "frames": count.frames, "hours": round(count.frames / FRAMES_AN_HOUR, 6)}
-    return {"times": count.things, **described} if repeating else described
+    described = {"samples": count.samples, "frames": count.frames, "hours": round(count.frames / FRAMES_PER_HOUR, 6)}
+    return {"times": count.occurrences, **described} if repeating else described
 
 
 def _check_runner(runner: str, flags: Sequence[str]) -> None:
     if runner not in _REQUIRED:
-        raise UsageError(f"runner {runner!r}: there is none of that name; take one of {', '.join(_REQUIRED)}")
+        raise UsageError(f"runner {runner!r}: unknown runner; use one of {', '.join(_REQUIRED)}")
     given = {flag.lstrip("-").partition("=")[0] for flag in flags}
     for alternatives in _REQUIRED[runner]:
         if not given & set(alternatives):
-            wanted = " or ".join(alternatives)
-            raise UsageError(f"runner {runner}: option {wanted} is missing; add --option {alternatives[0]}=VALUE")
+            names = " or ".join(alternatives)
+            raise UsageError(f"runner {runner}: option {names} is missing; add --option {alternatives[0]}=VALUE")
 
 
 @contextmanager
 def _quiet_import() -> Iterator[None]:
-    """Beam's optional Google parts complain through the root logger when they are not installed."""
+    """Suppress warnings that Beam's missing optional Google parts send to the root logger."""
     root = logging.getLogger()
     handler = logging.NullHandler()
-    root.addHandler(handler)  # Without any handler the complaint would install one.
+    root.addHandler(handler)  # without any handler the warning would install one
     logging.disable(logging.WARNING)
     try:
         yield
@@ -269,7 +271,7 @@ def _quiet_import() -> Iterator[None]:
 
 @contextmanager
 def _quiet_beam(runner: str) -> Iterator[None]:
-    """The local runner logs the traceback of an error that it then raises; once is enough."""
+    """Suppress the traceback that the local runner logs for an error it also raises."""
     logger = logging.getLogger("apache_beam")
     level = logger.level
     if runner == "local":
@@ -292,7 +294,7 @@ def _import_beam(runner: str) -> Any:
 
 
 def _runner(runner: str) -> Any:
-    """Beam's runner. Its default one would try to download Prism, so the local one is named."""
+    """Beam's runner; the local one is given explicitly, since Beam's default tries to download Prism."""
     if runner != "local":
         return _BEAM_RUNNERS[runner]
     from apache_beam.runners.portability.fn_api_runner import FnApiRunner
@@ -303,5 +305,5 @@ def _runner(runner: str) -> Any:
 def _pipeline_options(flags: Sequence[str]) -> Any:
     from apache_beam.options.pipeline_options import PipelineOptions
 
-    # Left to itself Beam would take the options of the command line that we were started with.
+    # without explicit flags Beam would parse this process's command line
     return PipelineOptions(flags=list(flags))

@@ -1,7 +1,7 @@
-"""Summaries that merge: computed apart and merged in any order and grouping they give the same result.
+"""Mergeable summaries: merging in any order and grouping gives the same result.
 
-Counts and histogram bins are integers, so their merges are exact. Moments are floating-point; they are kept by shard and
-put together in the order of the shards' names, so they too come out the same to the last bit.
+Counts and histogram bins are integers, so their merges are exact. Moments are floating-point; they are kept per shard and
+merged in the order of shard names, so they are reproducible to the last bit.
 """
 
 import math
@@ -15,29 +15,29 @@ ACCURACY = 0.01
 """Largest relative error of a quantile."""
 _LOG_GAMMA = math.log((1 + ACCURACY) / (1 - ACCURACY))
 _SMALLEST = 1e-9
-"""Magnitudes below it count as zero."""
+"""Smaller magnitudes count as zero."""
 
 
 @dataclass
 class Count:
-    """How many things, in how many samples, over how many frames."""
+    """Occurrences, samples that contain them, and frames of those samples."""
 
-    things: int = 0
+    occurrences: int = 0
     samples: int = 0
     frames: int = 0
 
     def add(self, other: "Count") -> None:
-        self.things += other.things
+        self.occurrences += other.occurrences
         self.samples += other.samples
         self.frames += other.frames
 
 
 @dataclass
 class Histogram:
-    """Counts of numbers in bins of equal ratio, from which quantiles are known to `ACCURACY`.
+    """Counts of numbers in bins of equal ratio, which gives quantiles with relative error `ACCURACY`.
 
     The sketch of Masson, Rim and Lee ("DDSketch: a fast and fully-mergeable quantile sketch", 2019): bin i holds
-    gamma**(i-1) < x <= gamma**i with gamma = (1 + a) / (1 - a); negative numbers have bins of their own, mirrored.
+    gamma**(i-1) < x <= gamma**i with gamma = (1 + a) / (1 - a); negative numbers have separate, mirrored bins.
     """
 
     positive: dict[int, int] = field(default_factory=dict)
@@ -46,21 +46,21 @@ class Histogram:
     smallest: float = math.inf
     largest: float = -math.inf
 
-    def observe(self, value: float, times: int = 1) -> None:
+    def observe(self, value: float, count: int = 1) -> None:
         """Count a finite number."""
         if abs(value) < _SMALLEST:
-            self.zeros += times
+            self.zeros += count
         else:
             bins = self.positive if value > 0 else self.negative
             index = math.ceil(math.log(abs(value)) / _LOG_GAMMA)
-            bins[index] = bins.get(index, 0) + times
+            bins[index] = bins.get(index, 0) + count
         self.smallest = min(self.smallest, value)
         self.largest = max(self.largest, value)
 
     def add(self, other: "Histogram") -> None:
-        for mine, theirs in ((self.positive, other.positive), (self.negative, other.negative)):
-            for index, times in theirs.items():
-                mine[index] = mine.get(index, 0) + times
+        for bins, other_bins in ((self.positive, other.positive), (self.negative, other.negative)):
+            for index, count in other_bins.items():
+                bins[index] = bins.get(index, 0) + count
         self.zeros += other.zeros
         self.smallest = min(self.smallest, other.smallest)
         self.largest = max(self.largest, other.largest)
@@ -70,23 +70,23 @@ class Histogram:
         return self.zeros + sum(self.positive.values()) + sum(self.negative.values())
 
     def quantile(self, share: float) -> float:
-        """The number below which this share (0 to 1) lies; raises ValueError where nothing was counted."""
+        """The number below which this share (0 to 1) lies; raises ValueError for an empty histogram."""
         count = self.count
         if not count:
             raise ValueError("quantile of an empty histogram")
         rank = share * (count - 1)
-        seen = 0
+        cumulative = 0
         ordered = [(-_middle(index), self.negative[index]) for index in sorted(self.negative, reverse=True)]
         ordered += [(0.0, self.zeros)]
         ordered += [(_middle(index), self.positive[index]) for index in sorted(self.positive)]
-        for value, times in ordered:
-            seen += times
-            if seen > rank:
+        for value, bin_count in ordered:
+            cumulative += bin_count
+            if cumulative > rank:
                 return min(max(value, self.smallest), self.largest)
         return self.largest
 
     def describe(self) -> dict[str, float]:
-        """Count, extremes and the usual quantiles, to four significant digits."""
+        """Count, extremes and common quantiles, to four significant digits."""
         shares = {"p05": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95}
         values = {"min": self.smallest, **{name: self.quantile(share) for name, share in shares.items()}}
         values["max"] = self.largest
@@ -94,7 +94,7 @@ class Histogram:
 
 
 def _middle(index: int) -> float:
-    """The number whose relative distance to both ends of a bin is the same."""
+    """The number with equal relative distance to both ends of a bin."""
     return 2 * math.exp(index * _LOG_GAMMA) / (1 + math.exp(_LOG_GAMMA))
 
 
@@ -115,7 +115,7 @@ class Moments:
         return cls(len(wide), mean, np.square(wide - mean).sum(0))
 
     def merged(self, other: "Moments") -> "Moments":
-        """Moments of both together (Chan, Golub, LeVeque: "Updating formulae and a pairwise algorithm", 1979)."""
+        """Combined moments (Chan, Golub, LeVeque: "Updating formulae and a pairwise algorithm", 1979)."""
         count = self.count + other.count
         if not count:
             return self
@@ -131,7 +131,7 @@ class Moments:
 
 @dataclass(frozen=True)
 class MomentsByShard:
-    """Moments of each shard, merged only when asked for the total: the order of arrival cannot show."""
+    """Moments of each shard, merged only in `total`, so the order of arrival has no effect."""
 
     shards: dict[str, Moments] = field(default_factory=dict)
 
@@ -150,7 +150,7 @@ Summary = Count | Histogram | MomentsByShard
 
 
 def merge(summaries: Iterable[Summary]) -> Summary:
-    """One summary of the kind that came in; leaves its inputs alone."""
+    """Merge summaries of one type into a new one; inputs are not modified."""
     iterator = iter(summaries)
     first = next(iterator)
     total = type(first)()

@@ -1,4 +1,4 @@
-"""One self-contained HTML page for one sample: its clip beside the motion, played together, and all that is known of it."""
+"""A self-contained HTML page of one sample: clip and motion played side by side, with all its metadata."""
 
 import base64
 import json
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.audit import pages
-from pipeline.audit.query import Questions
+from pipeline.audit.query import QuerySession
 from schemas.dataset import read_tombstones
 from schemas.errors import HumoError, UsageError
 from schemas.sample import decode_npz
@@ -14,13 +14,13 @@ from schemas.shards import read_samples
 from schemas.skeleton import PARTS
 from schemas.storage import Storage
 
-_MAX_NAMED = 5
+_MAX_LISTED = 5
 
 
 def view(dataset: str, key: str, out: str | Path | None = None) -> str:
     """Write the page of the sample whose key begins with `key` into the dataset (`report/KEY.html`), or to a file.
 
-    Returns where it lies. Raises UsageError where no key or more than one begins so, HumoError where the shard does not hold it.
+    Returns its address. Raises UsageError if the prefix matches no key or several, HumoError if the shard lacks the sample.
     """
     storage = Storage(dataset)
     row = find_sample(dataset, key)
@@ -30,25 +30,27 @@ def view(dataset: str, key: str, out: str | Path | None = None) -> str:
 
 def find_sample(dataset: str, key: str) -> dict[str, Any]:
     """Key, shard, subset and split of the one live sample whose key begins with `key`."""
-    wanted = key.strip().lower()
-    if not wanted or not all(one in "0123456789abcdef" for one in wanted):
+    prefix = key.strip().lower()
+    if not prefix or not all(digit in "0123456789abcdef" for digit in prefix):
         raise UsageError(
-            f"key {key!r}: a key is made of hexadecimal digits; humo query {dataset} 'SELECT key FROM samples'"
+            f"key {key!r}: a key consists of hexadecimal digits; humo query {dataset} 'SELECT key FROM samples'"
         )
     removed = read_tombstones(Storage(dataset))
-    with Questions(dataset) as questions:
+    with QuerySession(dataset) as session:
         columns = "SELECT key, shard, subset, split FROM samples"
-        rows = questions.rows(f"{columns} WHERE starts_with(key, '{wanted}') ORDER BY key LIMIT {_MAX_NAMED + 1}")
-    gone = [row for row in rows if row["key"] in removed]
+        rows = session.rows(f"{columns} WHERE starts_with(key, '{prefix}') ORDER BY key LIMIT {_MAX_LISTED + 1}")
+    removed_rows = [row for row in rows if row["key"] in removed]
     rows = [row for row in rows if row["key"] not in removed]
-    if not rows and gone:
-        raise UsageError(f"key {gone[0]['key']}: this sample was removed from {dataset}")
+    if not rows and removed_rows:
+        raise UsageError(f"key {removed_rows[0]['key']}: this sample was removed from {dataset}")
     if not rows:
-        raise UsageError(f"key {key}: no sample of {dataset} begins so; humo query {dataset} 'SELECT key FROM samples'")
+        raise UsageError(
+            f"key {key}: no sample of {dataset} has this prefix; humo query {dataset} 'SELECT key FROM samples'"
+        )
     if len(rows) > 1:
-        named = ", ".join(row["key"] for row in rows[:_MAX_NAMED])
-        more = " and more" if len(rows) > _MAX_NAMED else ""
-        raise UsageError(f"key {key}: several samples begin so ({named}{more}); give more digits")
+        listed = ", ".join(row["key"] for row in rows[:_MAX_LISTED])
+        more = " and more" if len(rows) > _MAX_LISTED else ""
+        raise UsageError(f"key {key}: several samples have this prefix ({listed}{more}); give more digits")
     return rows[0]
 
 
@@ -56,12 +58,12 @@ def read_sample(storage: Storage, shard: str, key: str) -> dict[str, bytes]:
     """Members of one sample of a shard."""
     try:
         with storage.open(shard) as file:
-            for found, members in read_samples(file, f"{storage.uri}/{shard}"):
-                if found == key:
+            for sample_key, members in read_samples(file, f"{storage.uri}/{shard}"):
+                if sample_key == key:
                     return members
     except FileNotFoundError:
         raise HumoError(f"{storage.uri}/{shard}: the shard is missing; fetch it again or run humo pack") from None
-    raise HumoError(f"{storage.uri}/{shard}: sample {key} is not in it although the catalogue says so; run humo verify")
+    raise HumoError(f"{storage.uri}/{shard}: sample {key} is missing, but the catalogue lists it; run humo verify")
 
 
 def _context(row: dict[str, Any], members: dict[str, bytes]) -> dict[str, Any]:
@@ -77,7 +79,7 @@ def _context(row: dict[str, Any], members: dict[str, bytes]) -> dict[str, Any]:
     clip = ""
     if "clip.mp4" in members:
         clip = base64.b64encode(members["clip.mp4"]).decode()
-        # Whole pixels and hundredths: a page is read by eyes.
+        # Rounded to a tenth of a pixel and hundredths of confidence, which is enough for display.
         keypoints = decode_npz(members["keypoints.npz"])["keypoints"].astype(float)
         keypoints[..., :2] = keypoints[..., :2].round(1)
         player["clip"] = {
@@ -92,12 +94,12 @@ def _context(row: dict[str, Any], members: dict[str, bytes]) -> dict[str, Any]:
         for event in sorted(text["rules"], key=lambda event: (event["start_s"], event["end_s"], event["text"]))
     ]
     lanes = [(part, [event for event in events if event["part"] == part]) for part in ("body", *PARTS)]
-    known = {
+    origin = {
         "source": meta["source_id"], "title": meta["title"], "address": meta["uri"], "licence": meta["licence"],
         "consent": meta["consent"], "person": meta["person"],
         "span": f"{meta['start_s']:.2f} – {meta['end_s']:.2f} s of the source",
-        "frames": f"{meta['frames']} at {meta['fps']:g} a second, from {meta['source_fps']:g}",
-        "picture": f"{meta['width']} × {meta['height']}" if meta["width"] else "none",
+        "frames": f"{meta['frames']} at {meta['fps']:g} fps, from {meta['source_fps']:g}",
+        "frame size": f"{meta['width']} × {meta['height']}" if meta["width"] else "none",
         "body model": meta["body_model"], "config": meta["config_digest"], "shard": row["shard"], "split": row["split"],
         "SHA-256 of the source": meta["sha256"],
     }  # fmt: skip
@@ -107,7 +109,7 @@ def _context(row: dict[str, Any], members: dict[str, bytes]) -> dict[str, Any]:
         "seconds": seconds,
         "body": text["body"],
         "parts": [(part, text["parts"][part]) for part in PARTS],
-        "lanes": [(part, some) for part, some in lanes if some],
+        "lanes": [(part, part_events) for part, part_events in lanes if part_events],
         "transcript": text["transcript"]["text"],
         "writers": sorted(text["writers"].items()),
         "checks": [check for check in text["checks"] if check["verdict"] != "derived"],
@@ -115,8 +117,8 @@ def _context(row: dict[str, Any], members: dict[str, bytes]) -> dict[str, Any]:
         "instances": instances,
         "scores": sorted(meta["scores"].items()),
         "models": sorted(meta["models"].items()),
-        "known": [(name, value) for name, value in known.items() if value != ""],
+        "origin": [(name, value) for name, value in origin.items() if value != ""],
         "clip": clip,
         "player": player,
-        "stand_in": pages.stand_in(meta["body_model"]),
+        "substitute_body": pages.substitute_body(meta["body_model"]),
     }

@@ -1,1 +1,1 @@
-"""The `humo bench` measurements: speed, accuracy of recovery and captions, overhead, loading."""
+"""The benchmarks of `humo bench`: speed, accuracy of recovery and captions, overhead, loading."""

@@ -1,8 +1,8 @@
-"""humo bench captions: what the rules say about motion capture whose file names tell what is done.
+"""humo bench captions: rule-based captions against motion capture whose file names describe the action.
 
-Motions are read as `humo ingest` reads them: on the body, at 30 frames a second, starting at the origin, long takes in equal
-pieces. A take counts as right when everything that its name asks for is among the events of its pieces, nothing that the name
-rules out is, and the sentences about the body name the arms that it names and no other.
+Motions are read as by `humo ingest`: on the body, at 30 frames per second, starting at the origin, long takes in equal pieces. A
+take counts as right if its pieces have every event that its name implies and none that the name rules out, and if the sentences
+about the body name the expected arms and no others.
 """
 
 import os
@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from pipeline.benchmarks.labelled_mocap import Expected, expected_of, expected_of_action
-from pipeline.benchmarks.side_agreement import told_films
+from pipeline.benchmarks.side_agreement import caption_films
 from schemas.body_model import BodyModel
 from schemas.devices import torch_threads
 from schemas.errors import UsageError
@@ -34,7 +34,7 @@ from schemas.rotations import axis_angle_to_matrix, matrix_to_axis_angle
 from schemas.skeleton import CONTACT_POINTS, PARTS, SMPL_JOINTS, mirror_order, swap_sides
 from stages.read_mocap import ReadMocap
 from stages.synthesis.motions import ACTIONS, generate
-from stages.training.lifter.evaluate import pick
+from stages.training.lifter.evaluate import pick_evenly
 from stages.training.lifter.motion_dataset import find_mocap
 from stages.training.lifter.random_curves import normal, smooth_curves
 from stages.write_captions import WriteCaptions
@@ -42,75 +42,77 @@ from stages.write_instructions import WriteInstructions
 
 CLEAN, MIRRORED, NOISY = "as read", "mirrored", "as if recovered"
 DEFINITIONS = {
-    "right": "share of the takes of a group in which kinds, sides and arms are right",
-    "kinds": "share in which every movement that the name asks for is an event, on the side that it names",
+    "right": "share of a group's takes in which kinds, sides and arms are right",
+    "kinds": "share in which every movement that the name implies is an event, on the side that it names",
     "nothing_wrong": "share in which no event is of a kind that the name rules out",
-    "arms": "share of the takes whose name says which arms act in which the body's sentences name these and no other",
-    "mirrored_text": "share of motions whose mirror image gets the same text with left and right exchanged, letter by letter",
-    "distinct_n": "different sequences of n words over all of them, sentences about the body",
-    "distinct_sentences": "different sentences about the body over all of them",
-    "parts_described": "share of parts in view of which more is told than that they rest",
-    "sides": "share of the captioned films of sided actions that tell the right side: the arms that sentences about the body "
+    "arms": "share, of the takes whose name gives the arms, in which the body's sentences name these and no others",
+    "mirrored_text": "share of motions whose mirror image gets exactly the same text with left and right exchanged",
+    "distinct_n": "distinct n-grams over all n-grams, sentences about the body",
+    "distinct_sentences": "distinct sentences about the body over all of them",
+    "parts_described": "share of visible parts with an event other than rest",
+    "sides": "share of the captioned films of sided actions that state the right side: the arms that sentences about the body "
     "name, the legs that they or an event name, for turns and sidesteps the event; `exchanged`: the other side instead; "
     "`both`, `neither`: the rest",
-    "sides_of_truth": "the same of the motions that were filmed, through the same rules: what there is to be kept",
-    "sides_kept": "share of the films in which these are right whose captions are right",
-    "noise_mm": "how far joints lie from where they were, relative to the pelvis, in motions as if recovered",
+    "sides_of_truth": "the same for the captions of the ground-truth motions: an upper bound",
+    "sides_kept": "share, of the films whose ground-truth captions are right, whose captions are right",
+    "noise_mm": "mean error of joint positions, relative to the pelvis, in motions as if recovered",
 }
-_SHORTEST_S = 0.5
-"""Takes that ingestion would leave out as too short are measured too."""
+_MIN_TAKE_S = 0.5
+"""Takes that ingestion would reject as too short are measured too."""
 _STUDIO_SEED, _STUDIO_SECONDS = 30_000, 4.0
 _VERSIONS = ("torch", "numpy", "scipy")
-_SHOWN = 40
-_TURN_RAD = {
+_MAX_LISTED = 40
+_ROTATION_NOISE_RAD = {
     "neck": 0.07, "head": 0.07, "collar": 0.035, "shoulder": 0.09, "elbow": 0.09, "wrist": 0.08, "hip": 0.035, "knee": 0.035,
 }  # fmt: skip
-"""Deviation of the rotation that is put on top of a joint's, radians; `_OTHER_RAD` for the others."""
-_OTHER_RAD = 0.025
-_LEAN_RAD, _DRIFT_M, _JERK_RAD, _JERK_M = (0.04, 0.04, 0.04), (0.03, 0.03, 0.05), 0.01, 0.005
+"""Standard deviation of the rotation that is applied to a joint, radians; `_OTHER_ROTATION_NOISE_RAD` for the other joints."""
+_OTHER_ROTATION_NOISE_RAD = 0.025
+_LEAN_RAD, _DRIFT_M, _JITTER_RAD, _JITTER_M = (0.04, 0.04, 0.04), (0.03, 0.03, 0.05), 0.01, 0.005
 
 
 @dataclass(frozen=True)
 class Take:
-    """A recording with what its name asks for, if it asks for anything, and the motions that it was cut into."""
+    """A recording with the expectation from its name, if there is one, and its motions."""
 
     name: str
     expected: Expected | None
     motions: tuple[Motion, ...]
 
 
-Change = Callable[[Motion], Motion]
+Transform = Callable[[Motion], Motion]
 
 
 def bench(*, mocap: str = "", clips: int = 0, videos: int = 0) -> dict[str, Any]:
     """Accuracy by group for motions as read, mirrored and as if recovered; diversity, lengths and speed (see DEFINITIONS).
 
-    `mocap`: folder or file of motion capture; empty: made-up motions. `clips`: most takes, spread evenly over groups; 0: all.
-    `videos`: films of sided actions that go through the whole chain besides.
+    `mocap`: folder or file of motion capture; empty: synthetic motions. `clips`: maximum number of takes, spread evenly over
+    groups; 0: all. `videos`: number of films of sided actions that go through the whole chain.
 
-    Raises UsageError for a folder without motion capture or a number below 0.
+    Raises UsageError for a folder without motion capture or a negative number.
     """
     if min(clips, videos) < 0:
-        raise UsageError(f"bench captions: --clips {clips} --videos {videos}: give numbers from 0 on; 0 clips are all")
+        raise UsageError(
+            f"bench captions: --clips {clips} --videos {videos}: give numbers of at least 0; 0 clips are all"
+        )
     body = BodyModel.load()
-    takes = list(_read(mocap, clips)) if mocap else list(_made_up(clips or 3 * len(ACTIONS), body))
+    takes = list(_read(mocap, clips)) if mocap else list(_synthetic_takes(clips or 3 * len(ACTIONS), body))
     with torch_threads(1):
         writer, instructor = WriteCaptions(), WriteInstructions()
         writer.setup()
         instructor.setup()
-        written, captions_s = _written(takes, writer)
-        begin = time.perf_counter()
-        instances = sum(len(one.instructions) for motion in written.values() for one in instructor.run(motion))
-        instructions_s = time.perf_counter() - begin
-        mirrored, _ = _written(takes, writer, mirrored_motion)
-        noisy, _ = _written(takes, writer, lambda motion: as_if_recovered(motion, body))
-    found = {CLEAN: written, MIRRORED: mirrored, NOISY: noisy}
+        written, captions_s = _caption_takes(takes, writer)
+        start = time.perf_counter()
+        instances = sum(len(record.instructions) for motion in written.values() for record in instructor.run(motion))
+        instructions_s = time.perf_counter() - start
+        mirrored, _ = _caption_takes(takes, writer, mirrored_motion)
+        noisy, _ = _caption_takes(takes, writer, lambda motion: add_recovery_noise(motion, body))
+    captioned_by_setting = {CLEAN: written, MIRRORED: mirrored, NOISY: noisy}
     accuracy, wrong = {}, {}
-    for setting, captioned in found.items():
+    for setting, captioned in captioned_by_setting.items():
         accuracy[setting], wrong[setting] = _accuracy(takes, captioned, mirror=setting == MIRRORED)
     films = {"films": _sides_in_films(videos, body)} if videos else {}
-    captions = {key: one.captions for key, one in written.items()}
-    same = [_swapped(captions[key]) == _sentences(one.captions) for key, one in mirrored.items()]
+    captions = {key: record.captions for key, record in written.items()}
+    matching = [_swapped(captions[key]) == _sentences(record.captions) for key, record in mirrored.items()]
     motions = [motion for take in takes for motion in take.motions]
     return {
         "command": shlex.join(["humo", *sys.argv[1:]]),
@@ -125,8 +127,8 @@ def bench(*, mocap: str = "", clips: int = 0, videos: int = 0) -> dict[str, Any]
         "accuracy": accuracy,
         "wrong": wrong,
         **films,
-        "mirrored_text": float(np.mean(same)),
-        "noise_mm": float(np.mean([_moved_mm(motion, body) for motion in motions[:: max(1, len(motions) // 50)]])),
+        "mirrored_text": float(np.mean(matching)),
+        "noise_mm": float(np.mean([_noise_mm(motion, body) for motion in motions[:: max(1, len(motions) // 50)]])),
         "text": _text(list(captions.values())),
         "speed": {
             "captions_per_s": len(motions) / captions_s,
@@ -142,33 +144,33 @@ def _read(mocap: str, clips: int) -> Iterator[Take]:
     folder = Path(mocap)
     files = [folder] if folder.is_file() else find_mocap(folder)
     if not files:
-        raise UsageError(f"--mocap {mocap}: holds no motion capture; name a folder or file with some")
-    reader = ReadMocap(ReadMocap.Config(min_s=_SHORTEST_S))
+        raise UsageError(f"--mocap {mocap}: holds no motion capture; name a folder or file that does")
+    reader = ReadMocap(ReadMocap.Config(min_s=_MIN_TAKE_S))
     reader.setup()
-    for path in pick(files, clips) if clips else files:
+    for path in pick_evenly(files, clips) if clips else files:
         results = reader.run(Source(id=source_id(str(path)), uri=str(path), kind="mocap"))
         motions = tuple(one for one in results if isinstance(one, Motion))
         if motions:
             yield Take(path.stem, expected_of(path.stem), motions)
 
 
-def _made_up(count: int, body: BodyModel) -> Iterator[Take]:
+def _synthetic_takes(count: int, body: BodyModel) -> Iterator[Take]:
     for number in range(count):
         action, seed = ACTIONS[number % len(ACTIONS)], _STUDIO_SEED + number // len(ACTIONS)
-        made = generate(action, _STUDIO_SECONDS, seed, body=body)
+        labelled = generate(action, _STUDIO_SECONDS, seed, body=body)
         name = f"{action}-{seed}"
         origin = Provenance(
             source=Source(id=name, uri=name, kind="mocap"), sha256=digest(name, digits=64), person=0, start_s=0.0,
-            end_s=_STUDIO_SECONDS, source_fps=made.fps,
+            end_s=_STUDIO_SECONDS, source_fps=labelled.fps,
         )  # fmt: skip
         motion = Motion(
             provenance=origin,
             footage=None,
-            poses=matrix_to_axis_angle(made.rotations).numpy(),
-            trans=made.trans.numpy(),
-            betas=made.betas.numpy(),
-            contacts=made.contacts.numpy().astype(np.uint8),
-            joint_confidence=np.ones((len(made), len(SMPL_JOINTS)), np.float32),
+            poses=matrix_to_axis_angle(labelled.rotations).numpy(),
+            trans=labelled.trans.numpy(),
+            betas=labelled.betas.numpy(),
+            contacts=labelled.contacts.numpy().astype(np.uint8),
+            joint_confidence=np.ones((len(labelled), len(SMPL_JOINTS)), np.float32),
             to_source=np.eye(4),
             body_model=body.id,
             models={},
@@ -176,19 +178,19 @@ def _made_up(count: int, body: BodyModel) -> Iterator[Take]:
         yield Take(name, expected_of_action(action), (motion,))
 
 
-def _written(
-    takes: Sequence[Take], writer: WriteCaptions, change: Change = lambda motion: motion
+def _caption_takes(
+    takes: Sequence[Take], writer: WriteCaptions, transform: Transform = lambda motion: motion
 ) -> tuple[dict[str, CaptionedMotion], float]:
-    """Captions by the motion's id, and the seconds that writing them took."""
-    found: dict[str, CaptionedMotion] = {}
+    """Captions by motion id, and the seconds that writing them took."""
+    captioned: dict[str, CaptionedMotion] = {}
     seconds = 0.0
     for take in takes:
         for motion in take.motions:
-            record = ScoredMotion(motion=change(motion), scores={})
-            begin = time.perf_counter()
-            (found[motion.id],) = writer.run(record)
-            seconds += time.perf_counter() - begin
-    return found, seconds
+            record = ScoredMotion(motion=transform(motion), scores={})
+            start = time.perf_counter()
+            (captioned[motion.id],) = writer.run(record)
+            seconds += time.perf_counter() - start
+    return captioned, seconds
 
 
 def mirrored_motion(motion: Motion) -> Motion:
@@ -203,131 +205,149 @@ def mirrored_motion(motion: Motion) -> Motion:
     )
 
 
-def as_if_recovered(motion: Motion, body: BodyModel) -> Motion:
-    """With errors like those of a fit to a video: joints wander by some centimetres, the body leans, floats and sinks, and
-    everything trembles a little. The motion's id is the seed."""
+def add_recovery_noise(motion: Motion, body: BodyModel) -> Motion:
+    """Add errors like those of a fit to a video: joints drift by some centimetres, the body leans, floats and sinks, with slight
+    jitter. The motion's id is the seed."""
     generator = torch.Generator().manual_seed(int(digest("recovered", motion.id, digits=12), 16))
     frames = len(motion.trans)
     waves = max(2, round(frames / 20))
-    deviation = torch.tensor([_TURN_RAD.get(name.split("_")[-1], _OTHER_RAD) for name in SMPL_JOINTS])
-    turns = smooth_curves((len(SMPL_JOINTS), 3), frames, waves, generator).permute(2, 0, 1) * deviation[:, None]
-    turns = turns + _JERK_RAD * normal((frames, len(SMPL_JOINTS), 3), generator)
-    rotations = axis_angle_to_matrix(torch.from_numpy(motion.poses).float()) @ axis_angle_to_matrix(turns)
+    deviation = torch.tensor(
+        [_ROTATION_NOISE_RAD.get(name.split("_")[-1], _OTHER_ROTATION_NOISE_RAD) for name in SMPL_JOINTS]
+    )
+    rotation_noise = (
+        smooth_curves((len(SMPL_JOINTS), 3), frames, waves, generator).permute(2, 0, 1) * deviation[:, None]
+    )
+    rotation_noise = rotation_noise + _JITTER_RAD * normal((frames, len(SMPL_JOINTS), 3), generator)
+    rotations = axis_angle_to_matrix(torch.from_numpy(motion.poses).float()) @ axis_angle_to_matrix(rotation_noise)
     lean = smooth_curves((3,), frames, waves, generator).T * torch.tensor(_LEAN_RAD)
     rotations[:, 0] = axis_angle_to_matrix(lean) @ rotations[:, 0]
     drift = smooth_curves((3,), frames, waves, generator).T * torch.tensor(_DRIFT_M)
-    path = motion.trans + (drift + _JERK_M * normal((frames, 3), generator)).numpy()
-    return replace(motion, poses=matrix_to_axis_angle(rotations).numpy(), trans=path.astype(np.float32))
+    trans = motion.trans + (drift + _JITTER_M * normal((frames, 3), generator)).numpy()
+    return replace(motion, poses=matrix_to_axis_angle(rotations).numpy(), trans=trans.astype(np.float32))
 
 
-def _moved_mm(motion: Motion, body: BodyModel) -> float:
-    """Mean distance of the joints of a motion as if recovered from those that it has, relative to the pelvis."""
+def _noise_mm(motion: Motion, body: BodyModel) -> float:
+    """Mean joint error of a motion as if recovered, relative to the pelvis."""
     rest = body.rest_joints(torch.from_numpy(np.asarray(motion.betas, np.float32)))
-    places = []
-    for one in (motion, as_if_recovered(motion, body)):
-        turns = axis_angle_to_matrix(torch.from_numpy(np.asarray(one.poses, np.float32)))
-        places.append(forward_kinematics(turns, rest, torch.zeros(len(turns), 3))[0])
-    return 1000 * float((places[0] - places[1]).norm(dim=-1).mean())
+    positions = []
+    for variant in (motion, add_recovery_noise(motion, body)):
+        rotations = axis_angle_to_matrix(torch.from_numpy(np.asarray(variant.poses, np.float32)))
+        positions.append(forward_kinematics(rotations, rest, torch.zeros(len(rotations), 3))[0])
+    return 1000 * float((positions[0] - positions[1]).norm(dim=-1).mean())
 
 
 def _accuracy(
     takes: Sequence[Take], captioned: Mapping[str, CaptionedMotion], *, mirror: bool
 ) -> tuple[dict[str, dict[str, float]], list[str]]:
-    """Figures by group, and the first takes that are not right with what is amiss."""
+    """Results by group, and the first takes that are not right with their problems."""
     rows: dict[str, list[dict[str, float]]] = defaultdict(list)
     wrong = []
     for take in takes:
         if take.expected is None:
             continue
         expected = take.expected.mirrored() if mirror else take.expected
-        row, amiss = _judge(expected, [captioned[motion.id].captions for motion in take.motions])
+        row, problems = _evaluate_take(expected, [captioned[motion.id].captions for motion in take.motions])
         rows[expected.group].append(row)
-        if amiss:
-            wrong.append(f"{take.name}: {'; '.join(amiss)}")
-    figures = {}
+        if problems:
+            wrong.append(f"{take.name}: {'; '.join(problems)}")
+    averages = {}
     for group, members in sorted(rows.items()):
         names = dict.fromkeys(name for row in members for name in row)
-        figures[group] = {"takes": float(len(members))} | {
+        averages[group] = {"takes": float(len(members))} | {
             name: float(np.mean([row[name] for row in members if name in row])) for name in names
         }
-    return figures, wrong[:_SHOWN]
+    return averages, wrong[:_MAX_LISTED]
 
 
-def _judge(expected: Expected, pieces: Sequence[Captions]) -> tuple[dict[str, float], list[str]]:
-    """One take: 1 or 0 by name of the figure, and in words what is amiss."""
+def _evaluate_take(expected: Expected, pieces: Sequence[Captions]) -> tuple[dict[str, float], list[str]]:
+    """Results of one take: 1 or 0 by name, and its problems as text."""
     kinds = {
-        kind for captions in pieces for event in captions.events for kind in _names(event.part, event.kind, event.side)
+        kind
+        for captions in pieces
+        for event in captions.events
+        for kind in _event_names(event.part, event.kind, event.side)
     }
-    missing = [" or ".join(sorted(some)) for some in expected.kinds if not some & kinds]
-    amiss = [f"no {kind}" for kind in missing] + [f"has {kind}" for kind in sorted(expected.never & kinds)]
-    row = {"kinds": float(not missing), "nothing_wrong": float(not expected.never & kinds)}
+    missing = [" or ".join(sorted(alternatives)) for alternatives in expected.kinds if not alternatives & kinds]
+    problems = [f"no {kind}" for kind in missing] + [f"has {kind}" for kind in sorted(expected.forbidden & kinds)]
+    result = {"kinds": float(not missing), "nothing_wrong": float(not expected.forbidden & kinds)}
     if expected.arms:
         named = arms_named(" ".join(sentence for captions in pieces for sentence in captions.body))
-        row["arms"] = float(named == expected.arms)
-        amiss += [] if named == expected.arms else [f"names {', '.join(sorted(named)) or 'no arm'}"]
-    return {"right": float(not amiss), **row}, amiss
+        result["arms"] = float(named == expected.arms)
+        problems += [] if named == expected.arms else [f"names {', '.join(sorted(named)) or 'no arm'}"]
+    return {"right": float(not problems), **result}, problems
 
 
 def _sides_in_films(count: int, body: BodyModel) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as work:
-        found = list(told_films(count, Path(work), body))
-    told = [(one, told_side(one.expected, one.captions)) for one in found if one.captions]
-    of_truth = [told_side(one.expected, one.of_truth) for one, _ in told]
+        films = list(caption_films(count, Path(work), body))
+    captioned = [(film, stated_side(film.expected, film.captions)) for film in films if film.captions]
+    target_sides = [stated_side(film.expected, film.target_captions) for film, _ in captioned]
 
     def share(sides: Sequence[str], wanted: str) -> float:
         return sum(side == wanted for side in sides) / max(1, len(sides))
 
-    sides = [side for _, side in told]
+    sides = [side for _, side in captioned]
     return {
-        "films": float(len(found)),
-        "captioned": float(len(told)),
+        "films": float(len(films)),
+        "captioned": float(len(captioned)),
         "sides": share(sides, "right"),
         **{name: share(sides, name) for name in ("exchanged", "both", "neither")},
-        "sides_of_truth": share(of_truth, "right"),
-        "sides_kept": share([side for side, true in zip(sides, of_truth, strict=True) if true == "right"], "right"),
-        "wrong": [f"{one.name}: {side}: {' '.join(one.captions[0].body[:1])}" for one, side in told if side != "right"],
+        "sides_of_truth": share(target_sides, "right"),
+        "sides_kept": share(
+            [side for side, target in zip(sides, target_sides, strict=True) if target == "right"], "right"
+        ),
+        "wrong": [
+            f"{film.name}: {side}: {' '.join(film.captions[0].body[:1])}" for film, side in captioned if side != "right"
+        ],
     }
 
 
-def told_side(expected: Expected, pieces: Sequence[Captions]) -> str:
-    """Whether captions tell the side that is expected and no other (`right`), the other one (`exchanged`), both or neither."""
-    sided, turned = (frozenset().union(*one.kinds) for one in (expected, expected.mirrored()))
-    kinds = {kind for one in pieces for event in one.events for kind in _names(event.part, event.kind, event.side)}
-    asked = {kind.split(":")[1] for kind in sided if ":" in kind}
-    if asked:
-        said = " ".join(sentence for one in pieces for sentence in one.body)
-        if any(limb.endswith("_arm") for limb in asked):
-            named = arms_named(said)
+def stated_side(expected: Expected, pieces: Sequence[Captions]) -> str:
+    """Whether captions state the expected side and no other (`right`), the other one (`exchanged`), both or neither."""
+    expected_kinds = frozenset().union(*expected.kinds)
+    mirrored_kinds = frozenset().union(*expected.mirrored().kinds)
+    kinds = {
+        kind
+        for captions in pieces
+        for event in captions.events
+        for kind in _event_names(event.part, event.kind, event.side)
+    }
+    expected_limbs = {kind.split(":")[1] for kind in expected_kinds if ":" in kind}
+    if expected_limbs:
+        sentences = " ".join(sentence for captions in pieces for sentence in captions.body)
+        if any(limb.endswith("_arm") for limb in expected_limbs):
+            named = arms_named(sentences)
         else:
-            named = legs_named(said) | {kind.split(":")[1] for kind in kinds & (sided | turned)}
-        right, other = bool(named & asked), bool(named - asked)
+            named = legs_named(sentences) | {kind.split(":")[1] for kind in kinds & (expected_kinds | mirrored_kinds)}
+        states_expected, states_other = bool(named & expected_limbs), bool(named - expected_limbs)
     else:
-        right, other = bool((sided - turned) & kinds), bool((turned - sided) & kinds)
-    if right == other:
-        return "both" if right else "neither"
-    return "right" if right else "exchanged"
+        states_expected = bool((expected_kinds - mirrored_kinds) & kinds)
+        states_other = bool((mirrored_kinds - expected_kinds) & kinds)
+    if states_expected == states_other:
+        return "both" if states_expected else "neither"
+    return "right" if states_expected else "exchanged"
 
 
-def _names(part: str, kind: str, side: str) -> tuple[str, ...]:
-    """What an `Expected` may call an event."""
+def _event_names(part: str, kind: str, side: str) -> tuple[str, ...]:
+    """The names by which an `Expected` can refer to an event."""
     if part != "body":
         return (f"{kind}:{part}",)
     return (kind, f"{kind}>{side}") if side in ("left", "right") else (kind,)
 
 
 def arms_named(text: str) -> frozenset[str]:
-    """The arms that sentences speak of."""
+    """The arms that sentences name."""
     return _limbs_named(text, "arm", "arms?|hands?|fists?|elbows?")
 
 
 def legs_named(text: str) -> frozenset[str]:
-    """The legs that sentences speak of."""
+    """The legs that sentences name."""
     return _limbs_named(text, "leg", "legs?|foot|feet|knees?")
 
 
 def _limbs_named(text: str, limb: str, words: str) -> frozenset[str]:
-    found = re.findall(rf"\b(left|right|both) (?:{words})\b", text)
-    sides = {side for word in found for side in (("left", "right") if word == "both" else (word,))}
+    matches = re.findall(rf"\b(left|right|both) (?:{words})\b", text)
+    sides = {side for word in matches for side in (("left", "right") if word == "both" else (word,))}
     return frozenset(f"{side}_{limb}" for side in sides)
 
 
@@ -336,33 +356,37 @@ def _sentences(captions: Captions) -> tuple[Any, ...]:
 
 
 def _swapped(captions: Captions) -> tuple[Any, ...]:
-    """The sentences of a motion's mirror image, if the rules know no left and right."""
+    """Expected sentences of the mirrored motion: left and right exchanged."""
 
     def swap(text: str) -> str:
         return re.sub(r"\b(left|right)\b", lambda side: "left" if side[0] == "right" else "right", text)
 
     body, parts, events = _sentences(captions)
-    other = {swap_sides(part): tuple(map(swap, sentences)) for part, sentences in parts.items()}
-    return tuple(map(swap, body)), other, tuple(sorted(map(swap, events)))
+    other_parts = {swap_sides(part): tuple(map(swap, sentences)) for part, sentences in parts.items()}
+    return tuple(map(swap, body)), other_parts, tuple(sorted(map(swap, events)))
 
 
 def _text(captions: Sequence[Captions]) -> dict[str, float]:
-    body = [sentence for one in captions for sentence in one.body]
+    body = [sentence for caption in captions for sentence in caption.body]
     words = [re.findall(r"[a-z0-9.]*[a-z0-9]", sentence.lower()) for sentence in body]
     distinct = {}
     for n in (1, 2, 3):
-        grams = Counter(tuple(some[i : i + n]) for some in words for i in range(len(some) - n + 1))
+        grams = Counter(
+            tuple(sentence_words[i : i + n]) for sentence_words in words for i in range(len(sentence_words) - n + 1)
+        )
         distinct[f"distinct_{n}"] = len(grams) / max(1, grams.total())
-    rests = {(i, event.part) for i, one in enumerate(captions) for event in one.events if event.kind == "rest"}
+    rests = {(i, event.part) for i, caption in enumerate(captions) for event in caption.events if event.kind == "rest"}
     return {
         **distinct,
         "distinct_sentences": len(set(body)) / len(body),
-        "different_words": float(len({word for some in words for word in some})),
-        "words_short": _mean_words([one.body[0] for one in captions]),
-        "words_long": _mean_words([one.body[-1] for one in captions]),
+        "different_words": float(len({word for sentence_words in words for word in sentence_words})),
+        "words_short": _mean_words([caption.body[0] for caption in captions]),
+        "words_long": _mean_words([caption.body[-1] for caption in captions]),
         "lengths_per_motion": len(body) / len(captions),
-        "words_part": _mean_words([some[-1] for one in captions for some in one.parts.values()]),
-        "events_per_motion": float(np.mean([len(one.events) for one in captions])),
+        "words_part": _mean_words(
+            [sentence_words[-1] for caption in captions for sentence_words in caption.parts.values()]
+        ),
+        "events_per_motion": float(np.mean([len(caption.events) for caption in captions])),
         "parts_described": 1 - len(rests) / (len(captions) * len(PARTS)),
     }
 
@@ -371,32 +395,32 @@ def _mean_words(sentences: Sequence[str]) -> float:
     return float(np.mean([len(sentence.split()) for sentence in sentences]))
 
 
-def bench_text(found: Mapping[str, Any]) -> str:
-    """The figures for a terminal; what is wrong is in the JSON."""
-    settings = list(found["accuracy"])
+def bench_text(report: Mapping[str, Any]) -> str:
+    """The results for a terminal; the problems are in the JSON."""
+    settings = list(report["accuracy"])
     lines = [
-        f"{found['motions']}: {found['takes']} takes, {found['pieces']} motions; {found['rules']}; {found['machine']}",
+        f"{report['motions']}: {report['takes']} takes, {report['pieces']} motions; {report['rules']}; {report['machine']}",
         "",
     ]
     lines.append(f"{'takes right':28}{'takes':>7}" + "".join(f"{setting:>18}" for setting in settings))
-    for group, row in found["accuracy"][CLEAN].items():
-        shares = "".join(f"{found['accuracy'][setting][group]['right']:>18.1%}" for setting in settings)
+    for group, row in report["accuracy"][CLEAN].items():
+        shares = "".join(f"{report['accuracy'][setting][group]['right']:>18.1%}" for setting in settings)
         lines.append(f"{group:28}{row['takes']:7.0f}{shares}")
-    if "films" in found:
-        films = found["films"]
+    if "films" in report:
+        films = report["films"]
         lines += [
             "",
             f"sides in {films['captioned']:.0f} films: right {films['sides']:.1%}, exchanged {films['exchanged']:.1%}, both "
-            f"{films['both']:.1%}, neither {films['neither']:.1%}; of the true motions right {films['sides_of_truth']:.1%}, kept "
-            f"{films['sides_kept']:.1%}",
+            f"{films['both']:.1%}, neither {films['neither']:.1%}; of the ground-truth motions right "
+            f"{films['sides_of_truth']:.1%}, kept {films['sides_kept']:.1%}",
         ]
-    text, speed = found["text"], found["speed"]
+    text, speed = report["text"], report["speed"]
     return "\n".join(
         [
             *lines,
             "",
-            f"mirrored text is the mirrored text: {found['mirrored_text']:.2%} of motions; as if recovered: joints "
-            f"{found['noise_mm']:.0f} mm off",
+            f"mirrored motions with mirrored text: {report['mirrored_text']:.2%} of motions; as if recovered: mean joint "
+            f"error {report['noise_mm']:.0f} mm",
             f"distinct 1-, 2-, 3-grams {text['distinct_1']:.4f}, {text['distinct_2']:.4f}, {text['distinct_3']:.4f}; distinct "
             f"sentences {text['distinct_sentences']:.1%}; {text['different_words']:.0f} different words",
             f"words: short {text['words_short']:.1f}, long {text['words_long']:.1f}, a part {text['words_part']:.1f}",

@@ -1,6 +1,6 @@
-"""humo bench overhead: what the engine and its commits cost an item, beside a plain program that writes as many files.
+"""humo bench overhead: cost per item of the engine and its commits, compared with a plain program that writes as many files.
 
-The stages do next to nothing, so that all that is measured is what humo adds: work items, hands, the commit protocol, Ray.
+The stages do almost nothing, so that only the overhead of humo is measured: work items, worker processes, the commit protocol, Ray.
 """
 
 import os
@@ -36,7 +36,7 @@ class Look(Stage[Source, Source]):
 
 
 class Weigh(Stage[Source, Source]):
-    """Reads a source's name and passes it on."""
+    """Hashes a source's id and passes it on."""
 
     def run(self, record: Source) -> Iterable[Source]:
         digest(record.id, digits=16)
@@ -52,22 +52,22 @@ class Seal(Stage[Source, Sample]):
 
 
 def trivial_chain() -> list[Stage[Any, Any]]:
-    """Three stages that do next to nothing."""
+    """Three stages that do almost nothing."""
     return [Look(), Weigh(), Seal()]
 
 
 def bench(sizes: str, *, engine: str = "inline", sources_per_commit: int = 100, isolate: bool = True) -> dict[str, Any]:
-    """Milliseconds an item by number of items, of humo and of a plain program, in turns.
+    """Milliseconds per item by number of items, of humo and of a plain program, alternating.
 
-    `start_s` is the time until the first commit: processes start and load what they need. `ms` is what each item after that
-    takes, and stays the same where nothing grows faster than the number of items; `overhead_ms` is that less the stages'
-    own time. `resume_s`: reading the ledger, as the next run does. Raises UsageError for sizes that do not grow, or that
-    one commit would hold, and for an engine that is not there.
+    `start_s` is the time to the first commit: processes start and load what they need. `ms` is the time per item after that, and is
+    constant if nothing grows faster than the number of items; `overhead_ms` is `ms` without the stages' own time. `resume_s`:
+    reading the ledger, as the next run does. Raises UsageError for sizes that do not increase, or that fit in one commit, and for
+    an unknown engine.
     """
-    numbers = [int(one) if one.strip().isdecimal() else 0 for one in sizes.split(",")]
-    if sorted(set(numbers)) != numbers or numbers[0] <= max(0, sources_per_commit):
+    counts = [int(item) if item.strip().isdecimal() else 0 for item in sizes.split(",")]
+    if sorted(set(counts)) != counts or counts[0] <= max(0, sources_per_commit):
         raise UsageError(
-            f"--sizes: {sizes!r} must be whole numbers that grow, each of more than one commit ({sources_per_commit} items), "
+            f"--sizes: {sizes!r} must be increasing whole numbers, each larger than one commit ({sources_per_commit} items), "
             "such as 1000,10000"
         )
     runs: list[dict[str, Any]] = []
@@ -77,9 +77,9 @@ def bench(sizes: str, *, engine: str = "inline", sources_per_commit: int = 100, 
             "engine": {"kind": engine, "isolate": isolate},
         }  # fmt: skip
         config = parse_config(settings, IngestConfig, "--sizes")
-        with _running(config):
-            _measure(config, Path(work) / "warm", 2 * sources_per_commit)  # imports, and the disk's first touch
-            for size in numbers:
+        with _shared_ray(config):
+            _measure(config, Path(work) / "warm", 2 * sources_per_commit)  # imports, and first disk access
+            for size in counts:
                 runs.append(_measure(config, Path(work) / str(size), size))
     return {
         "engine": engine, "isolate": isolate, "sources_per_commit": sources_per_commit, "runs": runs,
@@ -87,17 +87,17 @@ def bench(sizes: str, *, engine: str = "inline", sources_per_commit: int = 100, 
     }  # fmt: skip
 
 
-def bench_text(found: dict[str, Any]) -> str:
-    """The figures for a terminal."""
-    where = f"{found['engine']}, stages {'in processes of their own' if found['isolate'] else 'in the same process'}"
+def bench_text(report: dict[str, Any]) -> str:
+    """The results for a terminal."""
+    setup = f"{report['engine']}, stages {'in worker processes' if report['isolate'] else 'in the same process'}"
     lines = [
-        f"{where}, {found['sources_per_commit']} sources a commit, {found['machine']}",
+        f"{setup}, {report['sources_per_commit']} sources a commit, {report['machine']}",
         f"{'items':>8}{'start s':>10}{'ms an item':>12}{'overhead ms':>13}{'plain: start':>16}{'ms an item':>12}{'resuming':>12}",
     ]
     lines += [
-        f"{one['items']:>8}{one['start_s']:>10.2f}{one['ms']:>12.3f}{one['overhead_ms']:>13.3f}{one['plain_start_s']:>16.2f}"
-        f"{one['plain_ms']:>12.3f}{one['resume_s']:>12.2f}"
-        for one in found["runs"]
+        f"{run['items']:>8}{run['start_s']:>10.2f}{run['ms']:>12.3f}{run['overhead_ms']:>13.3f}{run['plain_start_s']:>16.2f}"
+        f"{run['plain_ms']:>12.3f}{run['resume_s']:>12.2f}"
+        for run in report["runs"]
     ]
     return "\n".join(lines)
 
@@ -106,22 +106,24 @@ def _measure(config: IngestConfig, folder: Path, size: int) -> dict[str, Any]:
     work_items = [
         WorkItem.of(Source(id=f"item-{number:08d}", uri=f"bench:{number}", kind="mocap")) for number in range(size)
     ]
-    ours = config.model_copy(update={"output": str(folder / "humo")})
-    passed: list[float] = []
+    humo_config = config.model_copy(update={"output": str(folder / "humo")})
+    stage_seconds: list[float] = []
 
     def outcomes() -> Iterator[int]:
-        for outcome in _engine(config)(ours, trivial_chain(), work_items):
-            passed.extend(seconds for *_, seconds in outcome.passed.values())
+        for outcome in _engine(config)(humo_config, trivial_chain(), work_items):
+            stage_seconds.extend(seconds for *_, seconds in outcome.stage_stats.values())
             yield outcome.samples
 
     humo = _timed(outcomes(), size, config.sources_per_commit)
-    began = time.perf_counter()
-    known = len(done_sources(Storage(ours.output)))
-    resume_s = time.perf_counter() - began
-    plain = _timed(_plain(ours, work_items, partial(write_plain, folder / "plain")), size, config.sources_per_commit)
-    if known != size:
-        raise HumoError(f"of {size} items the ledger knows {known}")
-    stages_ms = 1e3 * sum(passed) / size
+    start = time.perf_counter()
+    decided = len(done_sources(Storage(humo_config.output)))
+    resume_s = time.perf_counter() - start
+    plain = _timed(
+        _plain(humo_config, work_items, partial(write_plain, folder / "plain")), size, config.sources_per_commit
+    )
+    if decided != size:
+        raise HumoError(f"the ledger has decisions on {decided} of {size} items")
+    stages_ms = 1e3 * sum(stage_seconds) / size
     return {
         "items": size, "start_s": round(humo[0], 3), "ms": round(humo[1], 4), "stages_ms": round(stages_ms, 4),
         "overhead_ms": round(humo[1] - stages_ms, 4), "plain_start_s": round(plain[0], 3), "plain_ms": round(plain[1], 4),
@@ -130,20 +132,20 @@ def _measure(config: IngestConfig, folder: Path, size: int) -> dict[str, Any]:
 
 
 def _timed(counts: Iterable[int], size: int, first: int) -> tuple[float, float]:
-    """(seconds until the first so many items, milliseconds for each of the others)."""
-    seen, start_s, began = 0, 0.0, time.perf_counter()
-    before = 0
+    """(seconds to the first `first` items, milliseconds for each of the others)."""
+    total, start_s, start = 0, 0.0, time.perf_counter()
+    first_total = 0
     for count in counts:
-        seen += count
-        if not before and seen >= first:
-            start_s, before = time.perf_counter() - began, seen
-    whole_s = time.perf_counter() - began
-    if seen != size:
-        raise HumoError(f"of {size} items {seen} came out")
-    return start_s, 1e3 * (whole_s - start_s) / (size - before)
+        total += count
+        if not first_total and total >= first:
+            start_s, first_total = time.perf_counter() - start, total
+    total_s = time.perf_counter() - start
+    if total != size:
+        raise HumoError(f"{total} of {size} items were processed")
+    return start_s, 1e3 * (total_s - start_s) / (size - first_total)
 
 
-def _running(config: IngestConfig) -> AbstractContextManager[None]:
+def _shared_ray(config: IngestConfig) -> AbstractContextManager[None]:
     """Ray is started once for all sizes."""
     if config.engine.kind == "inline":
         return nullcontext()
@@ -172,14 +174,14 @@ def _plain(
 
 
 def write_plain(folder: Path, work_items: Sequence[WorkItem]) -> int:
-    """What the same stages make of sources, in two files as a commit has them: the content, and a list of what is in it."""
-    made: dict[str, bytes] = {}
+    """The stages' output for these sources, in two files as in a commit: the content, and a list of its names."""
+    contents: dict[str, bytes] = {}
     for work_item in work_items:
         records: list[Any] = work_item.records
         for stage in trivial_chain():
             records = [result for record in records for result in stage.run(record)]
-        made |= {f"{one.key}.{name}": content for one in records for name, content in one.members.items()}
+        contents |= {f"{sample.key}.{name}": content for sample in records for name, content in sample.members.items()}
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{work_items[0].source.id}.bin").write_bytes(b"".join(made.values()))
-    (folder / f"{work_items[0].source.id}.txt").write_text("\n".join(made))
+    (folder / f"{work_items[0].source.id}.bin").write_bytes(b"".join(contents.values()))
+    (folder / f"{work_items[0].source.id}.txt").write_text("\n".join(contents))
     return len(work_items)

@@ -1,7 +1,7 @@
-"""Films whose every body is known, and the video stages over them, compared with that truth by time.
+"""Films with known bodies, the video stages over them, and the comparison with the ground truth at the same times.
 
-Films show one person, every fourth of them two (who cross in every other such film). Each motion is filmed twice, on the
-same body in the same clothes: by a camera that stands still and by one that moves.
+Films show one person, every fourth of them two (whose paths cross in every other such film). Each motion is filmed twice, on the
+same body in the same clothes: by a static camera and by a moving one.
 """
 
 import math
@@ -34,42 +34,42 @@ from stages.split_shots import SplitShots
 from stages.synthesis import MIN_SECONDS
 from stages.synthesis.film import Footage
 from stages.synthesis.motions import ACTIONS, generate
-from stages.synthesis.scenes import GivenMotion, Movement, film_scene, make_scene
+from stages.synthesis.scenes import MotionLike, UnlabelledMotion, film_scene, make_scene
 from stages.track_people import TrackPeople
-from stages.training.lifter.evaluate import group_of, spread
+from stages.training.lifter.evaluate import evenly_spaced, group_of
 from stages.training.lifter.metrics import BodyMotion, measure
 from stages.training.lifter.motion_dataset import MotionDataset
 
 SEED = 700_000
-"""Of bodies, clothes, places, cameras and companions; trainings take small seeds."""
+"""Of bodies, clothes, places, cameras and companions; trainings use small seeds."""
 SECONDS = 5.0
 CAMERAS: tuple[Literal["static", "moving"], ...] = ("static", "moving")
-KEYPOINTS_OFF = "keypoints_off"
-"""Figure of a clip beside those of `measure`: how far its keypoints lie from the true ones, in percent of the box's height,
-median over those that are seen with confidence and are there to be seen."""
-FOCAL_OFF = "focal_off"
-"""Likewise: how far the focal length that was taken lies from the true one, in percent of it."""
-_LEAST_FRAMES = 90
-_SURE = 0.3
-_SAME_BOX = 0.3
-"""Overlap (intersection over union) from which a tracked box shows a person."""
+KEYPOINT_ERROR = "keypoints_off"
+"""Metric of a clip in addition to those of `measure`: distance of its keypoints from the projected ground truth, in percent of the
+box's height, median over those that are detected with confidence and visible."""
+FOCAL_ERROR = "focal_off"
+"""Likewise: error of the focal length, in percent."""
+_MIN_FRAMES = 90
+_MIN_CONFIDENCE = 0.3
+_MIN_IOU = 0.3
+"""Intersection over union from which a tracked box is matched to a person."""
 
 
 @dataclass(frozen=True)
 class Film:
-    """A film and the truth about it."""
+    """A film and its ground truth."""
 
     name: str
     group: str
-    """What is done in it."""
+    """Group of its action."""
     camera: str
     """One of CAMERAS."""
     footage: Footage
 
 
 @dataclass(frozen=True)
-class Sighting:
-    """What the stages before the fit made of a film."""
+class TrackedFilm:
+    """Output of the stages before the fit for a film."""
 
     film: Film
     tracks: tuple[Track, ...]
@@ -80,25 +80,25 @@ class Sighting:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What one fitter made of one clip of a film."""
+class ClipResult:
+    """Result of one fitter for one clip of a film."""
 
     film: Film
     clip: Clip
     person: int
-    """Whom the clip shows most, or -1."""
+    """The person in most frames of the clip, or -1."""
     motion: Motion | None
     rejection: Rejection | None
-    first: int
-    """The film's frame with which the motion begins."""
-    said: BodyMotion | None
-    truth: BodyMotion | None
+    first_frame: int
+    """The film's frame at which the motion begins."""
+    predicted: BodyMotion | None
+    target: BodyMotion | None
     row: Mapping[str, float] | None
-    """What `measure` says; None where there is no motion, or nobody whom it could be."""
+    """Metrics of `measure`; None if there is no motion, or no person that it matches."""
 
 
-class FitGiven(FitSmpl):
-    """The stage with a fitter that is there already."""
+class FitWithFitter(FitSmpl):
+    """The stage with an existing fitter."""
 
     def __init__(self, fitter: Fitter) -> None:
         super().__init__()
@@ -109,24 +109,24 @@ class FitGiven(FitSmpl):
 
 
 def make_films(dataset: MotionDataset, count: int, folder: Path, body: BodyModel) -> list[Film]:
-    """`count` motions of a dataset, up to five seconds from the middle of each, before each kind of camera."""
-    long_enough = [number for number, length in enumerate(dataset.lengths.tolist()) if length >= _LEAST_FRAMES]
-    if not long_enough:
+    """`count` motions of a dataset, up to five seconds from the middle of each, filmed by each kind of camera."""
+    candidates = [number for number, length in enumerate(dataset.lengths.tolist()) if length >= _MIN_FRAMES]
+    if not candidates:
         return []
     rest = body.rest_joints(torch.zeros(10))[joint("pelvis")]
-    most = round(SECONDS * FPS)
+    max_frames = round(SECONDS * FPS)
     films = []
     for number in range(count):
-        chosen = long_enough[spread(len(long_enough), max(count, 1))[number]]
+        chosen = candidates[evenly_spaced(len(candidates), max(count, 1))[number]]
         rotations, pelvis = dataset.motion(chosen)
-        start = max(0, (len(pelvis) - most) // 2)
-        frames = slice(start, start + most)
-        motions: list[Movement] = [GivenMotion(rotations[frames], pelvis[frames] - rest)]
+        start = max(0, (len(pelvis) - max_frames) // 2)
+        frames = slice(start, start + max_frames)
+        motions: list[MotionLike] = [UnlabelledMotion(rotations[frames], pelvis[frames] - rest)]
         if number % 4 == 3:
             seconds = max(MIN_SECONDS, len(motions[0].trans) / FPS + 0.2)
             action = ACTIONS[SEED // 7 * number % len(ACTIONS)]
             companion = generate(action, seconds, SEED + number, body=body, betas=torch.zeros(10))
-            motions.append(GivenMotion(companion.rotations, companion.trans))
+            motions.append(UnlabelledMotion(companion.rotations, companion.trans))
         group = group_of(dataset.names[chosen])
         for camera in CAMERAS:
             name = re.sub(r"[^A-Za-z0-9-]+", "-", f"{number:03d}-{group}-{camera}")
@@ -136,7 +136,7 @@ def make_films(dataset: MotionDataset, count: int, folder: Path, body: BodyModel
 
 
 def video_stages(closeup: Literal["auto", "always", "never"] = "auto") -> list[Stage[Any, Any]]:
-    """The stages from a file to clips, ready to run; `closeup` as in `TrackPeople.Config`."""
+    """The stages from a file to clips, after setup; `closeup` as in `TrackPeople.Config`."""
     tracking = TrackPeople(TrackPeople.Config(closeup=closeup))
     stages: list[Stage[Any, Any]] = [ReadVideos(), SplitShots(), tracking, CutClips()]
     for stage in stages:
@@ -144,68 +144,68 @@ def video_stages(closeup: Literal["auto", "always", "never"] = "auto") -> list[S
     return stages
 
 
-def look(film: Film, stages: Sequence[Stage[Any, Any]], *, focal_told: bool = False) -> Sighting:
-    """A film through the stages, which are told its focal length, or not."""
+def track_film(film: Film, stages: Sequence[Stage[Any, Any]], *, focal_known: bool = False) -> TrackedFilm:
+    """Run a film through the stages, with or without its focal length as metadata."""
     footage = film.footage
     diagonals = footage.K[0, 0] / math.hypot(footage.width, footage.height)
-    focal_35mm = float(diagonals * FILM_DIAGONAL_MM) if focal_told else 0.0
+    focal_35mm = float(diagonals * FILM_DIAGONAL_MM) if focal_known else 0.0
     records: list[Any] = [Source(id=film.name, uri=str(footage.path), focal_35mm=focal_35mm)]
     tracks: tuple[Track, ...] = ()
     rejections: list[Rejection] = []
     seconds = {}
     for stage in stages:
-        began = time.perf_counter()
-        records, refused = apply(stage, records)
-        seconds[stage.name] = time.perf_counter() - began
-        rejections += refused
+        start = time.perf_counter()
+        records, rejected = apply(stage, records)
+        seconds[stage.name] = time.perf_counter() - start
+        rejections += rejected
         if stage.yields is Track:
             tracks = tuple(records)
-    return Sighting(film, tracks, tuple(records), tuple(rejections), seconds)
+    return TrackedFilm(film, tracks, tuple(records), tuple(rejections), seconds)
 
 
-def recover(sighting: Sighting, clip: Clip, stage: FitGiven, body: BodyModel) -> Outcome:
-    """A clip of the film through the fitting stage, beside the truth at the same times."""
-    film, footage = sighting.film, sighting.film.footage
-    began = time.process_time()
+def recover_clip(tracked_film: TrackedFilm, clip: Clip, stage: FitWithFitter, body: BodyModel) -> ClipResult:
+    """Run a clip of the film through the fitting stage, and compare it with the ground truth at the same times."""
+    film, footage = tracked_film.film, tracked_film.film.footage
+    start = time.process_time()
     motions, rejections = apply(stage, [clip])
-    seconds = time.process_time() - began
-    first = round(clip.start_s * footage.fps)
-    shown = whose(clip.track, footage)[(clip.track.times_s >= clip.start_s) & (clip.track.times_s < clip.end_s)]
-    person = _most(shown)
+    seconds = time.process_time() - start
+    first_frame = round(clip.start_s * footage.fps)
+    people = match_people(clip.track, footage)[(clip.track.times_s >= clip.start_s) & (clip.track.times_s < clip.end_s)]
+    person = _most_frequent(people)
     if not motions or person < 0:
-        refusal = rejections[0] if rejections else None
-        return Outcome(film, clip, person, motions[0] if motions else None, refusal, first, None, None, None)
+        rejection = rejections[0] if rejections else None
+        return ClipResult(film, clip, person, motions[0] if motions else None, rejection, first_frame, None, None, None)
     motion = motions[0]
-    count = min(len(motion.poses), len(footage) - first)
-    said, truth = _said(motion, count), true_figure(footage, person, body, slice(first, first + count))
+    count = min(len(motion.poses), len(footage) - first_frame)
+    predicted = _predicted_motion(motion, count)
+    target = target_motion(footage, person, body, slice(first_frame, first_frame + count))
     row = {
-        **measure(said, truth, body),
-        KEYPOINTS_OFF: _keypoints_off(clip, footage, person),
-        FOCAL_OFF: _focal_off(motion, footage),
+        **measure(predicted, target, body),
+        KEYPOINT_ERROR: _keypoint_error(clip, footage, person),
+        FOCAL_ERROR: _focal_error(motion, footage),
         "_seconds": seconds,
     }
-    return Outcome(film, clip, person, motion, None, first, said, truth, row)
+    return ClipResult(film, clip, person, motion, None, first_frame, predicted, target, row)
 
 
-def with_true_keypoints(clip: Clip, footage: Footage) -> Clip:
-    """The clip as a tracker without error, and without a closer look, would have made it; confidence is how much of each
-    keypoint can be seen."""
-    person = _most(whose(clip.track, footage))
+def with_target_keypoints(clip: Clip, footage: Footage) -> Clip:
+    """The clip with ground-truth boxes and keypoints, without a closer look; confidence is the visibility of each keypoint."""
+    person = _most_frequent(match_people(clip.track, footage))
     if person < 0:
         return clip
     filmed, track = footage.people[person], clip.track
     keypoints = np.concatenate([filmed.keypoints, filmed.visibility[..., None]], axis=-1).astype(np.float32)
     boxes = filmed.boxes.clip(0, np.array([footage.width, footage.height] * 2)).astype(np.float32)
-    there, here = _frames(track.times_s, footage), _frames(_times_s(clip), footage)
-    exact = replace(track, keypoints=keypoints[there], boxes=boxes[there], closeup=None)
-    return replace(clip, track=exact, keypoints=keypoints[here], boxes=boxes[here], closeup=None)
+    track_frames, clip_frames = _frames(track.times_s, footage), _frames(_times_s(clip), footage)
+    exact = replace(track, keypoints=keypoints[track_frames], boxes=boxes[track_frames], closeup=None)
+    return replace(clip, track=exact, keypoints=keypoints[clip_frames], boxes=boxes[clip_frames], closeup=None)
 
 
-def true_figure(footage: Footage, person: int, body: BodyModel, frames: slice) -> BodyMotion:
-    """A filmed person over some frames; contacts are found as `film_studio` finds them."""
+def target_motion(footage: Footage, person: int, body: BodyModel, frames: slice) -> BodyMotion:
+    """Ground truth of a filmed person over some frames; contacts are detected as in `film_studio`."""
     filmed = footage.people[person]
-    joints, turns = forward_kinematics(filmed.rotations, body.rest_joints(filmed.betas), filmed.trans)
-    feet = body.contact_rig().points(turns, joints, filmed.betas).numpy()
+    joints, world_rotations = forward_kinematics(filmed.rotations, body.rest_joints(filmed.betas), filmed.trans)
+    feet = body.contact_rig().points(world_rotations, joints, filmed.betas).numpy()
     eye = -np.einsum("tij,ti->tj", footage.R, footage.t)
     return BodyMotion(
         rotations=filmed.rotations[frames],
@@ -217,41 +217,43 @@ def true_figure(footage: Footage, person: int, body: BodyModel, frames: slice) -
     )
 
 
-def whose(track: Track, footage: Footage) -> Int[np.ndarray, "N"]:
-    """Whom each box of a track shows, -1 where it is nobody."""
+def match_people(track: Track, footage: Footage) -> Int[np.ndarray, "N"]:
+    """The person in each box of a track, -1 where there is none."""
     frames = _frames(track.times_s, footage)
-    edge = np.array([footage.width, footage.height] * 2)
-    shares = np.stack(
-        [_overlap(track.boxes.astype(np.float64), one.boxes[frames].clip(0, edge)) for one in footage.people]
+    image_max = np.array([footage.width, footage.height] * 2)
+    iou = np.stack(
+        [_iou(track.boxes.astype(np.float64), person.boxes[frames].clip(0, image_max)) for person in footage.people]
     )
-    return np.where(shares.max(0) >= _SAME_BOX, shares.argmax(0), -1)
+    return np.where(iou.max(0) >= _MIN_IOU, iou.argmax(0), -1)
 
 
-def identities(sighting: Sighting) -> dict[str, float]:
-    """People nobody tracked, tracks beyond one a person, and changes of person inside a track."""
-    shown = [whose(track, sighting.film.footage) for track in sighting.tracks]
-    tracks_of = Counter(_most(one) for one in shown)
-    people = range(len(sighting.film.footage.people))
+def identity_counts(tracked_film: TrackedFilm) -> dict[str, float]:
+    """People without a track, tracks beyond one per person, and changes of person within a track."""
+    people_by_track = [match_people(track, tracked_film.film.footage) for track in tracked_film.tracks]
+    tracks_per_person = Counter(_most_frequent(matched) for matched in people_by_track)
+    people = range(len(tracked_film.film.footage.people))
     return {
         "people": float(len(people)),
-        "missed": float(sum(tracks_of[person] == 0 for person in people)),
-        "switches": float(sum(max(0, tracks_of[person] - 1) for person in people)),
-        "changes": float(sum(a != b for one in shown for a, b in pairwise(one[one >= 0].tolist()))),
-        "strangers": float(tracks_of[-1]),
+        "missed": float(sum(tracks_per_person[person] == 0 for person in people)),
+        "switches": float(sum(max(0, tracks_per_person[person] - 1) for person in people)),
+        "changes": float(
+            sum(a != b for matched in people_by_track for a, b in pairwise(matched[matched >= 0].tolist()))
+        ),
+        "strangers": float(tracks_per_person[-1]),
     }
 
 
-def covered(film: Film, outcomes: Sequence[Outcome]) -> tuple[int, int]:
-    """Frames of the film's people that are in an accepted motion of theirs, and all of them."""
+def covered_frames(film: Film, results: Sequence[ClipResult]) -> tuple[int, int]:
+    """Person frames of the film that are in an accepted motion of that person, and the total."""
     frames = len(film.footage)
-    seen = np.zeros((len(film.footage.people), frames), bool)
-    for outcome in outcomes:
-        if outcome.film is film and outcome.row is not None:
-            seen[outcome.person, outcome.first : outcome.first + int(outcome.row["frames"])] = True
-    return int(seen.sum()), seen.size
+    in_motion = np.zeros((len(film.footage.people), frames), bool)
+    for result in results:
+        if result.film is film and result.row is not None:
+            in_motion[result.person, result.first_frame : result.first_frame + int(result.row["frames"])] = True
+    return int(in_motion.sum()), in_motion.size
 
 
-def _said(motion: Motion, count: int) -> BodyMotion:
+def _predicted_motion(motion: Motion, count: int) -> BodyMotion:
     assert motion.footage is not None
     camera = motion.footage.camera
     return BodyMotion(
@@ -264,15 +266,15 @@ def _said(motion: Motion, count: int) -> BodyMotion:
     )
 
 
-def _keypoints_off(clip: Clip, footage: Footage, person: int) -> float:
+def _keypoint_error(clip: Clip, footage: Footage, person: int) -> float:
     filmed, frames = footage.people[person], _frames(_times_s(clip), footage)
-    apart = np.linalg.norm(clip.keypoints[..., :2] - filmed.keypoints[frames], axis=-1)
+    distance = np.linalg.norm(clip.keypoints[..., :2] - filmed.keypoints[frames], axis=-1)
     height = np.maximum(clip.boxes[:, 3] - clip.boxes[:, 1], 1.0)
-    seen = (clip.keypoints[..., 2] >= _SURE) & (filmed.visibility[frames] >= _SURE)
-    return 100 * float(np.median((apart / height[:, None])[seen])) if seen.any() else float("nan")
+    valid = (clip.keypoints[..., 2] >= _MIN_CONFIDENCE) & (filmed.visibility[frames] >= _MIN_CONFIDENCE)
+    return 100 * float(np.median((distance / height[:, None])[valid])) if valid.any() else float("nan")
 
 
-def _focal_off(motion: Motion, footage: Footage) -> float:
+def _focal_error(motion: Motion, footage: Footage) -> float:
     assert motion.footage is not None
     return 100 * abs(float(motion.footage.camera.intrinsics[0] / footage.K[0, 0]) - 1)
 
@@ -282,19 +284,19 @@ def _times_s(clip: Clip) -> Float[np.ndarray, "T"]:
 
 
 def _frames(times_s: Float[np.ndarray, "N"], footage: Footage) -> Int[np.ndarray, "N"]:
-    """Numbers of the film's frames."""
+    """Frame indices of the film."""
     return np.round(times_s * footage.fps).astype(int).clip(0, len(footage) - 1)
 
 
-def _most(shown: Int[np.ndarray, "N"]) -> int:
+def _most_frequent(people: Int[np.ndarray, "N"]) -> int:
     """The person in most of the frames that show one; -1 if none does."""
-    known = shown[shown >= 0]
-    return int(np.bincount(known).argmax()) if len(known) else -1
+    matched = people[people >= 0]
+    return int(np.bincount(matched).argmax()) if len(matched) else -1
 
 
-def _overlap(a: Float[np.ndarray, "N 4"], b: Float[np.ndarray, "N 4"]) -> Float[np.ndarray, "N"]:
+def _iou(a: Float[np.ndarray, "N 4"], b: Float[np.ndarray, "N 4"]) -> Float[np.ndarray, "N"]:
     """Intersection over union."""
-    sides = (np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2])).clip(0)
-    common = sides.prod(1)
+    overlap_sides = (np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2])).clip(0)
+    intersection = overlap_sides.prod(1)
     areas = [(box[:, 2:] - box[:, :2]).clip(0).prod(1) for box in (a, b)]
-    return common / np.maximum(areas[0] + areas[1] - common, 1e-9)
+    return intersection / np.maximum(areas[0] + areas[1] - intersection, 1e-9)

@@ -1,4 +1,4 @@
-"""The page of `humo bench recovery`: tables, some of the films, and the worst that was recovered."""
+"""The page of `humo bench recovery`: tables, some of the films, and the worst results."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Float
 
 from pipeline.audit.pages import template_environment
-from pipeline.benchmarks.recovery_films import Outcome, Sighting
-from pipeline.benchmarks.recovery_pictures import Frame, Sight, paths, row, stack
+from pipeline.benchmarks.recovery_films import ClipResult, TrackedFilm
+from pipeline.benchmarks.recovery_pictures import Frame, FrameView, encode_rows, ground_paths, render_row
 from schemas.body_model import BodyModel
 from schemas.devices import torch_threads
 from schemas.kinematics import forward_kinematics
@@ -19,147 +19,150 @@ from stages.geometry.cameras import intrinsics_of
 from stages.geometry.contacts import ground_height
 from stages.media.decoding import frames
 from stages.recovery.protocol import Fit, Fitter
-from stages.training.lifter.evaluate import Case, body_motion_of, spread
+from stages.training.lifter.evaluate import Case, body_motion_of, evenly_spaced
 from stages.training.lifter.metrics import DEFINITIONS, BodyMotion, mpjpe_by_frame
 
 _TEMPLATE = Path(__file__).parent / "recovery_page.html"
-_FILMS, _WORST = 6, 4
+_MAX_FILMS, _MAX_WORST = 6, 4
 _SHOWN = tuple(name for name in DEFINITIONS if name not in ("body", "root", "speed"))
 
 
 @dataclass(frozen=True)
-class Measured:
-    """Everything that a page is drawn from."""
+class PageData:
+    """All data of a page."""
 
     report: Mapping[str, Any]
     cases: Mapping[str, Sequence[Case]]
     """Setting -> cases."""
     rows: Mapping[str, Sequence[Mapping[str, float]]]
-    """Setting -> what the refined lifter does on each case."""
-    sightings: Sequence[Sighting]
-    outcomes: Sequence[Outcome]
+    """Setting -> metrics of the refined lifter for each case."""
+    tracked_films: Sequence[TrackedFilm]
+    results: Sequence[ClipResult]
     """Of the refined lifter."""
     refined: Fitter
     body: BodyModel
 
 
 @dataclass(frozen=True)
-class _Strip:
-    """A picture file with what is to be said about it."""
+class _ImageStrip:
+    """An image file with its caption."""
 
     file: str
     title: str
-    figures: str
-    ways: list[str]
+    metrics: str
+    paths: list[str]
     view_box: str
 
 
-def write_page(measured: Measured, folder: Path) -> Path:
-    """index.html and its pictures, in a folder; returns the page's path."""
+def write_page(page_data: PageData, folder: Path) -> Path:
+    """Write index.html and its images to a folder; returns the page's path."""
     folder.mkdir(parents=True, exist_ok=True)
-    recovered = [outcome for outcome in measured.outcomes if outcome.row is not None]
-    worst = sorted(recovered, key=lambda outcome: -_error(outcome))[:_WORST]
-    some = [recovered[place] for place in spread(len(recovered), min(_FILMS, len(recovered)))]
-    body = measured.body
-    films = [_film_strip(one, folder, body, number=i, worst=False) for i, one in enumerate(some)]
-    bad = [_film_strip(one, folder, body, number=i, worst=True) for i, one in enumerate(worst)]
-    for setting in measured.cases:
+    recovered = [result for result in page_data.results if result.row is not None]
+    worst = sorted(recovered, key=lambda result: -_error(result))[:_MAX_WORST]
+    selected = [recovered[index] for index in evenly_spaced(len(recovered), min(_MAX_FILMS, len(recovered)))]
+    body = page_data.body
+    films = [_film_strip(result, folder, body, number=i, worst=False) for i, result in enumerate(selected)]
+    worst_strips = [_film_strip(result, folder, body, number=i, worst=True) for i, result in enumerate(worst)]
+    for setting in page_data.cases:
         if "mean body" in setting:
-            bad += _worst_cases(measured, setting, folder)
+            worst_strips += _worst_cases(page_data, setting, folder)
     page = template_environment().from_string(_TEMPLATE.read_text()).render(
-        report=measured.report, shown=_SHOWN, films=films, worst=bad, rejections=_rejections(measured)
+        report=page_data.report, shown=_SHOWN, films=films, worst=worst_strips, rejections=_rejections(page_data)
     )  # fmt: skip
     path = folder / "index.html"
     path.write_text(page)
     return path
 
 
-def _film_strip(outcome: Outcome, folder: Path, body: BodyModel, *, number: int, worst: bool) -> _Strip:
-    """Four moments of a clip, or the one where it is worst."""
-    said, truth, motion = outcome.said, outcome.truth, outcome.motion
-    assert said is not None
-    assert truth is not None
+def _film_strip(result: ClipResult, folder: Path, body: BodyModel, *, number: int, worst: bool) -> _ImageStrip:
+    """Four frames of a clip, or the one with the largest error."""
+    predicted, target, motion = result.predicted, result.target, result.motion
+    assert predicted is not None
+    assert target is not None
     assert motion is not None
     assert motion.footage is not None
-    off = mpjpe_by_frame(said, truth, body)
-    moments = [int(off.argmax())] if worst else spread(len(off), min(4, len(off)))
-    images = _images(outcome, moments)
+    errors = mpjpe_by_frame(predicted, target, body)
+    frame_indices = [int(errors.argmax())] if worst else evenly_spaced(len(errors), min(4, len(errors)))
+    images = _images(result, frame_indices)
     rows = [
-        row(
-            _sight(outcome.clip, moment, motion.footage.camera.intrinsics, (0.0, 0.0), images.get(moment)),
-            said, truth, moment, body, f"{(outcome.first + moment) / FPS:.2f} s: {off[moment]:.0f} mm",
+        render_row(
+            _frame_view(result.clip, frame_index, motion.footage.camera.intrinsics, (0.0, 0.0), images.get(frame_index)),
+            predicted, target, frame_index, body, f"{(result.first_frame + frame_index) / FPS:.2f} s: {errors[frame_index]:.0f} mm",
         )
-        for moment in moments
+        for frame_index in frame_indices
     ]  # fmt: skip
     name = f"{'worst' if worst else 'film'}-{number:02d}.jpg"
-    (folder / name).write_bytes(stack(rows))
-    ways, box = paths(said, truth, body)
-    return _Strip(name, f"{outcome.film.name}, person {outcome.person}", _figures(outcome.row), ways, box)
+    (folder / name).write_bytes(encode_rows(rows))
+    paths, box = ground_paths(predicted, target, body)
+    return _ImageStrip(name, f"{result.film.name}, person {result.person}", _metrics_text(result.row), paths, box)
 
 
-def _images(outcome: Outcome, moments: Sequence[int]) -> dict[int, np.ndarray]:
-    wanted = {outcome.first + moment: moment for moment in moments}
-    numbered = enumerate(frames(str(outcome.film.footage.path)))
-    return {wanted[number]: frame.image for number, frame in numbered if number in wanted}
+def _images(result: ClipResult, frame_indices: Sequence[int]) -> dict[int, np.ndarray]:
+    wanted = {result.first_frame + frame_index: frame_index for frame_index in frame_indices}
+    indexed_frames = enumerate(frames(str(result.film.footage.path)))
+    return {wanted[index]: frame.image for index, frame in indexed_frames if index in wanted}
 
 
-def _worst_cases(measured: Measured, setting: str, folder: Path) -> list[_Strip]:
-    """The motions of motion capture that came out worst, at their worst moment; there is no video of them."""
-    pairs = zip(measured.cases[setting], measured.rows[setting], strict=True)
-    chosen = sorted(pairs, key=lambda pair: -pair[1]["mpjpe"])[:_WORST]
+def _worst_cases(page_data: PageData, setting: str, folder: Path) -> list[_ImageStrip]:
+    """The motion-capture cases with the largest errors, at their worst frame; they have no video."""
+    pairs = zip(page_data.cases[setting], page_data.rows[setting], strict=True)
+    chosen = sorted(pairs, key=lambda pair: -pair[1]["mpjpe"])[:_MAX_WORST]
     strips = []
-    for number, (case, figures) in enumerate(chosen):
+    for number, (case, metrics) in enumerate(chosen):
         with torch_threads(1):
-            fit = measured.refined.fit([case.clip])[0]
+            fit = page_data.refined.fit([case.clip])[0]
         assert isinstance(fit, Fit)
-        said = body_motion_of(fit, measured.body)
+        predicted = body_motion_of(fit, page_data.body)
         name = f"{setting.replace(', ', '-').replace(' ', '-')}-{number:02d}.jpg"
-        (folder / name).write_bytes(stack([_case_row(case, said, measured.body)]))
-        ways, box = paths(said, case.truth, measured.body)
-        strips.append(_Strip(name, f"{case.name}, {setting}", _figures(figures), ways, box))
+        (folder / name).write_bytes(encode_rows([_case_row(case, predicted, page_data.body)]))
+        paths, box = ground_paths(predicted, case.target, page_data.body)
+        strips.append(_ImageStrip(name, f"{case.name}, {setting}", _metrics_text(metrics), paths, box))
     return strips
 
 
-def _case_row(case: Case, said: BodyMotion, body: BodyModel) -> Frame:
-    off = mpjpe_by_frame(said, case.truth, body)
-    moment = int(off.argmax())
-    grounds = _ground_m(said, body), _ground_m(case.truth, body)
-    sight = _sight(case.clip, moment, intrinsics_of(case.clip.track.shot.video), grounds)
-    return row(sight, said, case.truth, moment, body, f"{moment / FPS:.2f} s: {off[moment]:.0f} mm")
-
-
-def _sight(
-    clip: Clip,
-    moment: int,
-    intrinsics: Float[np.ndarray, "4"],
-    grounds_m: tuple[float, float],
-    image: Frame | None = None,
-) -> Sight:
-    return Sight(image, clip.boxes[moment], clip.keypoints[moment], intrinsics, grounds_m)
-
-
-def _ground_m(figure: BodyMotion, body: BodyModel) -> float:
-    joints, turns = forward_kinematics(figure.rotations, body.rest_joints(figure.betas), figure.trans)
-    return ground_height(body.contact_rig().points(turns, joints, figure.betas).numpy())
-
-
-def _figures(row: Mapping[str, float] | None) -> str:
-    assert row is not None
-    return (
-        f"PA-MPJPE {row['pa_mpjpe']:.0f}, MPJPE {row['mpjpe']:.0f}, W-MPJPE100 {row['w_mpjpe100']:.0f} mm, "
-        f"tilt {row['tilt']:.1f} degrees, pelvis {row['root_m']:.2f} m off in the camera's frame, path {row['path_m']:.1f} m"
+def _case_row(case: Case, predicted: BodyMotion, body: BodyModel) -> Frame:
+    errors = mpjpe_by_frame(predicted, case.target, body)
+    frame_index = int(errors.argmax())
+    grounds_m = _ground_m(predicted, body), _ground_m(case.target, body)
+    view = _frame_view(case.clip, frame_index, intrinsics_of(case.clip.track.shot.video), grounds_m)
+    return render_row(
+        view, predicted, case.target, frame_index, body, f"{frame_index / FPS:.2f} s: {errors[frame_index]:.0f} mm"
     )
 
 
-def _error(outcome: Outcome) -> float:
-    assert outcome.row is not None
-    return outcome.row["mpjpe"]
+def _frame_view(
+    clip: Clip,
+    frame_index: int,
+    intrinsics: Float[np.ndarray, "4"],
+    grounds_m: tuple[float, float],
+    image: Frame | None = None,
+) -> FrameView:
+    return FrameView(image, clip.boxes[frame_index], clip.keypoints[frame_index], intrinsics, grounds_m)
 
 
-def _rejections(measured: Measured) -> list[dict[str, Any]]:
-    """Of all stages, film by film."""
-    refused = [(one.film, rejection) for one in measured.sightings for rejection in one.rejections]
-    refused += [(one.film, one.rejection) for one in measured.outcomes if one.rejection is not None]
+def _ground_m(motion: BodyMotion, body: BodyModel) -> float:
+    joints, rotations = forward_kinematics(motion.rotations, body.rest_joints(motion.betas), motion.trans)
+    return ground_height(body.contact_rig().points(rotations, joints, motion.betas).numpy())
+
+
+def _metrics_text(row: Mapping[str, float] | None) -> str:
+    assert row is not None
+    return (
+        f"PA-MPJPE {row['pa_mpjpe']:.0f}, MPJPE {row['mpjpe']:.0f}, W-MPJPE100 {row['w_mpjpe100']:.0f} mm, "
+        f"tilt {row['tilt']:.1f} degrees, pelvis error {row['root_m']:.2f} m in the camera frame, path {row['path_m']:.1f} m"
+    )
+
+
+def _error(result: ClipResult) -> float:
+    assert result.row is not None
+    return result.row["mpjpe"]
+
+
+def _rejections(page_data: PageData) -> list[dict[str, Any]]:
+    """Of all stages, by film."""
+    rejections = [(tracked.film, rejection) for tracked in page_data.tracked_films for rejection in tracked.rejections]
+    rejections += [(result.film, result.rejection) for result in page_data.results if result.rejection is not None]
     return [
-        {"film": film.name, "stage": one.stage, "reason": one.reason, "detail": one.detail} for film, one in refused
+        {"film": film.name, "stage": rejection.stage, "reason": rejection.reason, "detail": rejection.detail}
+        for film, rejection in rejections
     ]

@@ -1,4 +1,4 @@
-"""Whether left and right survive the whole chain: films of sided actions, through all stages to the captions."""
+"""Left-right agreement of the whole chain: films of sided actions, through all stages to the captions."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -20,26 +20,26 @@ from stages.synthesis.scenes import film_scene, make_scene
 from stages.write_captions import WriteCaptions
 
 _SEED = 800_000
-"""Of motions, bodies, clothes, places and cameras; trainings take small seeds."""
+"""Of motions, bodies, clothes, places and cameras; trainings use small seeds."""
 SIDED = tuple(action for action in ACTIONS if action.endswith(("_left", "_right")))
-"""What the studio's people do with one side, or to it."""
+"""Synthetic actions with a side: of a limb or a direction."""
 
 
 @dataclass(frozen=True)
-class Told:
-    """A film, and what the stages say of its clips; nothing where they made none."""
+class CaptionedFilm:
+    """A film and the captions of its clips; without captions if the stages yield no clip."""
 
     name: str
     expected: Expected
-    """What is done in it."""
+    """The expectation for its action."""
     captions: tuple[Captions, ...]
-    """Of the recovered motions, a clip each."""
-    of_truth: tuple[Captions, ...]
-    """Of the true motion over the same times."""
+    """Of the recovered motions, one per clip."""
+    target_captions: tuple[Captions, ...]
+    """Of the ground-truth motion over the same times."""
 
 
-def told_films(count: int, folder: Path, body: BodyModel) -> Iterator[Told]:
-    """`count` films of sided actions in turn, each on another body in another place before a camera that stands still."""
+def caption_films(count: int, folder: Path, body: BodyModel) -> Iterator[CaptionedFilm]:
+    """`count` films of sided actions in turn, each of a different body in a different place with a static camera."""
     stages: list[Stage[Any, Any]] = [*video_stages(), FitSmpl(), ScoreMotion(), WriteCaptions()]
     for stage in stages[-3:]:
         stage.setup()
@@ -53,27 +53,27 @@ def told_films(count: int, folder: Path, body: BodyModel) -> Iterator[Told]:
         for stage in stages:
             records, _ = apply(stage, records)
         path.unlink()
-        captioned = [one for one in records if isinstance(one, CaptionedMotion)]
-        true, _ = apply(stages[-1], [_true(one.scored, motion) for one in captioned])
-        yield Told(
+        captioned = [record for record in records if isinstance(record, CaptionedMotion)]
+        targets, _ = apply(stages[-1], [_with_target_motion(record.scored, motion) for record in captioned])
+        yield CaptionedFilm(
             name=name,
             expected=expected_of_action(action),
-            captions=tuple(one.captions for one in captioned),
-            of_truth=tuple(one.captions for one in true),
+            captions=tuple(record.captions for record in captioned),
+            target_captions=tuple(record.captions for record in targets),
         )
 
 
-def _true(scored: ScoredMotion, motion: LabelledMotion) -> ScoredMotion:
-    """The motion that was filmed in the place of the recovered one."""
+def _with_target_motion(scored: ScoredMotion, motion: LabelledMotion) -> ScoredMotion:
+    """The recovered motion replaced by the ground truth."""
     recovered = scored.motion
     first = round(recovered.provenance.start_s * FPS)
     frames = slice(first, first + len(recovered.poses))
     poses = matrix_to_axis_angle(motion.rotations[frames]).numpy()
-    true = replace(
+    target = replace(
         recovered,
         poses=poses,
         trans=motion.trans[frames].numpy(),
         betas=motion.betas.numpy(),
         joint_confidence=np.ones(poses.shape[:2], np.float32),
     )
-    return replace(scored, motion=true)
+    return replace(scored, motion=target)

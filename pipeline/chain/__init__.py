@@ -1,1 +1,1 @@
-"""The job's settings, the checked order of its stages, and the work items that travel along it."""
+"""A job's settings, the checked order of its stages, and the work items that pass through them."""

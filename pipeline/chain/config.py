@@ -1,4 +1,4 @@
-"""The YAML of an ingest job: sources and output, everything else has a default."""
+"""The settings of an ingest job, read from YAML; only sources and output are required."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -15,14 +15,14 @@ from stages.list_sources import SourceConfig
 
 
 class WorkerConfig(Config):
-    """What each worker of a stage gets under Ray; neighbouring stages with equal needs share their workers."""
+    """Resources of each worker of a stage under Ray; adjacent stages with equal resources share their workers."""
 
     cpus: float = Field(1.0, gt=0)
-    """CPU cores of one worker."""
+    """CPU cores per worker."""
     gpus: float = Field(0.0, ge=0)
-    """GPUs of one worker; fractions share a GPU between workers."""
+    """GPUs per worker; with a fraction several workers share a GPU."""
     workers: int = Field(0, ge=0)
-    """Most workers at a time; 0: as many as the cluster has room for."""
+    """Maximum number of workers; 0: as many as fit on the cluster."""
 
 
 class EngineConfig(Config):
@@ -31,29 +31,29 @@ class EngineConfig(Config):
     kind: Literal["inline", "ray"] = "inline"
     """inline: this process, one source after another; ray: Ray Data, on this machine or a cluster."""
     address: str = ""
-    """Ray cluster to join (`auto`, or `ray://host:port`); empty: a Ray of its own on this machine."""
+    """Ray cluster to join (`auto`, or `ray://host:port`); empty: start a local Ray."""
     cpus: int = Field(0, ge=0)
-    """CPU cores that a Ray of its own may use; 0: all of this machine."""
+    """CPU cores of a local Ray; 0: all of this machine."""
     grows: bool = False
-    """The Ray cluster adds nodes when more is asked of it than it has: ask for all that `resources` allows."""
+    """The Ray cluster autoscales: request all workers that `resources` allows, even beyond its current size."""
     isolate: bool = True
-    """Run stages in processes of their own, so that an input which kills or blocks one costs only itself."""
+    """Run stages in worker processes, so that an input which crashes or blocks one costs only that source."""
 
 
 class FaultConfig(Config):
-    """What is done about sources that fail, apart from those that are turned down."""
+    """Handling of sources that fail, as opposed to those that are rejected."""
 
     time_limit_s: float = Field(7200.0, ge=0)
-    """Longest time of one source in one stage, seconds; 0: no limit. On a CPU core tracking takes about as long as the video
-    lasts. Enforced where stages are isolated."""
+    """Maximum time of one source in one stage, seconds; 0: no limit. On a CPU core tracking takes about as long as the video lasts.
+    Enforced where stages are isolated."""
     retries: int = Field(2, ge=0)
-    """How often a source is tried again at once that killed its process; one that took too long is tried once more at most."""
+    """Immediate retries of a source that killed its process; a source that timed out is retried once at most."""
     max_failures: int = Field(0, ge=0)
     """The job stops when more sources than this have failed; 0: never."""
 
 
 class PricesConfig(Config):
-    """What `humo plan` reckons cost with; 0: not priced. What a describer asks is in its own settings."""
+    """Prices for the cost estimate of `humo plan`; 0: not priced. A describer's prices are in its own settings."""
 
     cpu_hour_usd: float = Field(0.0, ge=0)
     """One busy CPU core for an hour, US dollars."""
@@ -71,41 +71,41 @@ class IngestConfig(Config):
     output: str
     """Folder of the dataset; any fsspec path."""
     chain: list[str] = list(STAGES)
-    """Stages in their order, if not the usual ones."""
+    """Stages in order, if not the default ones."""
     preset: str = ""
-    """Settings of a published dataset to lie under `stages`: a name from configs/presets; empty: the stages' own."""
+    """Settings of a published dataset as defaults for `stages`: a name from configs/presets; empty: the stages' own defaults."""
     stages: StageSettings = StageSettings()  # type: ignore[valid-type]
     """Settings of each stage."""
     engine: EngineConfig = EngineConfig()
     """Where the stages run."""
     faults: FaultConfig = FaultConfig()
-    """Time limits, retries, and when to give up."""
+    """Time limits, retries, and when to stop."""
     resources: dict[str, WorkerConfig] = {}
-    """Stage -> what its workers get under Ray; stages that are not named share the rest, at most one CPU core a worker."""
+    """Stage -> resources of its workers under Ray; stages that are not listed share the rest, at most one CPU core per worker."""
     splits: dict[str, float] = {"train": 0.9, "val": 0.05, "test": 0.05}
-    """Shares of the splits, by source: no source is in two."""
+    """Shares of the splits, by source: no source is in two splits."""
     shard_bytes: int = Field(1_000_000_000, ge=1_000_000)
     """Size at which a new shard begins, bytes."""
     sources_per_commit: int = Field(1, ge=1)
-    """Sources that are committed together; more means fewer, larger files."""
+    """Sources per commit; more means fewer, larger files."""
     prices: PricesConfig = PricesConfig()
-    """What the plan reckons cost with."""
+    """Prices for the plan's cost estimate."""
 
     @model_validator(mode="before")
     @classmethod
-    def _lay_the_preset_under(cls, value: Any) -> Any:
+    def _apply_preset(cls, value: Any) -> Any:
         return with_preset(value) if isinstance(value, Mapping) else value
 
     @field_validator("resources")
     @classmethod
-    def _stages_exist(cls, value: dict[str, WorkerConfig]) -> dict[str, WorkerConfig]:
+    def _check_stage_names(cls, value: dict[str, WorkerConfig]) -> dict[str, WorkerConfig]:
         for name in value:
             if name not in STAGES:
                 raise ValueError(f"{name!r} is no stage; known stages: {', '.join(STAGES)}")
         return value
 
     @model_validator(mode="after")
-    def _splits_add_up(self) -> "IngestConfig":
+    def _check_splits(self) -> "IngestConfig":
         unknown = set(self.splits) - set(SPLITS)
         if unknown or any(share < 0 for share in self.splits.values()) or abs(sum(self.splits.values()) - 1) > 1e-6:
             raise ValueError(f"splits: {self.splits} must be shares of {', '.join(SPLITS)} that add up to 1")
@@ -113,13 +113,13 @@ class IngestConfig(Config):
 
     @property
     def digest(self) -> str:
-        """Digest of all that decides what a sample holds; not of where it runs or how it is packed."""
+        """Digest of the settings that determine the content of samples; not of where the job runs or how it packs."""
         stages: Any = self.stages
         return config_digest(
             {
                 "layout": LAYOUT_VERSION,
                 "humo": __version__,
                 "chain": self.chain,
-                "stages": {name: getattr(stages, name).first_names() for name in self.chain},
+                "stages": {name: getattr(stages, name).original_names() for name in self.chain},
             }
         )

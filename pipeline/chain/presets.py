@@ -1,4 +1,4 @@
-"""Settings that stand for what published datasets filter by: files in configs/presets, laid under the settings of a job."""
+"""Presets: filter settings of published datasets, in configs/presets, used as defaults for a job's stage settings."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,26 +12,26 @@ _FOLDER = PROJECT_ROOT / "configs" / "presets"
 
 
 def preset_names() -> list[str]:
-    """All presets, in the order of the alphabet."""
+    """All presets, in alphabetical order."""
     return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
 
 
 def preset_stages(name: str) -> dict[str, dict[str, Any]]:
-    """A preset's settings, stage -> key -> value; raises UsageError for a name that is not known."""
+    """A preset's settings, stage -> key -> value; raises UsageError for an unknown name."""
     if name not in preset_names():
         raise UsageError(f"preset: {name!r} is not known; presets: {', '.join(preset_names())}")
     return yaml.safe_load((_FOLDER / f"{name}.yaml").read_text())["stages"]
 
 
 def with_preset(job: Mapping[str, Any]) -> dict[str, Any]:
-    """A job's settings with those of its `preset` under them: whatever the job says itself stays."""
+    """A job's settings merged over those of its `preset`; the job's own values take precedence."""
     merged, name = dict(job), job.get("preset")
-    own = merged.get("stages") or {}
-    # What is of a wrong type is left to the check that follows.
-    if not name or not isinstance(name, str) or not isinstance(own, Mapping):
+    overrides = merged.get("stages") or {}
+    # Values of the wrong type are reported by the validation that follows.
+    if not name or not isinstance(name, str) or not isinstance(overrides, Mapping):
         return merged
-    stages = dict(own)
+    stages = dict(overrides)
     for stage, settings in preset_stages(name).items():
-        said = own.get(stage) or {}
-        stages[stage] = {**settings, **said} if isinstance(said, Mapping) else said
+        override = overrides.get(stage) or {}
+        stages[stage] = {**settings, **override} if isinstance(override, Mapping) else override
     return {**merged, "stages": stages}

@@ -1,4 +1,4 @@
-"""Which stages there are, in which order they run, and whether each takes what the one before it yields."""
+"""The known stages, their order, and the check that each takes what the one before it yields."""
 
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -29,11 +29,11 @@ STAGES = {
     "write_instructions": "WriteInstructions",
     "encode_clip": "EncodeClip",
 }
-"""Module in `stages/` -> its stage, in the order in which they run."""
+"""Module in `stages/` -> its stage class, in execution order."""
 
 
 def stage_class(name: str) -> type[Stage[Any, Any]]:
-    """A stage by the name of its module; raises UsageError for one that does not exist."""
+    """The stage class of a module name; raises UsageError for an unknown one."""
     if name not in STAGES:
         raise UsageError(f"chain: {name!r} is no stage; known stages: {', '.join(STAGES)}")
     return getattr(import_module(f"stages.{name}"), STAGES[name])
@@ -50,51 +50,51 @@ StageSettings: type[Config] = create_model(
 def build_chain(
     names: Sequence[str], settings: Config, digest: str = "", *, kinds: Iterable[str] = ("video",)
 ) -> list[Stage[Any, Any]]:
-    """The stages that sources of these kinds pass, checked before anything starts; no weights are loaded."""
+    """The stages that sources of these kinds pass, checked before anything starts; loads no weights."""
     kinds = set(kinds)
     for name in names:
         stage_class(name)
     for kind in sorted(kinds):
         check_chain([stage_class(name) for name in names if applies_to(kind, name)], kind)
-    passed = [name for name in names if any(applies_to(kind, name) for kind in kinds)]
-    chain = [stage_class(name)(getattr(settings, name)) for name in passed]
+    included = [name for name in names if any(applies_to(kind, name) for kind in kinds)]
+    chain = [stage_class(name)(getattr(settings, name)) for name in included]
     for stage in chain:
         stage.config_digest = digest
     return chain
 
 
 def check_chain(classes: Sequence[type[Stage[Any, Any]]], source_kind: str = "video") -> None:
-    """Raise UsageError where a stage does not take what comes before it, and say what belongs between."""
+    """Raise UsageError where a stage does not take what the stage before it yields; names the stages that are missing."""
     if not classes:
         raise UsageError("chain: it is empty; leave `chain` out for the default one")
-    have: type = Source
-    giver = "the list of sources"
-    for kind in classes:
-        if kind.takes is not have:
-            gives = f"{giver} yields {have.__name__}"
-            remedy = _remedy(have, kind.takes, source_kind)
-            raise UsageError(f"chain: {kind.name} takes {kind.takes.__name__}, {gives}: {remedy}")
-        have, giver = kind.yields, kind.name
-    if have is not Sample:
+    current: type = Source
+    producer = "the list of sources"
+    for stage in classes:
+        if stage.takes is not current:
+            mismatch = f"{producer} yields {current.__name__}"
+            remedy = _remedy(current, stage.takes, source_kind)
+            raise UsageError(f"chain: {stage.name} takes {stage.takes.__name__}, {mismatch}: {remedy}")
+        current, producer = stage.yields, stage.name
+    if current is not Sample:
         raise UsageError(
-            f"chain: it ends with {giver}, which yields {have.__name__}: {_remedy(have, Sample, source_kind)}"
+            f"chain: it ends with {producer}, which yields {current.__name__}: {_remedy(current, Sample, source_kind)}"
         )
 
 
-def _remedy(have: type, want: type, source_kind: str) -> str:
-    between = _path(have, want, source_kind)
-    return f"put {', '.join(between)} there" if between else "change the order or leave `chain` out"
+def _remedy(start: type, target: type, source_kind: str) -> str:
+    missing = _path(start, target, source_kind)
+    return f"put {', '.join(missing)} there" if missing else "change the order or leave `chain` out"
 
 
-def _path(have: type, want: type, source_kind: str) -> list[str]:
-    """Fewest stages that lead from one kind of record to another, for sources of a kind."""
-    reached: dict[type, list[str]] = {have: []}
-    waiting = deque([have])
-    while waiting:
-        here = waiting.popleft()
+def _path(start: type, target: type, source_kind: str) -> list[str]:
+    """Shortest sequence of stages from one record type to another, for a kind of source."""
+    paths: dict[type, list[str]] = {start: []}
+    queue = deque([start])
+    while queue:
+        current = queue.popleft()
         for name in STAGES:
-            kind = stage_class(name)
-            if applies_to(source_kind, name) and kind.takes is here and kind.yields not in reached:
-                reached[kind.yields] = [*reached[here], name]
-                waiting.append(kind.yields)
-    return reached.get(want, [])
+            stage = stage_class(name)
+            if applies_to(source_kind, name) and stage.takes is current and stage.yields not in paths:
+                paths[stage.yields] = [*paths[current], name]
+                queue.append(stage.yields)
+    return paths.get(target, [])

@@ -1,7 +1,7 @@
-"""A source on its way through the chain, together with all that has become of it: the unit of work and of commitment.
+"""A source on its way through the chain with all its records and rejections: the unit of work and of commitment.
 
-Keeping what came of one source together needs no barrier before the commit: when a work item has passed the last stage, the
-source is done.
+Keeping the records of a source together needs no barrier before the commit: once a work item has passed the last stage, the source
+is done.
 """
 
 import time
@@ -16,16 +16,16 @@ from stages.base import Stage, apply
 
 @dataclass
 class WorkItem:
-    """What there is of a source so far, and what has been turned down."""
+    """A source's current records, and the rejections so far."""
 
     source: Source
     records: list[Any]
     rejections: list[Rejection] = field(default_factory=list)
     sha256: str = ""
-    """Of the source's content, once a stage has read it."""
+    """Hash of the source's content, once a stage has read it."""
     generation: int = 0
-    """How often the source was decided on before."""
-    passed: dict[str, tuple[int, int, int, float]] = field(default_factory=dict)
+    """Number of earlier decisions on the source."""
+    stage_stats: dict[str, tuple[int, int, int, float]] = field(default_factory=dict)
     """Stage -> records in, records out, rejections, seconds."""
 
     @classmethod
@@ -38,21 +38,21 @@ class WorkItem:
 
 
 def advance(
-    stages: Sequence[Stage[Any, Any]], work_item: WorkItem, on_stage: Callable[[str], None] = lambda name: None
+    stages: Sequence[Stage[Any, Any]], work_item: WorkItem, on_stage_start: Callable[[str], None] = lambda name: None
 ) -> WorkItem:
-    """Take a work item through those of the stages that its kind of source passes, in place; `on_stage` hears of each before
-    it begins."""
+    """Run a work item through the stages that apply to its kind of source, in place; `on_stage_start` is called with each stage's
+    name before it runs."""
     for stage in stages:
         if not applies_to(work_item.source.kind, stage.name):
             continue
-        on_stage(stage.name)
+        on_stage_start(stage.name)
         start = time.perf_counter()
-        number = len(work_item.records)
+        records_in = len(work_item.records)
         results, rejections = apply(stage, work_item.records)
         work_item.records = results
         work_item.rejections += rejections
-        work_item.passed[stage.name] = (number, len(results), len(rejections), time.perf_counter() - start)
+        work_item.stage_stats[stage.name] = (records_in, len(results), len(rejections), time.perf_counter() - start)
         for record in results:
-            known = record.provenance if isinstance(record, Motion) else record
-            work_item.sha256 = work_item.sha256 or getattr(known, "sha256", "")
+            origin = record.provenance if isinstance(record, Motion) else record
+            work_item.sha256 = work_item.sha256 or getattr(origin, "sha256", "")
     return work_item

@@ -1,4 +1,4 @@
-"""The `humo bench` commands. As in `pipeline.commands.main`, each imports what it needs when it runs."""
+"""The `humo bench` commands. As in `pipeline.commands.main`, each imports its dependencies when it runs."""
 
 import json
 from typing import Annotated, Any
@@ -9,8 +9,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object inst
 bench_app = typer.Typer(help="Measure speed and accuracy against a rival in the same run.", no_args_is_help=True)
 
 
-def print_found(value: Any, as_json: bool, text: str) -> None:
-    """What a command found, as one JSON object or as text."""
+def print_result(value: Any, as_json: bool, text: str) -> None:
+    """Print a command's result, as one JSON object or as text."""
     print(json.dumps(value, ensure_ascii=False, indent=1) if as_json else text)
 
 
@@ -23,8 +23,8 @@ def bench_track(
     """The tracking stage against a plain `model.track` loop over the same weights: speed, and whether both see the same."""
     from pipeline.benchmarks.track import bench, bench_text
 
-    found = bench(video, rounds=rounds)
-    print_found(found, as_json, bench_text(found))
+    report = bench(video, rounds=rounds)
+    print_result(report, as_json, bench_text(report))
 
 
 @bench_app.command("ingest")
@@ -42,9 +42,9 @@ def bench_ingest(
     """The whole chain against the tracking stage alone and a plain `model.track` loop; stage by stage; and memory."""
     from pipeline.benchmarks.ingest import bench, bench_text
 
-    counts = [int(one) if one.strip().isdecimal() else 0 for one in memory.split(",")] if memory else []
-    found = bench(video, videos=videos, rounds=rounds, ray=ray, memory=counts)
-    print_found(found, as_json, bench_text(found))
+    counts = [int(count) if count.strip().isdecimal() else 0 for count in memory.split(",")] if memory else []
+    report = bench(video, videos=videos, rounds=rounds, ray=ray, memory=counts)
+    print_result(report, as_json, bench_text(report))
 
 
 @bench_app.command("loader")
@@ -63,11 +63,11 @@ def bench_loader(
     """The training loader against webdataset's own pipeline: the same shards, members and number of workers."""
     from pipeline.benchmarks.loader import bench, bench_text
 
-    found = bench(
+    report = bench(
         dataset, workers=workers, batch_size=batch_size, rounds=rounds, samples=samples, shards=shards,
         clip_bytes=1000 * clip_kb,
     )  # fmt: skip
-    print_found(found, as_json, bench_text(found))
+    print_result(report, as_json, bench_text(report))
 
 
 @bench_app.command("recovery")
@@ -86,10 +86,10 @@ def bench_recovery(
     """Recovered bodies against the truth: from motion capture's keypoints and from films, beside optimisation alone."""
     from pipeline.benchmarks.recovery import bench, bench_text
 
-    found = bench(
-        mocap=mocap, clips=clips, videos=videos, optimise=optimise, focal_told=focal_told, page=page, weights=weights
+    report = bench(
+        mocap=mocap, clips=clips, videos=videos, optimise=optimise, focal_known=focal_told, page=page, weights=weights
     )
-    print_found(found, as_json, bench_text(found))
+    print_result(report, as_json, bench_text(report))
 
 
 @bench_app.command("captions")
@@ -105,8 +105,8 @@ def bench_captions(
     """Captions by rules against labelled motion: sides, parts and kinds, mirrored and with a fit's errors; diversity, speed."""
     from pipeline.benchmarks.captions import bench, bench_text
 
-    found = bench(mocap=mocap, clips=clips, videos=videos)
-    print_found(found, as_json, bench_text(found))
+    report = bench(mocap=mocap, clips=clips, videos=videos)
+    print_result(report, as_json, bench_text(report))
 
 
 @bench_app.command("overhead")
@@ -122,5 +122,5 @@ def bench_overhead(
     """What the engine and its commits cost an item, by number of items, beside a plain program that writes as many files."""
     from pipeline.benchmarks.overhead import bench, bench_text
 
-    found = bench(sizes, engine=engine, sources_per_commit=sources_per_commit, isolate=isolate)
-    print_found(found, as_json, bench_text(found))
+    report = bench(sizes, engine=engine, sources_per_commit=sources_per_commit, isolate=isolate)
+    print_result(report, as_json, bench_text(report))

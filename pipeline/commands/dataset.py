@@ -1,13 +1,13 @@
-"""Commands that operate an existing dataset: pack, join, remove, verify, versions, publish, dedupe.
+"""Commands on an existing dataset: pack, join, remove, verify, versions, publish, dedupe.
 
-As in `pipeline.commands.main`, each command imports what it needs when it runs.
+As in `pipeline.commands.main`, each command imports its dependencies when it runs.
 """
 
 from typing import Annotated
 
 import typer
 
-from pipeline.commands.bench import AsJson, print_found
+from pipeline.commands.bench import AsJson, print_result
 
 dataset_app = typer.Typer()
 
@@ -26,11 +26,11 @@ def pack(
 
     from pipeline.dataset.pack import repack
 
-    made = repack(dataset, shard_bytes=shard_bytes)
-    text = "\n".join(f"{shard.path}  {shard.samples} samples  {shard.bytes:,} bytes" for shard in made.shards)
-    print_found(
-        asdict(made), as_json, f"{text}\n{made.counts['live']} samples, {made.counts['hours']:.4f} hours: {dataset}"
-    )
+    description = repack(dataset, shard_bytes=shard_bytes)
+    text = "\n".join(f"{shard.path}  {shard.samples} samples  {shard.bytes:,} bytes" for shard in description.shards)
+    counts = description.counts
+    text += f"\n{counts['live']} samples, {counts['hours']:.4f} hours: {dataset}"
+    print_result(asdict(description), as_json, text)
 
 
 @dataset_app.command()
@@ -49,7 +49,7 @@ def join(
 
     config = parse_config(apply_overrides({}, overrides or []), JoinConfig, "--set")
     report = join_dataset(dataset, out, config)
-    print_found(report_json(report), as_json, join_text(report, out))
+    print_result(report_json(report), as_json, join_text(report, out))
 
 
 @dataset_app.command()
@@ -71,10 +71,10 @@ def remove(
 
     from pipeline.curation.remove import remove as run
 
-    found = run(dataset, source or [], keys=key or [], licences=licence or [], packing=packing)
-    text = f"{len(found.removed)} samples removed, {found.joined} of them joined from several"
-    text += "" if found.packed else f"; their bytes go with the next humo pack {dataset}"
-    print_found(asdict(found), as_json, text)
+    result = run(dataset, source or [], keys=key or [], licences=licence or [], packing=packing)
+    text = f"{len(result.removed)} samples removed, {result.joined} of them joined from several"
+    text += "" if result.packed else f"; their bytes go with the next humo pack {dataset}"
+    print_result(asdict(result), as_json, text)
 
 
 @dataset_app.command()
@@ -90,7 +90,7 @@ def verify(dataset: Dataset, as_json: AsJson = False) -> None:
         *verdict.problems,
         f"{verdict.shards} shards, {verdict.parts} parts, {verdict.samples} samples, {len(verdict.problems)} problems",
     ]
-    print_found(asdict(verdict), as_json, "\n".join(lines))
+    print_result(asdict(verdict), as_json, "\n".join(lines))
     if verdict.problems:
         raise typer.Exit(1)
 
@@ -111,12 +111,14 @@ def versions(
 
     storage = Storage(dataset)
     if diff:
-        found = difference(storage, *diff)
-        print_found(asdict(found), as_json, difference_text(found))
+        result = difference(storage, *diff)
+        print_result(asdict(result), as_json, difference_text(result))
     else:
-        current, known = current_version(storage), list_versions(storage)
-        brief = [{name: value for name, value in asdict(one).items() if name != "shards"} for one in known]
-        print_found({"current": current, "versions": brief}, as_json, versions_text(known, current))
+        current, all_versions = current_version(storage), list_versions(storage)
+        summaries = [
+            {name: value for name, value in asdict(version).items() if name != "shards"} for version in all_versions
+        ]
+        print_result({"current": current, "versions": summaries}, as_json, versions_text(all_versions, current))
 
 
 @dataset_app.command()
@@ -139,11 +141,11 @@ def publish(
     from pipeline.publishing.publish import publication_text
     from pipeline.publishing.publish import publish as run
 
-    found = run(
+    result = run(
         dataset, destination, version=version, subsets=subset or [], licences=licence_allowed or [], name=name,
         contact=contact,
     )  # fmt: skip
-    print_found(asdict(found), as_json, publication_text(found, destination))
+    print_result(asdict(result), as_json, publication_text(result, destination))
 
 
 @dataset_app.command()
@@ -166,5 +168,5 @@ def dedupe(
     from schemas.config import apply_overrides, parse_config
 
     config = parse_config(apply_overrides({}, overrides or []), DedupeConfig, "--set")
-    found = run(dataset, config, apply=apply, out=out)
-    print_found(report_json(found), as_json, dedupe_text(found, dataset))
+    result = run(dataset, config, apply=apply, out=out)
+    print_result(report_json(result), as_json, dedupe_text(result, dataset))

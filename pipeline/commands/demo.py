@@ -1,4 +1,4 @@
-"""The embedded default, offline and on a CPU: rendered videos in, a verified dataset, a look into it, a tiny model, a motion."""
+"""The demo, offline and on a CPU: rendered videos, a verified dataset and its report, a tiny model, generated motions."""
 
 import csv
 import json
@@ -15,9 +15,9 @@ from pipeline.audit.report import write_report
 from pipeline.audit.statistics import compute_statistics
 from pipeline.chain.config import IngestConfig
 from pipeline.dataset.verify import verify
-from pipeline.job.progress import ingest_shown, ingest_text
+from pipeline.job.progress import ingest_text, ingest_with_progress
 from pipeline.rendering.animation import render_motion_video
-from pipeline.rendering.overlay import overlay_source, recovered_from
+from pipeline.rendering.overlay import overlay_source, read_recovered_samples
 from schemas.config import load_config
 from schemas.errors import HumoError
 
@@ -26,29 +26,29 @@ _TEXTS = ("a person raises the left arm", "a person raises the right arm", "a pe
 
 
 def run_demo(out: Path, *, seed: int = 0, quiet: bool = False) -> dict[str, Any]:
-    """Everything, into `out`; returns what was made and where. A second run keeps what is there and goes on."""
+    """Run all steps into `out`; returns the results and their paths. A second run resumes and keeps what exists."""
     start = time.perf_counter()
     out = out.absolute()
-    say = (lambda text: None) if quiet else (lambda text: print(text, flush=True))
+    log = (lambda text: None) if quiet else (lambda text: print(text, flush=True))
     config = out / "ingest.yaml"
 
-    say("1  rendering videos of people with known motion")
+    log("1  rendering videos of people with known motion")
     _render(out, seed)
-    say(f"2  the chain on them, by Ray; the job is {config}")
-    report = ingest_shown(load_config(config, IngestConfig), quiet=quiet)
-    say(ingest_text(report, str(out / "dataset")))
+    log(f"2  running the chain with Ray; the job is {config}")
+    report = ingest_with_progress(load_config(config, IngestConfig), quiet=quiet)
+    log(ingest_text(report, str(out / "dataset")))
     dataset = str(out / "dataset")
     verdict = verify(dataset)
     if verdict.problems:
         raise HumoError(f"{dataset}: {'; '.join(verdict.problems[:3])}")
-    say(f"3  verified: {verdict.samples} samples in {verdict.shards} shards, no problem")
+    log(f"3  verified: {verdict.samples} samples in {verdict.shards} shards, no problem")
     compute_statistics(dataset, featurize="model.data:feature_rows")
     page = write_report(dataset)
-    say(f"4  statistics (Beam) and report: {page}")
+    log(f"4  statistics (Beam) and report: {page}")
     videos = _overlays(out, dataset)
-    say("5  training a tiny tokenizer and a tiny language model on the shards")
+    log("5  training a tiny tokenizer and a tiny language model on the shards")
     curves = _train(out, dataset, seed, quiet)
-    say("6  generating")
+    log("6  generating")
     generated = [_generate(out, text, seed) for text in _TEXTS]
     seconds = time.perf_counter() - start
     index = out / "index.html"
@@ -62,7 +62,7 @@ def run_demo(out: Path, *, seed: int = 0, quiet: bool = False) -> dict[str, Any]
         "seconds": seconds,
     }
     index.write_text(template_environment().get_template("demo.html").render(context))
-    say(f"done in {seconds / 60:.1f} minutes: open {index}")
+    log(f"done in {seconds / 60:.1f} minutes: open {index}")
     return {
         "page": str(index), "dataset": dataset, "report": str(page), "samples": verdict.samples,
         "generated": [str(out / motion["npz"]) for motion in generated], "seconds": round(seconds, 1),
@@ -70,7 +70,7 @@ def run_demo(out: Path, *, seed: int = 0, quiet: bool = False) -> dict[str, Any]
 
 
 def _render(out: Path, seed: int) -> None:
-    """Videos, their manifest and a config of a few lines, unless they are there already."""
+    """Write the videos, their manifest and a config of a few lines, unless they exist."""
     manifest = out / "videos" / "manifest.csv"
     if not manifest.exists():
         from stages.synthesis.film import demo_films
@@ -88,30 +88,30 @@ def _render(out: Path, seed: int) -> None:
         f"sources: [{{kind: video, path: {json.dumps(str(manifest))}}}]\n"
         f"output: {json.dumps(str(out / 'dataset'))}\n"
         "engine: {kind: ray}\n"
-        "splits: {train: 1.0}  # ten videos are too few to set any aside\n"
+        "splits: {train: 1.0}  # ten videos are too few for other splits\n"
     )
 
 
 def _overlays(out: Path, dataset: str) -> list[dict[str, Any]]:
-    """For each video its overlay and what the dataset says about the people in it."""
-    recovered = recovered_from(dataset)
+    """For each video its overlay and the dataset's descriptions of its people."""
+    recovered = read_recovered_samples(dataset)
     with (out / "videos" / "manifest.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     videos = []
     for row in rows:
         samples = recovered.get(row["id"], [])
         overlay = overlay_source(str(out / "videos" / row["uri"]), samples, out / "overlays" / row["uri"])
-        described = [
+        descriptions = [
             {
-                "person": one.meta["person"],
-                "caption": one.text["body"][-1],
-                "parts": [(part, sentences[0]) for part, sentences in one.text["parts"].items()],
+                "person": sample.meta["person"],
+                "caption": sample.text["body"][-1],
+                "parts": [(part, sentences[0]) for part, sentences in sample.text["parts"].items()],
             }
-            for one in samples
+            for sample in samples
         ]
         relative = str(overlay.relative_to(out))
         videos.append(
-            {"overlay": relative, "title": row["title"], "description": row["description"], "samples": described}
+            {"overlay": relative, "title": row["title"], "description": row["description"], "samples": descriptions}
         )
     return videos
 
@@ -138,7 +138,7 @@ def _train(out: Path, dataset: str, seed: int, quiet: bool) -> list[dict[str, st
     curves = []
     for name, train, config in jobs:
         if quiet:
-            with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+            with open(os.devnull, "w") as devnull, redirect_stdout(devnull):
                 train(config)
         else:
             train(config)
@@ -151,7 +151,12 @@ def _generate(out: Path, text: str, seed: int) -> dict[str, Any]:
 
     name = "-".join(text.split()[2:])
     folder = out / "generated"
-    made = generate(out / "runs" / "llm", text, seed=seed, temperature=0.7)
-    save_motion(folder / f"{name}.npz", made)
-    render_motion_video(made.motion, folder / f"{name}.mp4", caption=text)
-    return {"text": text, "seconds": made.seconds, "video": f"generated/{name}.mp4", "npz": f"generated/{name}.npz"}
+    generated = generate(out / "runs" / "llm", text, seed=seed, temperature=0.7)
+    save_motion(folder / f"{name}.npz", generated)
+    render_motion_video(generated.motion, folder / f"{name}.mp4", caption=text)
+    return {
+        "text": text,
+        "seconds": generated.seconds,
+        "video": f"generated/{name}.mp4",
+        "npz": f"generated/{name}.npz",
+    }

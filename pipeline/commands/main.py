@@ -1,4 +1,4 @@
-"""The command line. Commands import what they need when they run, so that `--help` answers at once."""
+"""The command line. Commands import their dependencies when they run, so that `--help` is fast."""
 
 import json
 import os
@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.commands.bench import AsJson, bench_app, print_found
+from pipeline.commands.bench import AsJson, bench_app, print_result
 from pipeline.commands.dataset import Dataset, dataset_app
 from pipeline.job.signals import Stopped
 from schemas.errors import HumoError, exit_status
@@ -34,9 +34,9 @@ Preset = Annotated[str, typer.Option(help="What a published dataset filters by: 
 
 
 def main() -> None:
-    """Entry point: errors meant for people go to stderr without a traceback; exit status 1, or 2 for misuse."""
+    """Entry point: errors for the user go to stderr without a traceback; exit status 1, or 2 for misuse."""
     enforce_offline()
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait should not burn a core that others need
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads should not occupy a core that others need
     try:
         app()
     except HumoError as error:
@@ -59,7 +59,7 @@ def demo(
     from pipeline.commands.demo import run_demo
 
     result = run_demo(Path(out), seed=seed, quiet=as_json)
-    print_found(result, as_json, "")
+    print_result(result, as_json, "")
 
 
 @app.command()
@@ -89,8 +89,8 @@ def plan(
 
     extra = [f"preset={preset}"] if preset else []
     job = load_config(config, IngestConfig, [*(overrides or []), *extra])
-    made = make_plan(job, sample=sample, probed=probe, seed=seed, tell=lambda line: print(line, file=sys.stderr))
-    print_found(made, as_json, plan_text(made))
+    result = make_plan(job, sample=sample, probed=probe, seed=seed, log=lambda line: print(line, file=sys.stderr))
+    print_result(result, as_json, plan_text(result))
 
 
 @app.command()
@@ -111,7 +111,7 @@ def ingest(
     """Turn sources into a dataset. Run it again after a crash or with more sources: it does only what is missing."""
     from pipeline.chain.config import IngestConfig
     from pipeline.job.ingest import as_json as report_json
-    from pipeline.job.progress import ingest_shown, ingest_text
+    from pipeline.job.progress import ingest_text, ingest_with_progress
     from schemas.config import load_config
 
     extra = [f"engine.kind={engine}"] if engine else []
@@ -119,8 +119,8 @@ def ingest(
     extra += [f"preset={preset}"] if preset else []
     extra += [f"faults.max_failures={max_failures}"] if max_failures >= 0 else []
     job = load_config(config, IngestConfig, [*(overrides or []), *extra])
-    report = ingest_shown(job, quiet=as_json, recompute=recompute)
-    print_found(report_json(report), as_json, ingest_text(report, job.output))
+    report = ingest_with_progress(job, quiet=as_json, recompute=recompute)
+    print_result(report_json(report), as_json, ingest_text(report, job.output))
 
 
 @app.command()
@@ -140,7 +140,7 @@ def retry(
 
     reports = run(dataset, reasons=reason or [], sources=source or [], overrides=overrides or [])
     text = "\n".join(ingest_text(report, dataset) for report in reports) or f"{dataset}: nothing to try again"
-    print_found([report_json(report) for report in reports], as_json, text)
+    print_result([report_json(report) for report in reports], as_json, text)
 
 
 @app.command()
@@ -151,16 +151,14 @@ def stats(
     as_json: AsJson = False,
 ) -> None:
     """Count and measure what the shards hold, with Beam; writes statistics/ into the dataset."""
-    from dataclasses import asdict
-
-    from pipeline.audit.query import Questions
+    from pipeline.audit.query import QuerySession
     from pipeline.audit.statistics import compute_statistics
-    from pipeline.audit.waterfall import ledger_waterfall
+    from pipeline.audit.waterfall import ledger_waterfall, stages_json
 
-    found = compute_statistics(dataset, runner=runner, options=option or [], featurize="model.data:feature_rows")
-    with Questions(dataset) as questions:
-        found["waterfall"] = [asdict(fall) for fall in ledger_waterfall(questions)]
-    print_found(found, as_json, json.dumps(found, ensure_ascii=False, indent=1))
+    statistics = compute_statistics(dataset, runner=runner, options=option or [], featurize="model.data:feature_rows")
+    with QuerySession(dataset) as session:
+        statistics["waterfall"] = stages_json(ledger_waterfall(session))
+    print_result(statistics, as_json, json.dumps(statistics, ensure_ascii=False, indent=1))
 
 
 @app.command()
@@ -187,15 +185,13 @@ def waterfall(
     as_json: AsJson = False,
 ) -> None:
     """Show what each stage turned away, and what the limits of published datasets would drop, by the stored scores."""
-    from dataclasses import asdict
+    from pipeline.audit.query import QuerySession
+    from pipeline.audit.waterfall import ledger_waterfall, preset_waterfalls, presets_json, stages_json, waterfall_text
 
-    from pipeline.audit.query import Questions
-    from pipeline.audit.waterfall import ledger_waterfall, preset_waterfalls, waterfall_text
-
-    with Questions(dataset) as questions:
-        falls, presets = ledger_waterfall(questions), preset_waterfalls(questions, preset)
-    found = {"stages": [asdict(fall) for fall in falls], "presets": [asdict(fall) for fall in presets]}
-    print_found(found, as_json, waterfall_text(falls, presets, gates=bool(preset)))
+    with QuerySession(dataset) as session:
+        stages, presets = ledger_waterfall(session), preset_waterfalls(session, preset)
+    result = {"stages": stages_json(stages), "presets": presets_json(presets)}
+    print_result(result, as_json, waterfall_text(stages, presets, detailed=bool(preset)))
 
 
 @app.command()
@@ -208,7 +204,7 @@ def report(
     from pipeline.audit.report import write_report
 
     path = write_report(dataset, out or None)
-    print_found({"path": str(path)}, as_json, str(path))
+    print_result({"path": str(path)}, as_json, str(path))
 
 
 @app.command()
@@ -222,7 +218,7 @@ def view(
     from pipeline.audit.view import view as run
 
     path = run(dataset, key, out or None)
-    print_found({"path": str(path)}, as_json, str(path))
+    print_result({"path": str(path)}, as_json, str(path))
 
 
 @train_app.command("tokenizer")
@@ -249,13 +245,13 @@ def _train(run: Any, kind: Any, config: str, overrides: list[str] | None, as_jso
 
     from schemas.config import load_config
 
-    checked = load_config(config, kind, overrides or [])
+    parsed = load_config(config, kind, overrides or [])
     if as_json:
         with redirect_stdout(sys.stderr):
-            result = run(checked)
+            result = run(parsed)
     else:
-        result = run(checked)
-    print_found(asdict(result), as_json, f"{result.checkpoint}  ({result.steps} steps, {result.seconds:.0f} s)")
+        result = run(parsed)
+    print_result(asdict(result), as_json, f"{result.checkpoint}  ({result.steps} steps, {result.seconds:.0f} s)")
 
 
 @evaluate_app.command("tokenizer")
@@ -269,7 +265,7 @@ def evaluate_tokenizer(
     """Reconstruction error, drift and use of the codebooks."""
     from model.evaluation import evaluate_tokenizer as run
 
-    _evaluated(run(checkpoint, dataset, split=split, limit=limit or None), as_json)
+    _print_evaluation(run(checkpoint, dataset, split=split, limit=limit or None), as_json)
 
 
 @evaluate_app.command("llm")
@@ -283,14 +279,14 @@ def evaluate_llm(
     """Likelihood of motions and texts, and whether left and right are told apart."""
     from model.evaluation import evaluate_llm as run
 
-    _evaluated(run(checkpoint, dataset, split=split, limit=limit or None), as_json)
+    _print_evaluation(run(checkpoint, dataset, split=split, limit=limit or None), as_json)
 
 
-def _evaluated(found: Any, as_json: bool) -> None:
+def _print_evaluation(result: Any, as_json: bool) -> None:
     from dataclasses import asdict
 
-    values = asdict(found)
-    print_found(values, as_json, "\n".join(f"{name:24} {value}" for name, value in values.items()))
+    values = asdict(result)
+    print_result(values, as_json, "\n".join(f"{name:24} {value}" for name, value in values.items()))
 
 
 @app.command()
@@ -310,18 +306,24 @@ def generate(
     from model.generation import generate as run
     from model.generation import load_motion, save_motion
 
-    before = load_motion(initial) if initial else None
-    made = run(
-        checkpoint, text, seconds=seconds or None, initial=before, seed=seed, temperature=temperature, top_k=top_k
+    initial_motion = load_motion(initial) if initial else None
+    generated = run(
+        checkpoint,
+        text,
+        seconds=seconds or None,
+        initial=initial_motion,
+        seed=seed,
+        temperature=temperature,
+        top_k=top_k,
     )
-    save_motion(out, made)
-    written: dict[str, Any] = {"motion": out, "seconds": made.seconds, "body_model": made.body_model}
+    save_motion(out, generated)
+    outputs: dict[str, Any] = {"motion": out, "seconds": generated.seconds, "body_model": generated.body_model}
     if video:
         from pipeline.rendering.animation import render_motion_video
 
-        written["video"] = str(Path(out).with_suffix(".mp4"))
-        render_motion_video(made.motion, written["video"], caption=text)
-    print_found(written, as_json, "\n".join(f"{name:12} {value}" for name, value in written.items()))
+        outputs["video"] = str(Path(out).with_suffix(".mp4"))
+        render_motion_video(generated.motion, outputs["video"], caption=text)
+    print_result(outputs, as_json, "\n".join(f"{name:12} {value}" for name, value in outputs.items()))
 
 
 @app.command()
@@ -329,9 +331,9 @@ def doctor(as_json: AsJson = False) -> None:
     """List engines, devices, weights, body models, their licences, and what is missing."""
     from pipeline.commands.doctor import doctor_text, examine
 
-    found = examine()
-    print_found(found, as_json, doctor_text(found))
-    if any(not item["ok"] and item["needed"] for items in found.values() for item in items):
+    result = examine()
+    print_result(result, as_json, doctor_text(result))
+    if any(not item["ok"] and item["needed"] for items in result.values() for item in items):
         raise typer.Exit(1)
 
 

@@ -1,1 +1,1 @@
-"""What changes a dataset that exists: removal, joining into long motions, near-duplicates."""
+"""Changes to an existing dataset: removal, joining clips into long motions, near-duplicates."""

@@ -1,4 +1,4 @@
-"""Sources, samples or licences out of a dataset, and everything that was made from them, joined motions too."""
+"""Removes sources, samples or licences from a dataset, and everything derived from them, including joined motions."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from pipeline.audit.query import Questions
+from pipeline.audit.query import QuerySession
 from pipeline.dataset.lease import Lease
 from pipeline.dataset.pack import is_packed, pack, removal_causes
 from pipeline.dataset.shard_writer import read_sample_tar
@@ -22,14 +22,14 @@ _COLUMNS = ["source_id", "record_id", "licence", "subset", "part", "offset", "le
 
 @dataclass(frozen=True, kw_only=True)
 class Removal:
-    """What `humo remove` did."""
+    """Result of `humo remove`."""
 
     removed: list[str]
-    """Keys of the samples that are gone since."""
+    """Keys of the removed samples."""
     joined: int
     """How many of them were joined from several samples."""
     packed: bool
-    """Whether their bytes are gone as well; else loaders leave them out, and the next packing deletes them."""
+    """Whether their bytes are deleted; otherwise loaders skip them, and the next packing deletes them."""
 
 
 def remove(
@@ -40,12 +40,11 @@ def remove(
     licences: Sequence[str] = (),
     packing: bool = True,
 ) -> Removal:
-    """Take samples out by source, key or licence, with every joined motion that they have a part in.
+    """Remove samples by source, key or licence, with every joined motion that contains them.
 
-    Tombstones come first: loaders leave the samples out from then on. Packing then deletes their bytes everywhere and proves
-    it; a training that is under way goes on. Sources and licences stay removed: what is made of them later goes as well.
-    Running it again changes nothing. Raises UsageError for what is not known, HumoError where there is no dataset or a job is
-    at work on it.
+    Tombstones are written first: loaders skip the samples from then on. Packing then deletes their bytes everywhere and proves
+    it; a running training continues. Sources and licences stay removed: later samples of them are removed as well. Idempotent.
+    Raises UsageError for unknown names, HumoError if there is no dataset or another job is writing to it.
     """
     storage = Storage(dataset)
     description = read_description(storage)
@@ -53,55 +52,59 @@ def remove(
     if not rules and not keys:
         raise UsageError(f"{dataset}: name a source, a key or a licence to remove")
     with Lease(storage, "remove"):
-        samples = _samples(dataset)
-        wanted = rules | {f"key {_whole_key(dataset, key, samples)}" for key in keys}
+        samples = _causes_by_sample(dataset)
+        requested = rules | {f"key {_resolve_key(dataset, key, samples)}" for key in keys}
         _check_known(storage, dataset, rules, samples)
-        gone = add_tombstones(
-            storage, {key: min(wanted & told) for key, told in samples.items() if wanted & told}, rules
+        removed = add_tombstones(
+            storage, {key: min(requested & causes) for key, causes in samples.items() if requested & causes}, rules
         )
         done = is_packed(storage, description.splits, description.shard_bytes)
         if packing and not done:
             pack(dataset, splits=description.splits, shard_bytes=description.shard_bytes)
-    joined = sum(sum(one.startswith("key ") for one in samples[key]) > 1 for key in gone)
-    return Removal(removed=sorted(gone), joined=joined, packed=packing or done)
+    joined = sum(sum(cause.startswith("key ") for cause in samples[key]) > 1 for key in removed)
+    return Removal(removed=sorted(removed), joined=joined, packed=packing or done)
 
 
-def _samples(dataset: str) -> dict[str, set[str]]:
-    """Key of every sample that was ever accepted -> all that a removal could name to mean it."""
+def _causes_by_sample(dataset: str) -> dict[str, set[str]]:
+    """Key of every sample that was ever accepted -> all removal causes that match it."""
     storage = Storage(dataset)
     history = read_history(storage)
     rows = history.filter(pc.equal(history.column("outcome"), "accepted")).select(_COLUMNS).to_pylist()
-    found: dict[str, set[str]] = {}
+    causes: dict[str, set[str]] = {}
     for row in rows:
-        found.setdefault(row["record_id"], {f"key {row['record_id']}"}).update(removal_causes(row))
-    with Questions(dataset) as questions:
-        catalogue = questions.rows("SELECT key, source_id, sources, segments, licence FROM samples")
+        causes.setdefault(row["record_id"], {f"key {row['record_id']}"}).update(removal_causes(row))
+    with QuerySession(dataset) as session:
+        catalogue = session.rows("SELECT key, source_id, sources, segments, licence FROM samples")
     for row in catalogue:
-        told = found.setdefault(row["key"], {f"key {row['key']}"})
-        told |= removal_causes(row) | _made_of(row["sources"], row["segments"])
-    known = {row["key"] for row in catalogue}
+        sample_causes = causes.setdefault(row["key"], {f"key {row['key']}"})
+        sample_causes |= removal_causes(row) | _component_causes(row["sources"], row["segments"])
+    catalogued = {row["key"] for row in catalogue}
     for row in rows:
-        if row["subset"] == "long" and row["record_id"] not in known:  # committed since the last packing, or superseded
+        if (
+            row["subset"] == "long" and row["record_id"] not in catalogued
+        ):  # committed since the last packing, or superseded
             _, members = decode_sample_bytes(read_sample_tar(storage, row), row["part"])
             segments: list[dict[str, Any]] = json.loads(members["meta.json"])["segments"]
-            found[row["record_id"]] |= _made_of([s["source_id"] for s in segments], [s["key"] for s in segments])
-    return found
+            causes[row["record_id"]] |= _component_causes(
+                [s["source_id"] for s in segments], [s["key"] for s in segments]
+            )
+    return causes
 
 
-def _made_of(sources: Sequence[str], segments: Sequence[str]) -> set[str]:
+def _component_causes(sources: Sequence[str], segments: Sequence[str]) -> set[str]:
     return {f"source {name}" for name in sources} | {f"key {key}" for key in segments}
 
 
-def _whole_key(dataset: str, key: str, samples: Mapping[str, set[str]]) -> str:
-    """A sample's key from as much of it as makes it unique; it may be gone already."""
+def _resolve_key(dataset: str, key: str, samples: Mapping[str, set[str]]) -> str:
+    """Full key of a sample from a unique prefix; the sample may be removed already."""
     known = samples.keys() | read_causes(Storage(dataset)).keys()
-    found = [key] if key in known else sorted(one for one in known if key and one.startswith(key))
-    if len(found) != 1:
+    matches = [key] if key in known else sorted(one for one in known if key and one.startswith(key))
+    if len(matches) != 1:
         raise UsageError(
-            f"{dataset}: {'several samples begin' if found else 'no sample begins'} with {key!r}; "
+            f"{dataset}: {'several samples begin' if matches else 'no sample begins'} with {key!r}; "
             f"humo query {dataset} 'SELECT key, caption FROM samples'"
         )
-    return found[0]
+    return matches[0]
 
 
 def _check_known(storage: Storage, dataset: str, rules: set[str], samples: Mapping[str, set[str]]) -> None:

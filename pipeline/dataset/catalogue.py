@@ -1,4 +1,4 @@
-"""The catalogue: a row a sample, with what an auditor asks for, so that nobody has to open a tar."""
+"""The catalogue: one row per sample with the facts for audits, which saves opening tars."""
 
 import io
 import json
@@ -26,18 +26,18 @@ CATALOGUE = pa.schema(
         ("sentences_added", pa.int64()), ("sentences_rejected", pa.int64()), ("visual_embedding", pa.list_(pa.float32())),
     ]
 )  # fmt: skip
-"""Columns of the catalogue; one `score_NAME` a score follows. `sources` are all that a sample was made of, `segments` the
-keys of the samples that a joined one was made of."""
+"""Columns of the catalogue; one `score_NAME` per score follows. `sources` are all sources of a sample, `segments` the keys
+of the samples that a joined motion consists of."""
 
 
-def catalogue_row(stretch: bytes, subset: str, split: str, shard: str) -> dict[str, Any]:
-    """What the catalogue says of a sample, from its stretch of a tar."""
-    _, members = decode_sample_bytes(stretch, shard)
+def catalogue_row(sample: bytes, subset: str, split: str, shard: str) -> dict[str, Any]:
+    """Catalogue row of an encoded sample."""
+    _, members = decode_sample_bytes(sample, shard)
     meta = json.loads(members["meta.json"])
     text = json.loads(members["text.json"])
     instances = json.loads(members["instructions.json"])["instances"]
-    same = {name: meta[name] for name in CATALOGUE.names if name in meta}
-    return same | {
+    shared = {name: meta[name] for name in CATALOGUE.names if name in meta}
+    return shared | {
         "subset": subset,
         "split": split,
         "shard": shard,
@@ -48,43 +48,43 @@ def catalogue_row(stretch: bytes, subset: str, split: str, shard: str) -> dict[s
         "sources": sources_of(meta),
         "segments": [one["key"] for one in meta.get("segments", [])],
         "instructions": len(instances),
-        "bytes": len(stretch),
-        **_described(text),
+        "bytes": len(sample),
+        **_describer_columns(text),
         "visual_embedding": _embedding(members),
         **{f"score_{name}": value for name, value in meta["scores"].items()},
     }
 
 
 def catalogue_table(rows: list[dict[str, Any]]) -> pa.Table:
-    """Rows of one shard, with a column for each score that any of them has."""
+    """Rows of one shard, with a column for every score that occurs in them."""
     scores = sorted({name for row in rows for name in row if name.startswith("score_")})
     return pa.Table.from_pylist(rows, schema=pa.schema([*CATALOGUE, *((name, pa.float64()) for name in scores)]))
 
 
-def _described(text: dict[str, Any]) -> dict[str, Any]:
-    """How the describer fared, and what became of its sentences."""
-    effort = text["describer"]
+def _describer_columns(text: dict[str, Any]) -> dict[str, Any]:
+    """Outcome and cost of the describer, and verdicts on its sentences."""
+    usage = text["describer"]
     verdicts = Counter(check["verdict"] for check in text["checks"])
     return {
-        "describer": effort["describer"],
-        "describer_outcome": effort["outcome"],
-        "describer_tokens": effort["prompt_tokens"] + effort["completion_tokens"],
-        "describer_usd": effort["cost_usd"],
+        "describer": usage["describer"],
+        "describer_outcome": usage["outcome"],
+        "describer_tokens": usage["prompt_tokens"] + usage["completion_tokens"],
+        "describer_usd": usage["cost_usd"],
         "sentences_added": verdicts["supported"] + verdicts["unknown"],
         "sentences_rejected": verdicts["rejected"],
     }
 
 
-def tallied(catalogue: pa.Table) -> Counter[str]:
-    """What the describers of a shard's samples did, summed; `failed` counts samples."""
-    tally: Counter[str] = Counter()
+def describer_totals(catalogue: pa.Table) -> Counter[str]:
+    """Sums over the describers' outcomes and cost for a shard; `describer_OUTCOME` counts samples."""
+    totals: Counter[str] = Counter()
     for name in ("describer_tokens", "describer_usd", "sentences_added", "sentences_rejected"):
-        tally[name] = pc.sum(catalogue.column(name)).as_py() or 0
-    return tally + Counter(f"describer_{outcome}" for outcome in catalogue.column("describer_outcome").to_pylist())
+        totals[name] = pc.sum(catalogue.column(name)).as_py() or 0
+    return totals + Counter(f"describer_{outcome}" for outcome in catalogue.column("describer_outcome").to_pylist())
 
 
 def _embedding(members: dict[str, bytes]) -> list[float]:
-    """Of the pictures; empty for motion capture and where nobody looked."""
+    """Embedding of the images; empty for motion capture and if none was computed."""
     if "keypoints.npz" not in members:
         return []
     with np.load(io.BytesIO(members["keypoints.npz"]), allow_pickle=False) as arrays:

@@ -1,9 +1,9 @@
-"""A lease on a dataset: one job at a time writes to it.
+"""A lease on a dataset: only one job at a time writes to it.
 
-`lease.json` names its holder and counts its signs of life. Whoever finds one watches it: while the count goes on the dataset is
-taken; a holder that is dead, or silent for as long as it takes to miss several beats, is replaced. Time is measured by the
-watcher alone, so clocks need not agree. Nothing that was committed depends on it (see `pipeline.dataset.commits`): a lease keeps
-two jobs from doing the same work, and an orphan from being swept while its commit is under way.
+`lease.json` names its holder and counts its heartbeats. A job that finds one watches it: while the count increases, the dataset
+is in use; a holder that is dead or misses several beats is replaced. Only the watcher measures time, so clocks need not agree.
+The consistency of commits does not depend on it (see `pipeline.dataset.commits`): a lease keeps two jobs from doing the same
+work, and an orphan from being deleted while its commit is in progress.
 """
 
 import contextlib
@@ -23,21 +23,21 @@ from schemas.storage import Storage
 
 LEASE = "lease.json"
 BEAT_S = 10.0
-"""Seconds between signs of life."""
+"""Seconds between heartbeats."""
 _MISSED_BEATS = 4
-"""So many beats without a sign mean that the holder is gone."""
+"""Missed heartbeats after which the holder counts as dead."""
 _NO_LEASE = {"host": "", "pid": 0, "beat_s": 0.5}
-"""What a file counts as that is no lease: nobody's, but for one who writes it this very moment."""
+"""Stands for an invalid lease file: without a holder, unless it is just being written."""
 
 
 class Lease:
-    """Held as a context; raises HumoError where another job holds it."""
+    """A context manager; raises HumoError if another job holds the lease."""
 
     def __init__(self, storage: Storage, purpose: str, beat_s: float = BEAT_S) -> None:
         self.storage, self.beat_s = storage, beat_s
-        self._mine = _this_process() | {"purpose": purpose, "beat": 0, "beat_s": beat_s}
-        self._ended = threading.Event()
-        self._lost = ""
+        self._holder = _this_process() | {"purpose": purpose, "beat": 0, "beat_s": beat_s}
+        self._stopped = threading.Event()
+        self._new_holder = ""
         self._thread = threading.Thread(target=self._beat, daemon=True, name="lease")
 
     def __enter__(self) -> Self:
@@ -52,51 +52,51 @@ class Lease:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._ended.set()
+        self._stopped.set()
         self._thread.join()
         self._release()
 
     def check(self) -> None:
-        """Raises HumoError where the lease was lost to another job, as after a long sleep of the machine."""
-        if self._lost:
+        """Raises HumoError if another job took over the lease, for example after the machine was suspended."""
+        if self._new_holder:
             raise HumoError(
-                f"{self.storage.uri}: {self._lost} has taken the lease over, for this job gave no sign of life; nothing is "
-                "lost: run the same command again when that one has ended"
+                f"{self.storage.uri}: {self._new_holder} has taken the lease over, because this job sent no heartbeat; no "
+                "commit is lost: run the same command again when the other job has ended"
             )
 
     def _acquire(self) -> None:
         try:
             for _ in range(3):
                 try:
-                    self.storage.create(LEASE, _encode(self._mine))
+                    self.storage.create(LEASE, _encode(self._holder))
                     return
                 except FileExistsError:
-                    self._wait_for_its_end()
+                    self._wait_for_release()
         except OSError as error:
             raise HumoError(
-                f"output: {self.storage.uri} cannot be written to ({error}); choose another folder or mend its rights"
+                f"output: {self.storage.uri} cannot be written to ({error}); choose another folder or fix its permissions"
             ) from None
-        raise HumoError(f"{self.storage.uri}: other jobs keep taking its lease; let them end first")
+        raise HumoError(f"{self.storage.uri}: other jobs keep taking its lease; wait until they have ended")
 
-    def _wait_for_its_end(self) -> None:
-        """Deletes the lease of a holder that is gone; raises HumoError for one that lives."""
+    def _wait_for_release(self) -> None:
+        """Delete the lease of a dead holder; raises HumoError for a live one."""
         before = self._read()
         if before and not _is_dead(before):
-            patience = _MISSED_BEATS * float(before.get("beat_s", BEAT_S))
-            deadline = time.monotonic() + patience
+            timeout_s = _MISSED_BEATS * float(before.get("beat_s", BEAT_S))
+            deadline = time.monotonic() + timeout_s
             while time.monotonic() < deadline:
-                time.sleep(min(1.0, patience / 10))
+                time.sleep(min(1.0, timeout_s / 10))
                 now = self._read()
                 if not now:
                     return
                 if now != before:
                     raise HumoError(
-                        f"{self.storage.uri}: {_name(now)} is at work on it; wait until it has ended, or give another output"
+                        f"{self.storage.uri}: {_name(now)} is writing to it; wait until it has ended, or give another output"
                     )
         self._delete_if(before)
 
     def _release(self) -> None:
-        with contextlib.suppress(OSError):  # whoever comes next sees that the holder is gone
+        with contextlib.suppress(OSError):  # the next job detects the dead holder
             if self._is_mine(self._read()):
                 self.storage.delete(LEASE)
 
@@ -106,29 +106,29 @@ class Lease:
                 self.storage.delete(LEASE)
 
     def _beat(self) -> None:
-        while not self._ended.wait(self.beat_s):
+        while not self._stopped.wait(self.beat_s):
             try:
-                found = self._read()
-                if not self._is_mine(found):
-                    self._lost = _name(found)
+                holder = self._read()
+                if not self._is_mine(holder):
+                    self._new_holder = _name(holder)
                     return
-                self._mine["beat"] += 1
-                self.storage.write_bytes(LEASE, _encode(self._mine))
+                self._holder["beat"] += 1
+                self.storage.write_bytes(LEASE, _encode(self._holder))
             except OSError:
-                continue  # the job itself will say that the output cannot be reached
+                continue  # the job itself reports an unreachable output
 
-    def _is_mine(self, found: dict[str, Any]) -> bool:
-        return all(found.get(name) == self._mine[name] for name in ("host", "pid", "started", "purpose"))
+    def _is_mine(self, holder: dict[str, Any]) -> bool:
+        return all(holder.get(name) == self._holder[name] for name in ("host", "pid", "started", "purpose"))
 
     def _read(self) -> dict[str, Any]:
-        """What the lease says; empty where there is none or it is no lease."""
+        """Content of the lease; empty if there is none."""
         try:
-            found = json.loads(self.storage.read_bytes(LEASE))
+            content = json.loads(self.storage.read_bytes(LEASE))
         except FileNotFoundError:
             return {}
         except ValueError:
-            found = None
-        return found if isinstance(found, dict) else _NO_LEASE
+            content = None
+        return content if isinstance(content, dict) else _NO_LEASE
 
 
 def _encode(content: dict[str, Any]) -> bytes:
@@ -145,16 +145,16 @@ def _this_process() -> dict[str, Any]:
 
 
 def _host() -> str:
-    """The machine since its start, and the container in it: process numbers mean something only there."""
-    told = [socket.gethostname()]
-    boot, space = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
-    told += [boot.read_text().strip()] if boot.exists() else []
-    told += [os.readlink(space)] if space.is_symlink() else []
-    return "|".join(told)
+    """Host name, boot and process namespace, within which process ids are unique."""
+    parts = [socket.gethostname()]
+    boot, namespace = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
+    parts += [boot.read_text().strip()] if boot.exists() else []
+    parts += [os.readlink(namespace)] if namespace.is_symlink() else []
+    return "|".join(parts)
 
 
 def _is_dead(holder: dict[str, Any]) -> bool:
-    """Whether it ran here and runs no more."""
+    """Whether the holder ran on this host and has ended."""
     if holder.get("host") != _host():
         return False
     try:

@@ -1,4 +1,4 @@
-"""What a job tidies before it begins, under its lease: orphans of jobs that were killed, and a ledger of very many files."""
+"""Maintenance at the start of a job, under its lease: delete orphans of killed jobs, merge small ledger files."""
 
 import time
 from dataclasses import dataclass
@@ -10,29 +10,29 @@ from schemas.ledger import MERGED, commit_of, ledger_bytes, read_history
 from schemas.storage import PARTIAL, Storage
 
 GRACE_S = 600.0
-"""Orphans younger than this are left alone, seconds: a worker that outlived its job by a moment may be about to name them."""
-_MANY = 500
-"""Ledger files of single commits beyond which they are merged."""
+"""Minimum age of deleted orphans, seconds: a worker that briefly outlives its job may still commit younger ones."""
+_MAX_FILES = 500
+"""Number of single-commit ledger files above which they are merged."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MaintenanceReport:
-    """What was done."""
+    """Result of maintenance."""
 
     swept: list[str]
-    """Files that belonged to no commit."""
+    """Deleted files that belonged to no commit."""
     merged: int
-    """Ledger files that are one since."""
+    """Number of ledger files merged into one."""
 
 
-def run_maintenance(storage: Storage, grace_s: float = GRACE_S, many: int = _MANY) -> MaintenanceReport:
-    """Sweep and merge."""
+def run_maintenance(storage: Storage, grace_s: float = GRACE_S, max_files: int = _MAX_FILES) -> MaintenanceReport:
+    """Delete orphans and merge ledger files."""
     history = read_history(storage)
-    return MaintenanceReport(swept=_sweep(storage, history, grace_s), merged=_merge(storage, many))
+    return MaintenanceReport(swept=_sweep(storage, history, grace_s), merged=_merge(storage, max_files))
 
 
 def orphans(storage: Storage, history: pa.Table) -> list[str]:
-    """Parts that no decision names, and what was never finished."""
+    """Parts that no decision names, and unfinished files."""
     named = set(history.column("part").to_pylist())
     unfinished = [path for path in storage.list("", PARTIAL, hidden=True)]
     return [path for path in storage.list("parts", ".tar") if path not in named] + unfinished
@@ -46,11 +46,11 @@ def _sweep(storage: Storage, history: pa.Table, grace_s: float) -> list[str]:
     return old
 
 
-def _merge(storage: Storage, many: int) -> int:
-    """One file in the place of many. Killed in between, both stand, and a commit in both counts once."""
+def _merge(storage: Storage, max_files: int) -> int:
+    """Merge ledger files into one. If killed in between, both exist, and a commit in both counts once."""
     files = storage.list("ledger", ".parquet")
     single = [path for path in files if not path.startswith(MERGED)]
-    if len(single) <= many:
+    if len(single) <= max_files:
         return 0
     history = read_history(storage)
     name = f"{MERGED}{digest(*sorted(set(history.column('commit').to_pylist())), digits=16)}.parquet"

@@ -1,9 +1,9 @@
-"""Shards, catalogue and dataset.json from the commits: same commits, same bytes, whatever happened in between.
+"""Builds shards, catalogue and dataset.json from the commits: the same commits always give the same bytes.
 
-What was removed goes from the parts first (`pipeline.dataset.purge`). The new shards are then written beside the old ones, under
-other names where they hold something else, and dataset.json changes in one step: who reads meanwhile reads the old version
-to the end of what it has open, and finds the new one after that. The old shards are deleted last, and the proof is written
-that nothing removed is left anywhere.
+Removed samples are purged from the parts first (`pipeline.dataset.purge`). New shards are then written beside the old ones, under
+other names if their content differs, and dataset.json is replaced atomically: concurrent readers finish the files they have
+open in the old version and find the new one afterwards. Old shards are deleted last, and a proof is written that nothing of
+the removed samples is left.
 """
 
 from collections import Counter
@@ -16,8 +16,8 @@ import pyarrow as pa
 from pipeline import __version__
 from pipeline.chain.config import IngestConfig
 from pipeline.dataset.lease import Lease
-from pipeline.dataset.purge import proof_path, prove, purge
-from pipeline.dataset.shard_writer import Packed, write_shards
+from pipeline.dataset.purge import proof_path, purge, write_removal_proof
+from pipeline.dataset.shard_writer import PackedShards, write_shards
 from pipeline.dataset.versions import record_version, version_id
 from schemas.dataset import (
     DESCRIPTION,
@@ -34,7 +34,7 @@ from schemas.storage import Storage
 
 
 def repack(dataset: str, *, shard_bytes: int = 0) -> DatasetDescription:
-    """Pack a dataset as it was packed before, under a lease; `shard_bytes` 0 keeps the size of shards as well."""
+    """Pack a dataset again with its previous settings, under a lease; `shard_bytes` 0 keeps the shard size too."""
     defaults = IngestConfig.model_fields
     splits, size = defaults["splits"].default, defaults["shard_bytes"].default
     storage = Storage(dataset)
@@ -46,13 +46,13 @@ def repack(dataset: str, *, shard_bytes: int = 0) -> DatasetDescription:
 
 
 def pack(dataset: str, *, splits: Mapping[str, float], shard_bytes: int) -> DatasetDescription:
-    """Write shards, catalogue and dataset.json; what was removed goes for good. For who holds the dataset's lease.
+    """Write shards, catalogue and dataset.json; removed samples are deleted permanently. The caller holds the dataset's lease.
 
-    Raises HumoError where the ledger is empty or a part is missing or altered.
+    Raises HumoError if the ledger is empty or a part is missing or altered.
     """
     storage = Storage(dataset)
     before = read_description(storage).version if storage.exists(DESCRIPTION) else ""
-    _add_tombstones_by_rules(storage)
+    _apply_removal_rules(storage)
     purge(storage)
     ledger = read_ledger(storage)
     if not len(ledger):
@@ -66,12 +66,12 @@ def pack(dataset: str, *, splits: Mapping[str, float], shard_bytes: int) -> Data
     record_version(storage, description, ledger, before)
     write_description(storage, description)
     delete_unreferenced(storage, packed)
-    prove(storage, description.version)
+    write_removal_proof(storage, description.version)
     return description
 
 
 def is_packed(storage: Storage, splits: Mapping[str, float], shard_bytes: int) -> bool:
-    """Whether dataset.json describes these very commits, packed this way, and all that was removed is proven gone."""
+    """Whether dataset.json describes the current commits with these settings, and all removals have a proof."""
     if not storage.exists(DESCRIPTION):
         return False
     removed = read_tombstones(storage)
@@ -80,16 +80,16 @@ def is_packed(storage: Storage, splits: Mapping[str, float], shard_bytes: int) -
     return packed and (not removed or storage.exists(proof_path(removed)))
 
 
-def delete_unreferenced(storage: Storage, packed: Packed) -> None:
-    """Delete shards and tables that do not belong to what was packed."""
-    mine = {*packed.tables, *(shard.path for shard in packed.shards)}
+def delete_unreferenced(storage: Storage, packed: PackedShards) -> None:
+    """Delete shards and tables that are not part of the packing."""
+    referenced = {*packed.tables, *(shard.path for shard in packed.shards)}
     for path in storage.list("shards", ".tar") + storage.list("catalogue", ".parquet"):
-        if path not in mine:
+        if path not in referenced:
             storage.delete(path)
 
 
-def _add_tombstones_by_rules(storage: Storage) -> None:
-    """Tombstones for samples that came after their source or licence was removed."""
+def _apply_removal_rules(storage: Storage) -> None:
+    """Add tombstones for samples that were committed after their source or licence was removed."""
     rules = read_rules(storage)
     if rules:
         rows = read_history(storage).select(["record_id", "source_id", "licence", "outcome"]).to_pylist()
@@ -105,12 +105,12 @@ def _add_tombstones_by_rules(storage: Storage) -> None:
 
 
 def removal_causes(row: Mapping[str, Any]) -> set[str]:
-    """What a removal could name to mean this row of ledger or catalogue; a joined sample has several licences."""
+    """Removal causes that match this row of ledger or catalogue; a joined sample has several licences."""
     return {f"source {row['source_id']}"} | {f"licence {name}" for name in row["licence"].split(" AND ")}
 
 
 def live_rows(rows: Sequence[dict[str, Any]], removed: set[str]) -> list[dict[str, Any]]:
-    """Accepted rows without the removed ones; a key that two sources have (the same content twice) is taken once."""
+    """Accepted rows without the removed ones; a key of two sources (the same content twice) occurs once."""
     live: dict[str, dict[str, Any]] = {}
     for row in rows:
         if row["outcome"] == "accepted" and row["record_id"] not in removed:
@@ -119,9 +119,13 @@ def live_rows(rows: Sequence[dict[str, Any]], removed: set[str]) -> list[dict[st
 
 
 def describe(
-    ledger: pa.Table, rows: Sequence[Mapping[str, Any]], packed: Packed, splits: Mapping[str, float], shard_bytes: int
+    ledger: pa.Table,
+    rows: Sequence[Mapping[str, Any]],
+    packed: PackedShards,
+    splits: Mapping[str, float],
+    shard_bytes: int,
 ) -> DatasetDescription:
-    """dataset.json of what was packed from the live rows of a ledger; without a version yet."""
+    """Description of shards packed from the live rows of a ledger, without a version."""
     outcomes = Counter(ledger.column("outcome").to_pylist())
     samples: Counter[str] = Counter()
     for shard in packed.shards:
@@ -140,13 +144,13 @@ def describe(
             "samples": dict(sorted(samples.items())),
             "hours": round(sum(shard.hours for shard in packed.shards), 6),
             "describers": {
-                "answered": packed.described["describer_answered"],
-                "skipped": packed.described["describer_skipped"],
-                "failed": packed.described["describer_failed"],
-                "sentences_added": packed.described["sentences_added"],
-                "sentences_rejected": packed.described["sentences_rejected"],
-                "tokens": packed.described["describer_tokens"],
-                "usd": round(float(packed.described["describer_usd"]), 6),
+                "answered": packed.describer_totals["describer_answered"],
+                "skipped": packed.describer_totals["describer_skipped"],
+                "failed": packed.describer_totals["describer_failed"],
+                "sentences_added": packed.describer_totals["sentences_added"],
+                "sentences_rejected": packed.describer_totals["sentences_rejected"],
+                "tokens": packed.describer_totals["describer_tokens"],
+                "usd": round(float(packed.describer_totals["describer_usd"]), 6),
             },
         },
         shards=packed.shards,

@@ -1,4 +1,4 @@
-"""Proof that a dataset is whole: every shard, every sample, every member, and the books agree."""
+"""Verifies a dataset: shards, samples, members, and that catalogue, ledger and parts are consistent."""
 
 import contextlib
 import io
@@ -21,7 +21,7 @@ from schemas.storage import Storage
 
 @dataclass
 class VerifyReport:
-    """What `humo verify` found."""
+    """Result of `humo verify`."""
 
     shards: int = 0
     samples: int = 0
@@ -30,147 +30,149 @@ class VerifyReport:
 
 
 def verify(dataset: str) -> VerifyReport:
-    """Check hashes, counts, schema, that every member decodes, that catalogue, ledger and parts tell the same, the splits, that
-    nothing is left of what was removed, and the versions."""
+    """Check hashes, counts, schema, decoding of every member, consistency of catalogue, ledger and parts, splits, removals and
+    versions."""
     storage = Storage(dataset)
     description = read_description(storage)
-    verdict = VerifyReport()
+    report = VerifyReport()
     split_by_source: dict[str, set[str]] = defaultdict(set)
-    found: dict[str, str] = {}
+    shard_of: dict[str, str] = {}
     for shard in description.shards:
-        verdict.shards += 1
-        for key, meta in _check_shard(storage, shard, verdict):
-            if key in found:
-                verdict.problems.append(f"{shard.path}: sample {key} is also in {found[key]}")
-            found[key] = shard.path
+        report.shards += 1
+        for key, meta in _check_shard(storage, shard, report):
+            if key in shard_of:
+                report.problems.append(f"{shard.path}: sample {key} is also in {shard_of[key]}")
+            shard_of[key] = shard.path
             for sha256 in contents_of(meta) if meta else ():
                 split_by_source[sha256].add(shard.split)
-    verdict.samples = len(found)
+    report.samples = len(shard_of)
     for sha256, splits in split_by_source.items():
         if len(splits) > 1:
-            verdict.problems.append(
-                f"source with content {sha256[:12]} is in several splits: {', '.join(sorted(splits))}"
+            report.problems.append(
+                f"source with content hash {sha256[:12]} is in several splits: {', '.join(sorted(splits))}"
             )
-    _check_books(storage, found, verdict)
-    _check_removals(storage, verdict)
+    _check_tables(storage, shard_of, report)
+    _check_removals(storage, report)
     if storage.list("ledger", ".parquet"):  # a published copy has none
-        _check_parts(storage, verdict)
-        _check_versions(storage, description, verdict)
-    return verdict
+        _check_parts(storage, report)
+        _check_versions(storage, description, report)
+    return report
 
 
-def _check_shard(storage: Storage, shard: ShardEntry, verdict: VerifyReport) -> list[tuple[str, dict[str, Any]]]:
+def _check_shard(storage: Storage, shard: ShardEntry, report: VerifyReport) -> list[tuple[str, dict[str, Any]]]:
     if not storage.exists(shard.path):
-        verdict.problems.append(f"{shard.path}: is missing; run humo pack")
+        report.problems.append(f"{shard.path}: is missing; run humo pack")
         return []
     if storage.sha256(shard.path) != shard.sha256:
-        verdict.problems.append(
-            f"{shard.path}: its bytes are not those that were packed (sha256 differs); run humo pack"
-        )
-    seen = []
+        report.problems.append(f"{shard.path}: its bytes differ from the packed ones (sha256 differs); run humo pack")
+    checked = []
     try:
         with storage.open(shard.path) as file:
             for key, members in read_samples(file, shard.path):
                 problems = sample_problems(key, members, shard.subset)
                 if not problems and "clip.mp4" in members:
                     problems = clip_problems(members["clip.mp4"])
-                verdict.problems += [f"{shard.path}: sample {key}: {problem}" for problem in problems]
-                seen.append((key, {} if problems else json.loads(members["meta.json"])))
+                report.problems += [f"{shard.path}: sample {key}: {problem}" for problem in problems]
+                checked.append((key, {} if problems else json.loads(members["meta.json"])))
     except (HumoError, OSError) as error:
-        verdict.problems.append(str(error))
-    if len(seen) != shard.samples:
-        verdict.problems.append(
-            f"{shard.path}: holds {len(seen)} samples, dataset.json says {shard.samples}; run humo pack"
+        report.problems.append(str(error))
+    if len(checked) != shard.samples:
+        report.problems.append(
+            f"{shard.path}: holds {len(checked)} samples, dataset.json says {shard.samples}; run humo pack"
         )
-    return seen
+    return checked
 
 
 def clip_problems(content: bytes) -> list[str]:
-    """Whether the clip decodes to its end."""
+    """Problems that decoding the whole clip reveals."""
     try:
         with av.open(io.BytesIO(content), "r") as container:
-            number = len([frame.pts for frame in container.decode(video=0)])
+            frames = len([frame.pts for frame in container.decode(video=0)])
     except (av.FFmpegError, IndexError) as error:
         return [f"clip.mp4 does not decode: {error}"]
-    return [] if number else ["clip.mp4 holds no frame"]
+    return [] if frames else ["clip.mp4 holds no frame"]
 
 
-def _check_books(storage: Storage, found: dict[str, str], verdict: VerifyReport) -> None:
-    """Catalogue and ledger against what is in the shards."""
-    tables = [_pairs(read_table(storage, path)) for path in storage.list("catalogue", ".parquet")]
+def _check_tables(storage: Storage, shard_of: dict[str, str], report: VerifyReport) -> None:
+    """Compare catalogue and ledger with the shards."""
+    tables = [_key_shard_pairs(read_table(storage, path)) for path in storage.list("catalogue", ".parquet")]
     catalogue = {key: shard for pairs in tables for key, shard in pairs}
     if sum(map(len, tables)) != len(catalogue):
-        verdict.problems.append("catalogue: has samples twice; run humo pack")
-    if catalogue != found:
-        odd = sorted(set(catalogue.items()) ^ set(found.items()))
-        verdict.problems.append(f"catalogue and shards disagree on {len(odd)} entries, first {odd[0]}; run humo pack")
+        report.problems.append("catalogue: has duplicate samples; run humo pack")
+    if catalogue != shard_of:
+        differing = sorted(set(catalogue.items()) ^ set(shard_of.items()))
+        report.problems.append(
+            f"catalogue and shards disagree on {len(differing)} entries, first {differing[0]}; run humo pack"
+        )
     ledger = read_ledger(storage).select(["record_id", "outcome"]).to_pylist()
     accepted = {row["record_id"] for row in ledger if row["outcome"] == "accepted"}
-    odd_keys = sorted((accepted ^ set(found)) - read_tombstones(storage)) if ledger else []
-    if odd_keys:
-        verdict.problems.append(
-            f"ledger and shards disagree on {len(odd_keys)} keys, first {odd_keys[0]}; run humo pack"
+    differing_keys = sorted((accepted ^ set(shard_of)) - read_tombstones(storage)) if ledger else []
+    if differing_keys:
+        report.problems.append(
+            f"ledger and shards disagree on {len(differing_keys)} keys, first {differing_keys[0]}; run humo pack"
         )
 
 
-def _check_parts(storage: Storage, verdict: VerifyReport) -> None:
-    """Every part that the ledger names: there, with its very bytes and samples."""
+def _check_parts(storage: Storage, report: VerifyReport) -> None:
+    """Check every part in the ledger: it exists with the recorded bytes and samples."""
     rows = read_history(storage).select(["part", "part_sha256", "record_id"]).to_pylist()
-    named: dict[str, tuple[str, set[str]]] = {}
+    parts: dict[str, tuple[str, set[str]]] = {}
     for row in rows:
         if row["part"]:
-            named.setdefault(row["part"], (row["part_sha256"], set()))[1].add(row["record_id"])
-    for part, (sha256, keys) in sorted(named.items()):
-        verdict.parts += 1
+            parts.setdefault(row["part"], (row["part_sha256"], set()))[1].add(row["record_id"])
+    for part, (sha256, keys) in sorted(parts.items()):
+        report.parts += 1
         try:
-            there, found = keys_of_tar(storage, part)
+            actual_keys, actual_sha256 = keys_of_tar(storage, part)
         except FileNotFoundError:
-            verdict.problems.append(f"{part}: is missing, though the ledger names it; restore it from a copy")
+            report.problems.append(f"{part}: is missing, but the ledger names it; restore it from a copy")
             continue
         except HumoError as error:
-            verdict.problems.append(str(error))
+            report.problems.append(str(error))
             continue
-        if found != sha256:
-            verdict.problems.append(f"{part}: its bytes are not those that were committed (sha256 differs); restore it")
-        if there != keys:
-            odd = sorted(there ^ keys)
-            verdict.problems.append(f"{part}: ledger and part disagree on {len(odd)} samples, first {odd[0]}")
+        if actual_sha256 != sha256:
+            report.problems.append(f"{part}: its bytes differ from the committed ones (sha256 differs); restore it")
+        if actual_keys != keys:
+            differing = sorted(actual_keys ^ keys)
+            report.problems.append(
+                f"{part}: ledger and part disagree on {len(differing)} samples, first {differing[0]}"
+            )
 
 
-def _check_removals(storage: Storage, verdict: VerifyReport) -> None:
-    """Nothing is left of what was removed, and there is a proof of it."""
+def _check_removals(storage: Storage, report: VerifyReport) -> None:
+    """Check that nothing of removed samples is left and that the proof of removal exists."""
     removed = read_tombstones(storage)
     if not removed:
         return
-    left = []
-    with contextlib.suppress(HumoError):  # a file that does not read is told of already
-        left = [one for one in scan(storage, removed) if one.found]
-    keys = {key for one in left for key in one.found}
+    remaining = []
+    with contextlib.suppress(HumoError):  # unreadable files are already reported
+        remaining = [one for one in scan(storage, removed) if one.removed_keys]
+    keys = {key for one in remaining for key in one.removed_keys}
     if keys:
-        verdict.problems.append(
-            f"{left[0].path}: still holds {min(left[0].found)}, which was removed ({len(keys)} such samples in {len(left)} "
-            "files); run humo pack"
+        report.problems.append(
+            f"{remaining[0].path}: still holds {min(remaining[0].removed_keys)}, which was removed "
+            f"({len(keys)} such samples in {len(remaining)} files); run humo pack"
         )
     elif not storage.exists(proof_path(removed)):
-        verdict.problems.append(f"{proof_path(removed)}: the proof of the last removal is missing; run humo pack")
+        report.problems.append(f"{proof_path(removed)}: the proof of the last removal is missing; run humo pack")
     for page in pages_with(storage, removed):
-        verdict.problems.append(f"{page}: shows a sample that was removed; run humo pack, or delete it")
+        report.problems.append(f"{page}: shows a sample that was removed; run humo pack, or delete it")
 
 
-def _check_versions(storage: Storage, description: DatasetDescription, verdict: VerifyReport) -> None:
-    """The dataset's own version is on record, and every version can still be told."""
+def _check_versions(storage: Storage, description: DatasetDescription, report: VerifyReport) -> None:
+    """Check that the current version is recorded and that the ledger still has all commits of every version."""
     versions = list_versions(storage)
     for one in versions:
         try:
             rows_of(storage, one)
         except HumoError as error:
-            verdict.problems.append(str(error))
-    mine = [one for one in versions if one.version == description.version]
-    if not mine:
-        verdict.problems.append(f"versions/{description.version}.json: is missing; run humo pack")
-    elif (mine[0].shards, mine[0].counts) != (description.shards, description.counts):
-        verdict.problems.append(f"versions/{description.version}.json and dataset.json disagree; run humo pack")
+            report.problems.append(str(error))
+    current = [one for one in versions if one.version == description.version]
+    if not current:
+        report.problems.append(f"versions/{description.version}.json: is missing; run humo pack")
+    elif (current[0].shards, current[0].counts) != (description.shards, description.counts):
+        report.problems.append(f"versions/{description.version}.json and dataset.json disagree; run humo pack")
 
 
-def _pairs(table: Any) -> list[tuple[str, str]]:
+def _key_shard_pairs(table: Any) -> list[tuple[str, str]]:
     return list(zip(table.column("key").to_pylist(), table.column("shard").to_pylist(), strict=True))

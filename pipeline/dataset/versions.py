@@ -1,5 +1,4 @@
-"""Versions of a dataset: each packing leaves a list of the commits that it was made of, so that it can be told, compared and
-made again."""
+"""Versions of a dataset: each packing records its list of commits, so that versions can be listed, compared and rebuilt."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -19,18 +18,18 @@ from schemas.storage import Storage
 
 @dataclass(frozen=True, kw_only=True)
 class Version:
-    """versions/VERSION.json."""
+    """Content of versions/VERSION.json."""
 
     version: str
     before: str
-    """The version that the dataset had until then; empty for the first."""
+    """The previous version of the dataset; empty for the first."""
     humo: str
     commits: list[str]
-    """Those that stood."""
+    """The current commits at that time."""
     tombstones: int
-    """Samples that had been removed by then."""
+    """Number of samples removed by then."""
     removals: str
-    """Where their keys are named; empty where there were none."""
+    """Path of the proof that lists their keys; empty if there were none."""
     splits: dict[str, float]
     shard_bytes: int
     config_digests: list[str]
@@ -41,60 +40,62 @@ class Version:
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """What came and what went from one version to another."""
+    """Sources and samples added and removed between two versions."""
 
     sources_came: list[str]
     sources_went: list[str]
     sources_changed: list[str]
-    """In both, but decided on anew in between."""
+    """In both, but from different commits."""
     samples_came: list[str]
     samples_went: list[str]
 
 
 def version_id(ledger: pa.Table, removed: set[str], splits: Mapping[str, float], shard_bytes: int) -> str:
-    """Digest of all that a packed dataset depends on: the commits that stand, removals and how it is packed."""
+    """Digest of everything a packed dataset depends on: current commits, removals and packing settings."""
     return digest(*commits_of(ledger), sorted(removed), sorted(splits.items()), shard_bytes, digits=16)
 
 
 def commits_of(ledger: pa.Table) -> list[str]:
-    """Names of all commits that have a row in it."""
+    """Sorted names of all commits with a row in the ledger."""
     return sorted(pc.unique(ledger.column("commit")).to_pylist())
 
 
 def record_version(storage: Storage, description: DatasetDescription, ledger: pa.Table, before: str) -> None:
-    """Keep what this packing was made of, unless that very version is known."""
+    """Record the commits of this packing, unless the version is already recorded."""
     path = _path(description.version)
     if storage.exists(path):
         return
     removed = read_tombstones(storage)
-    made = Version(
+    record = Version(
         version=description.version, before="" if before == description.version else before, humo=description.humo,
         commits=commits_of(ledger), tombstones=len(removed), removals=proof_path(removed) if removed else "",
         splits=description.splits, shard_bytes=description.shard_bytes, config_digests=description.config_digests,
         body_models=description.body_models, counts=description.counts, shards=description.shards,
     )  # fmt: skip
-    storage.write_bytes(path, (json.dumps(asdict(made), indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode())
+    storage.write_bytes(
+        path, (json.dumps(asdict(record), indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+    )
 
 
 def read_version(storage: Storage, name: str) -> Version:
-    """One version by its name or the beginning of it; raises UsageError where there is none, or several."""
+    """One version by its name or a prefix of it; raises UsageError if none or several match."""
     names = [path.removeprefix("versions/").removesuffix(".json") for path in storage.list("versions", ".json")]
-    found = [one for one in names if one == name] or [one for one in names if name and one.startswith(name)]
-    if len(found) != 1:
-        what = "several versions begin with" if found else "no version"
-        known = ", ".join(found or names) or "none; run humo pack"
-        raise UsageError(f"{storage.uri}: {what} {name!r}; there is {known}")
+    matches = [one for one in names if one == name] or [one for one in names if name and one.startswith(name)]
+    if len(matches) != 1:
+        problem = "several versions begin with" if matches else "no version"
+        known = ", ".join(matches or names) or "none; run humo pack"
+        raise UsageError(f"{storage.uri}: {problem} {name!r}; known: {known}")
     try:
-        content = json.loads(storage.read_bytes(_path(found[0])))
+        content = json.loads(storage.read_bytes(_path(matches[0])))
         return Version(**{**content, "shards": [ShardEntry(**shard) for shard in content["shards"]]})
     except (ValueError, TypeError, KeyError) as error:
         raise HumoError(
-            f"{storage.uri}/{_path(found[0])}: not a version ({error}); delete it and run humo pack"
+            f"{storage.uri}/{_path(matches[0])}: not a version ({error}); delete it and run humo pack"
         ) from None
 
 
 def list_versions(storage: Storage) -> list[Version]:
-    """All versions, each after the one that it came from, so the dataset's own is usually last."""
+    """All versions, each after its predecessor, so that the current one is usually last."""
     paths = storage.list("versions", ".json")
     known = {one.version: one for one in (read_version(storage, path[len("versions/") : -5]) for path in paths)}
     ordered: list[Version] = []
@@ -107,16 +108,16 @@ def list_versions(storage: Storage) -> list[Version]:
 
 
 def rows_of(storage: Storage, version: Version) -> pa.Table:
-    """The decisions that stood then, as the ledger has them now: what was removed since says so.
+    """Decisions of a version, with their outcomes in the present ledger (samples removed since are `removed`).
 
-    Raises HumoError where a commit of the version is in the ledger no more.
+    Raises HumoError if the ledger no longer has a commit of the version.
     """
     history = read_history(storage)
-    lost = sorted(set(version.commits) - set(commits_of(history)))
-    if lost:
+    missing = sorted(set(version.commits) - set(commits_of(history)))
+    if missing:
         raise HumoError(
-            f"{storage.uri}: version {version.version} was made of {len(lost)} commits, such as {lost[0]}, that the ledger has "
-            "no more; restore ledger/ from a copy"
+            f"{storage.uri}: {len(missing)} commits of version {version.version}, such as {missing[0]}, are missing from the "
+            "ledger; restore ledger/ from a copy"
         )
     return current_rows(
         history.filter(pc.is_in(history.column("commit"), value_set=pa.array(version.commits, pa.string())))
@@ -124,9 +125,9 @@ def rows_of(storage: Storage, version: Version) -> pa.Table:
 
 
 def difference(storage: Storage, one: str, other: str) -> Difference:
-    """What came and went from version `one` to version `other`."""
+    """Differences from version `one` to version `other`."""
     (sources_a, samples_a), (sources_b, samples_b) = (
-        _held(storage, read_version(storage, name)) for name in (one, other)
+        _sources_and_samples(storage, read_version(storage, name)) for name in (one, other)
     )
     return Difference(
         sources_came=sorted(sources_b.keys() - sources_a.keys()),
@@ -139,11 +140,11 @@ def difference(storage: Storage, one: str, other: str) -> Difference:
     )
 
 
-def _held(storage: Storage, version: Version) -> tuple[dict[str, str], set[str]]:
-    """Sources that had samples with their commits, and the samples."""
+def _sources_and_samples(storage: Storage, version: Version) -> tuple[dict[str, str], set[str]]:
+    """Source with samples -> its commit, and the keys of the samples."""
     rows = rows_of(storage, version).select(["source_id", "record_id", "outcome", "commit"]).to_pylist()
-    gone = _removed_by(storage, version)
-    live = [row for row in rows if row["outcome"] in ("accepted", "removed") and row["record_id"] not in gone]
+    removed = _removed_by(storage, version)
+    live = [row for row in rows if row["outcome"] in ("accepted", "removed") and row["record_id"] not in removed]
     return {row["source_id"]: row["commit"] for row in live}, {row["record_id"] for row in live}
 
 
@@ -154,13 +155,13 @@ def _removed_by(storage: Storage, version: Version) -> set[str]:
         return set(json.loads(storage.read_bytes(version.removals))["removed"])
     except (FileNotFoundError, ValueError, KeyError):
         raise HumoError(
-            f"{storage.uri}/{version.removals}: not there or not readable, so nobody can tell what version {version.version} "
-            "held; restore it from a copy"
+            f"{storage.uri}/{version.removals}: missing or unreadable, so the samples of version {version.version} are "
+            "unknown; restore it from a copy"
         ) from None
 
 
 def versions_text(versions: Sequence[Version], current: str) -> str:
-    """A line a version, the dataset's own marked."""
+    """One line per version; the current one is marked."""
     lines = [f"  {'version':16}  {'from':16}  {'samples':>9}  {'hours':>9}  {'commits':>8}  {'removed':>8}"]
     for one in versions:
         mark = "*" if one.version == current else " "
@@ -170,17 +171,17 @@ def versions_text(versions: Sequence[Version], current: str) -> str:
     return "\n".join(lines)
 
 
-def difference_text(found: Difference, most: int = 20) -> str:
-    """What came and went, the first of each by name."""
+def difference_text(changes: Difference, max_shown: int = 20) -> str:
+    """Differences for a terminal, with the first names of each kind."""
     lines = []
-    for name, items in asdict(found).items():
-        shown = ", ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")
+    for name, items in asdict(changes).items():
+        shown = ", ".join(items[:max_shown]) + (f" and {len(items) - max_shown} more" if len(items) > max_shown else "")
         lines.append(f"{name.replace('_', ' ')}: {len(items)}" + (f"  {shown}" if items else ""))
     return "\n".join(lines)
 
 
 def current_version(storage: Storage) -> str:
-    """Of the dataset as it is packed."""
+    """Version of the packed dataset."""
     return read_description(storage).version
 
 

@@ -1,8 +1,8 @@
-"""A hand: a child process that holds stages, so that what they do (crash, hang, take all memory) costs one source.
+"""A worker process that runs stages, so that a crash, a hang or a lack of memory costs one source.
 
-The child is a fresh interpreter, started by its command line: neither Ray's workers nor threads survive a fork, and nothing
-is run twice as with multiprocessing's spawn. Work items travel as pickles over a socket; the child says which stage begins, and
-what went into it, so that the parent can turn a work item down there without the child's help.
+The worker is a fresh interpreter, started by its command line: neither Ray's workers nor threads survive a fork, and, unlike
+with multiprocessing's spawn, the main module is not run again. Work items travel as pickles over a socket; the worker reports
+each stage that begins and its input, so that the parent can reject the work item there without the worker's help.
 """
 
 import json
@@ -33,7 +33,7 @@ from schemas.records import Rejection
 from stages.base import Stage
 from stages.failures import short_paths
 
-_ENTRY = """\
+_BOOTSTRAP = """\
 import json, sys
 sys.path[:] = json.loads(sys.argv[1])
 from pipeline.execution.parent_death import exit_with_parent
@@ -43,27 +43,27 @@ enforce_offline()
 from pipeline.execution.worker_main import serve
 serve(int(sys.argv[3]))
 """
-_STARTS = 3
-_START_LIMIT_S = 3600.0
-"""For imports and weights, which may have to be fetched."""
-_TICK_S = 1.0
-_END_S = 5.0
-_WORDS_S = 0.5
-_KEPT_LINES = 200
-_LINE_BYTES = 400
-_WORDS_LINES = 12
-_WORDS_CHARACTERS = 1500
+_START_ATTEMPTS = 3
+_START_TIMEOUT_S = 3600.0
+"""For imports and weights, which may have to be downloaded."""
+_POLL_S = 1.0
+_EXIT_TIMEOUT_S = 5.0
+_OUTPUT_WAIT_S = 0.5
+_BUFFERED_LINES = 200
+_MAX_LINE_BYTES = 400
+_TAIL_LINES = 12
+_MAX_TAIL_CHARACTERS = 1500
 
-Build = Callable[[], Sequence[Stage[Any, Any]]]
-"""Makes a chain anew; it must pickle: a function at the top of a module, or a `functools.partial` of one."""
+ChainFactory = Callable[[], Sequence[Stage[Any, Any]]]
+"""Builds a chain; must be picklable: a module-level function, or a `functools.partial` of one."""
 
 _log = logging.getLogger(__name__)
-_starter = ThreadPoolExecutor(1, "hands")
-"""Starts every child: the kernel ends a child with the thread that started it, and this one lives as long as the process."""
+_start_executor = ThreadPoolExecutor(1, "worker-start")
+"""Starts every worker process: the kernel ends a process with the thread that started it; this thread lives until exit."""
 
 
-class Faults(Protocol):
-    """What a hand wants to know of `config.FaultConfig`; importing that would load every stage."""
+class FaultSettings(Protocol):
+    """The part of `config.FaultConfig` that is used here; importing that module would load every stage."""
 
     @property
     def time_limit_s(self) -> float: ...
@@ -73,29 +73,29 @@ class Faults(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Failure:
-    """A try that came to no answer."""
+class _FailedAttempt:
+    """An attempt that returned no work item."""
 
     reason: Literal["timed_out", "worker_died"]
-    at: StageStarted
+    started: StageStarted
     seconds: float
-    """In the stage that was never left."""
-    words: str
+    """In the stage that did not end."""
+    detail: str
 
 
 class IsolatedWorker:
-    """A child process with stages in it; use it as a context, or `close` it.
+    """A worker process that holds stages; use it as a context manager, or `close` it.
 
-    The child takes the stages of these names from the chain that `build` makes. Raises HumoError where the child's `setup`
-    does, or where it cannot be started.
+    The process takes the stages with these names from the chain that `build` makes. Raises HumoError where a stage's `setup`
+    does, or where the process cannot be started.
     """
 
-    def __init__(self, build: Build, names: Sequence[str], faults: Faults) -> None:
-        self._stages = pickle.dumps((build, list(names)))
+    def __init__(self, build: ChainFactory, names: Sequence[str], faults: FaultSettings) -> None:
+        self._pickled_stages = pickle.dumps((build, list(names)))
         self._names, self._faults = list(names), faults
-        self._child: _Child | None = self._start()
+        self._process: _WorkerProcess | None = self._start()
         self.restarts = 0
-        """Children started after the first."""
+        """Processes started after the first."""
 
     def __enter__(self) -> "IsolatedWorker":
         return self
@@ -104,138 +104,152 @@ class IsolatedWorker:
         self.close()
 
     def close(self) -> None:
-        """End the child; the hand can be used again and then starts another."""
-        child, self._child = self._child, None
-        if child is not None:
-            child.close()
+        """End the process; the worker can be used again and then starts another."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.close()
 
     def advance(self, work_item: WorkItem) -> WorkItem:
-        """What `work_items.advance` makes of a work item with the stages, or the work item with all its records turned down.
+        """The result of `work_item.advance` with the stages, or the work item with all its records rejected.
 
-        Each record that came into a stage in which the child died or stayed too long is rejected there, after the tries that
-        `faults` allows, all of which begin with the work item as it is given. Raises HumoError if no child can be started.
+        If the process dies or times out in a stage, each input record of that stage is rejected there, after the retries that
+        `faults` allows; every attempt begins with the work item as given. Raises HumoError if no process can be started.
         """
         if not any(applies_to(work_item.source.kind, name) for name in self._names):
             return work_item
         content = pickle.dumps(work_item, protocol=pickle.HIGHEST_PROTOCOL)
-        # What ran out of time has cost the limit already and mostly does so again; one more try is for machines that
-        # were busy or asleep.
-        allowed = {"worker_died": self._faults.retries, "timed_out": min(1, self._faults.retries)}
+        # A timeout has cost the limit already and usually recurs; the one retry is for machines that were busy or suspended.
+        max_retries = {"worker_died": self._faults.retries, "timed_out": min(1, self._faults.retries)}
         failures: Counter[str] = Counter()
         while True:
             try:
-                answer = self._try(work_item, content)
-            except BaseException:  # an interrupt: the child's next word would be about this work item
-                self._drop()
+                result = self._attempt(work_item, content)
+            except BaseException:  # an interrupt: the worker's next message would be about this work item
+                self._kill()
                 raise
-            if isinstance(answer, WorkItem):
-                return answer
-            failures[answer.reason] += 1
-            again = failures[answer.reason] <= allowed[answer.reason]
-            what = "trying it again" if again else "giving it up"
-            _log.warning("%s: %s: %s; %s", work_item.source.id, answer.at.stage, answer.words.split(":")[0], what)
-            if not again:
-                return self._turned_down(work_item, answer, failures.total())
+            if isinstance(result, WorkItem):
+                return result
+            failures[result.reason] += 1
+            retry = failures[result.reason] <= max_retries[result.reason]
+            action = "retrying" if retry else "giving up"
+            _log.warning(
+                "%s: %s: %s; %s", work_item.source.id, result.started.stage, result.detail.split(":")[0], action
+            )
+            if not retry:
+                return self._rejected(work_item, result, failures.total())
 
-    def _try(self, work_item: WorkItem, content: bytes) -> WorkItem | _Failure:
-        idled = self._child is not None and self._child.lives
-        if self._child is None or not idled:
-            self._drop()
-            self._child = self._start()
+    def _attempt(self, work_item: WorkItem, content: bytes) -> WorkItem | _FailedAttempt:
+        was_alive = self._process is not None and self._process.is_alive
+        if self._process is None or not was_alive:
+            self._kill()
+            self._process = self._start()
             self.restarts += 1
-        child, begun = self._child, False
+        process, any_started = self._process, False
         first = next(name for name in self._names if applies_to(work_item.source.kind, name))
-        at, since, limit_s = StageStarted.of(first, work_item), time.monotonic(), self._faults.time_limit_s
+        started, since, limit_s = StageStarted.of(first, work_item), time.monotonic(), self._faults.time_limit_s
         try:
-            child.connection.send_bytes(content)
-            while (message := child.listen(since + (limit_s or math.inf))) is not None:
+            process.connection.send_bytes(content)
+            while (message := process.receive(since + (limit_s or math.inf))) is not None:
                 if isinstance(message, WorkItem):
                     return message
                 assert isinstance(message, StageStarted)
-                at, since, begun = message, time.monotonic(), True
+                started, since, any_started = message, time.monotonic(), True
         except (EOFError, OSError):
-            if idled and not begun:  # it died while it had nothing to do, and nobody had noticed yet
-                self._drop()
-                return self._try(work_item, content)
+            if was_alive and not any_started:  # it died while idle, unnoticed until now
+                self._kill()
+                return self._attempt(work_item, content)
             seconds = time.monotonic() - since
-            words = child.obituary()
-            self._drop()
-            return _Failure(reason="worker_died", at=at, seconds=seconds, words=words)
+            detail = process.describe_exit()
+            self._kill()
+            return _FailedAttempt(reason="worker_died", started=started, seconds=seconds, detail=detail)
         seconds = time.monotonic() - since
-        words = f"no end after {seconds:.1f} s: {child.whereabouts()}"
-        self._drop()
-        return _Failure(reason="timed_out", at=at, seconds=seconds, words=words)
+        detail = f"no end after {seconds:.1f} s: {process.dump_traceback()}"
+        self._kill()
+        return _FailedAttempt(reason="timed_out", started=started, seconds=seconds, detail=detail)
 
-    def _turned_down(self, work_item: WorkItem, failure: _Failure, tries: int) -> WorkItem:
-        """The work item as it went into the stage that failed, each of its records rejected there."""
-        at, timed_out = failure.at, failure.reason == "timed_out"
+    def _rejected(self, work_item: WorkItem, failure: _FailedAttempt, attempts: int) -> WorkItem:
+        """The work item as it entered the stage that failed, with each of its records rejected there."""
+        started, timed_out = failure.started, failure.reason == "timed_out"
         measured = failure.seconds if timed_out else math.nan
         limit = self._faults.time_limit_s if timed_out else math.nan
-        detail = f"{failure.words} ({tries} tries)" if tries > 1 else failure.words
+        detail = f"{failure.detail} ({attempts} tries)" if attempts > 1 else failure.detail
         rejections = [
-            Rejection(id=one, stage=at.stage, reason=failure.reason, detail=detail, measured=measured, limit=limit)
-            for one in at.ids
+            Rejection(
+                id=record_id, stage=started.stage, reason=failure.reason, detail=detail, measured=measured, limit=limit
+            )
+            for record_id in started.ids
         ]
-        passed = at.passed | {at.stage: (len(at.ids), 0, len(rejections), failure.seconds)}
-        kept = at.rejections + rejections
-        return replace(work_item, records=[], rejections=kept, sha256=at.sha256, passed=passed)
+        stage_stats = started.stage_stats | {
+            started.stage: (len(started.ids), 0, len(rejections), failure.seconds),
+        }
+        return replace(
+            work_item,
+            records=[],
+            rejections=started.rejections + rejections,
+            sha256=started.sha256,
+            stage_stats=stage_stats,
+        )
 
-    def _start(self) -> "_Child":
-        for left in reversed(range(_STARTS)):
-            child = _Child()
+    def _start(self) -> "_WorkerProcess":
+        for attempts_left in reversed(range(_START_ATTEMPTS)):
+            process = _WorkerProcess()
             try:
-                child.connection.send_bytes(self._stages)
-                message = child.listen(time.monotonic() + _START_LIMIT_S)
-                words = f"not ready after {_START_LIMIT_S:g} s: {child.whereabouts()}" if message is None else ""
+                process.connection.send_bytes(self._pickled_stages)
+                message = process.receive(time.monotonic() + _START_TIMEOUT_S)
+                detail = (
+                    f"not ready after {_START_TIMEOUT_S:g} s: {process.dump_traceback()}" if message is None else ""
+                )
             except (EOFError, OSError):
-                message, words = None, child.obituary()
+                message, detail = None, process.describe_exit()
             except BaseException:
-                child.kill()
+                process.kill()
                 raise
             if isinstance(message, Ready):
-                return child
-            child.kill()
+                return process
+            process.kill()
             if isinstance(message, HumoError):
                 raise message
-            _log.warning("the worker of %s did not start: %s; %d tries left", self._called, words.split(":")[0], left)
+            _log.warning(
+                "the worker of %s did not start: %s; %d tries left", self._label, detail.split(":")[0], attempts_left
+            )
         raise HumoError(
-            f"the worker of {self._called} could not be started in {_STARTS} tries: {words}; mend what it says, or set "
-            "engine.isolate: false to see it happen in the main process"
+            f"the worker of {self._label} could not be started in {_START_ATTEMPTS} tries: {detail}; fix the cause, or set "
+            "engine.isolate: false to reproduce it in the main process"
         )
 
     @property
     def process_id(self) -> int:
-        """Of the child; 0 while there is none."""
-        return self._child.process_id if self._child else 0
+        """Of the worker process; 0 while there is none."""
+        return self._process.process_id if self._process else 0
 
     @property
-    def _called(self) -> str:
+    def _label(self) -> str:
         return self._names[0] if len(self._names) == 1 else f"{self._names[0]} to {self._names[-1]}"
 
-    def _drop(self) -> None:
-        child, self._child = self._child, None
-        if child is not None:
-            child.kill()
+    def _kill(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
 
 
-class _Child:
-    """The process, the socket to it, and the last lines of all that it printed."""
+class _WorkerProcess:
+    """The process, the socket to it, and the last lines of its output."""
 
     def __init__(self) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            inherited = theirs.fileno()
-            command = [sys.executable, "-c", _ENTRY, json.dumps(sys.path), str(os.getpid()), str(inherited)]
-            self._process = _starter.submit(
+        parent_end, worker_end = socket.socketpair()
+        with worker_end:
+            inherited = worker_end.fileno()
+            command = [sys.executable, "-c", _BOOTSTRAP, json.dumps(sys.path), str(os.getpid()), str(inherited)]
+            self._process = _start_executor.submit(
                 subprocess.Popen, command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                 pass_fds=[inherited], start_new_session=True,
             ).result()  # fmt: skip
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._lifeline, self._output = self._process.stdin, self._process.stdout
-        self.connection = Connection(ours.detach())
-        self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
-        self._reader = threading.Thread(target=self._read, name="hand-reader", daemon=True)
+        self.connection = Connection(parent_end.detach())
+        self._lines: deque[str] = deque(maxlen=_BUFFERED_LINES)
+        self._reader = threading.Thread(target=self._read, name="worker-output", daemon=True)
         self._reader.start()
 
     @property
@@ -243,57 +257,57 @@ class _Child:
         return self._process.pid
 
     @property
-    def lives(self) -> bool:
+    def is_alive(self) -> bool:
         return self._process.poll() is None
 
-    def listen(self, until: float) -> Message | None:
-        """What the child says next; None if it has said nothing by then (monotonic seconds). Raises EOFError, OSError."""
-        while not self.connection.poll(max(0.0, min(_TICK_S, until - time.monotonic()))):
-            # Something that the child started may hold the socket open after the child's death.
-            if not self.lives and not self.connection.poll():
+    def receive(self, deadline: float) -> Message | None:
+        """The worker's next message; None if there is none by the deadline (monotonic seconds). Raises EOFError, OSError."""
+        while not self.connection.poll(max(0.0, min(_POLL_S, deadline - time.monotonic()))):
+            # A subprocess of the worker may hold the socket open after the worker's death.
+            if not self.is_alive and not self.connection.poll():
                 raise EOFError
-            if time.monotonic() >= until:
+            if time.monotonic() >= deadline:
                 return None
         return pickle.loads(self.connection.recv_bytes())
 
-    def obituary(self) -> str:
-        """How a child that says no more has ended, and its last words."""
+    def describe_exit(self) -> str:
+        """Exit status or signal of a worker whose connection is closed, and the end of its output."""
         try:
-            status = self._process.wait(_END_S)
+            status = self._process.wait(_EXIT_TIMEOUT_S)
         except subprocess.TimeoutExpired:
-            return f"hung up but did not end: {self._last_words()}"
+            return f"hung up but did not end: {self._output_tail()}"
         if status >= 0:
-            return f"left with exit status {status}: {self._last_words()}"
+            return f"left with exit status {status}: {self._output_tail()}"
         name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
         hint = ", as the kernel does where memory runs out" if -status == signal.SIGKILL else ""
-        return f"killed by {name}{hint}: {self._last_words()}"
+        return f"killed by {name}{hint}: {self._output_tail()}"
 
-    def whereabouts(self) -> str:
-        """Where in its code a child is that does not answer: the interpreter's own signal handler prints it."""
+    def dump_traceback(self) -> str:
+        """The traceback of a worker that does not respond, printed by the interpreter's own signal handler."""
         with suppress(ProcessLookupError):
             self._process.send_signal(signal.SIGUSR1)
-        return self._last_words()
+        return self._output_tail()
 
     def close(self) -> None:
-        """Let an idle child end by itself, or kill it."""
+        """Let an idle worker exit by itself, or kill it."""
         self.connection.close()
         with suppress(subprocess.TimeoutExpired):
-            self._process.wait(_END_S)
+            self._process.wait(_EXIT_TIMEOUT_S)
         self.kill()
 
     def kill(self) -> None:
-        """End the child and all that it has started."""
+        """Kill the worker and all its subprocesses."""
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self.connection.close()
         self._process.wait()
-        self._reader.join(_WORDS_S)
+        self._reader.join(_OUTPUT_WAIT_S)
         self._lifeline.close()
         if not self._reader.is_alive():
             self._output.close()
 
-    def _last_words(self) -> str:
-        self._reader.join(_WORDS_S)  # a child that lives still has this long to say something
+    def _output_tail(self) -> str:
+        self._reader.join(_OUTPUT_WAIT_S)  # gives a running worker this long to print
         lines = [" ".join(line.split()) for line in [*self._lines]]
         lines = [line for line in lines if line and not line.startswith("Extension modules:")]
         dumps = [
@@ -302,13 +316,13 @@ class _Child:
         if dumps:
             # A dump has its innermost frame first, a traceback last.
             begin = dumps[-2] if len(dumps) > 1 and dumps[-2] == dumps[-1] - 1 else dumps[-1]
-            lines = lines[begin : begin + _WORDS_LINES]
-        return short_paths(" | ".join(lines[-_WORDS_LINES:]))[:_WORDS_CHARACTERS] or "it said nothing"
+            lines = lines[begin : begin + _TAIL_LINES]
+        return short_paths(" | ".join(lines[-_TAIL_LINES:]))[:_MAX_TAIL_CHARACTERS] or "it said nothing"
 
     def _read(self) -> None:
-        # Bounded reads: what prints without ever ending a line must not fill the memory.
+        # Bounded reads: output without line ends must not fill the memory.
         with suppress(ValueError, OSError):
-            while line := self._output.readline(_LINE_BYTES):
+            while line := self._output.readline(_MAX_LINE_BYTES):
                 text = line.decode(errors="replace").rstrip()
                 self._lines.append(text)
                 _log.info("%s", text)

@@ -1,4 +1,4 @@
-"""Ties a process to the one that started it: it ends when that one does, however that ends."""
+"""Ends a process together with its parent, however the parent ends."""
 
 import ctypes
 import os
@@ -10,23 +10,23 @@ _PR_SET_PDEATHSIG = 1
 
 
 def exit_with_parent(parent: int) -> None:
-    """End this process, and whatever it has started, with its parent; to be called before anything else.
+    """End this process and its subprocesses when its parent ends; call it before anything else.
 
-    Standard input must be a pipe whose other end the parent alone holds and never writes to; here it becomes empty. `parent`
-    is the parent's process id. The process must lead a process group of its own.
+    Standard input must be a pipe whose other end only the parent holds and never writes to; it is replaced by an empty input.
+    `parent` is the parent's process id. The process must lead its own process group.
     """
     if sys.platform == "linux":
-        # The kernel also ends what no thread of Python could: a C loop that never lets go of the interpreter.
+        # The kernel also ends a C loop that never releases the GIL, which no Python thread can.
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
-    line = os.dup(0)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
-    threading.Thread(target=_wait, args=(line,), name="lifeline", daemon=True).start()
+    lifeline = os.dup(0)
+    empty = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(empty, 0)
+    os.close(empty)
+    threading.Thread(target=_wait, args=(lifeline,), name="lifeline", daemon=True).start()
 
 
-def _wait(line: int) -> None:
-    os.read(line, 1)
+def _wait(lifeline: int) -> None:
+    os.read(lifeline, 1)
     os.killpg(os.getpid(), signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""The inner side of a hand (see `hands.py`): the loop of the child process that holds the stages."""
+"""Main loop of the worker process that holds the stages (see `isolated_worker.py`)."""
 
 import faulthandler
 import os
@@ -19,7 +19,7 @@ from schemas.records import Rejection
 from stages.base import Stage
 
 _OOM_SCORE = 500
-"""Of at most 1000: when memory runs out, this process goes before the one that holds the job together."""
+"""Of a maximum of 1000: when memory runs out, the kernel kills this process before the job's main process."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,54 +29,54 @@ class Ready:
 
 @dataclass(frozen=True, kw_only=True)
 class StageStarted:
-    """How far a work item has come: all that is needed to turn it down here, should no further word come."""
+    """Progress of a work item: all that is needed to reject it at this stage if no further message arrives."""
 
     stage: str
     """The stage that begins."""
     ids: list[str]
-    """Of the records that go into it."""
+    """Of the stage's input records."""
     rejections: list[Rejection]
-    passed: dict[str, tuple[int, int, int, float]]
+    stage_stats: dict[str, tuple[int, int, int, float]]
     sha256: str
 
     @classmethod
     def of(cls, stage: str, work_item: WorkItem) -> "StageStarted":
-        """A copy, for the work item goes on."""
+        """A snapshot, as the work item changes later."""
         ids = [record.id for record in work_item.records]
         return cls(
             stage=stage,
             ids=ids,
             rejections=[*work_item.rejections],
-            passed={**work_item.passed},
+            stage_stats={**work_item.stage_stats},
             sha256=work_item.sha256,
         )
 
 
 Message = Ready | StageStarted | HumoError | WorkItem
-"""What the child says: once Ready or a HumoError of `setup`; then, for each work item, each stage's beginning and the work item."""
+"""Sent by the worker: Ready or a HumoError of `setup` once; then, for each work item, StageStarted per stage and the work item."""
 
 
 def serve(descriptor: int) -> None:
-    """Build and set up the stages that come first over this socket, then answer work items until it is closed."""
+    """Build and set up the stages named in the first message on this socket, then process work items until it closes."""
     os.set_inheritable(descriptor, False)
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     with suppress(OSError):
         score = Path("/proc/self/oom_score_adj")
         score.write_text(str(max(int(score.read_text()), _OOM_SCORE)))
     faulthandler.enable(all_threads=False)
-    faulthandler.register(signal.SIGUSR1, all_threads=False)  # by which the parent asks where it is
+    faulthandler.register(signal.SIGUSR1, all_threads=False)  # the parent requests a traceback with it
     connection = Connection(descriptor)
     try:
         stages = _set_up(*pickle.loads(connection.recv_bytes()))
     except HumoError as error:
-        _say(connection, error)
+        _send(connection, error)
         return
-    _say(connection, Ready())
+    _send(connection, Ready())
     with suppress(EOFError):
         while True:
             work_item = pickle.loads(connection.recv_bytes())
-            advance(stages, work_item, partial(_say_begun, connection, work_item))
-            _say(connection, work_item)
+            advance(stages, work_item, partial(_send_stage_started, connection, work_item))
+            _send(connection, work_item)
 
 
 def _set_up(build: Callable[[], Sequence[Stage[Any, Any]]], names: Sequence[str]) -> list[Stage[Any, Any]]:
@@ -86,9 +86,9 @@ def _set_up(build: Callable[[], Sequence[Stage[Any, Any]]], names: Sequence[str]
     return stages
 
 
-def _say_begun(connection: Connection, work_item: WorkItem, stage: str) -> None:
-    _say(connection, StageStarted.of(stage, work_item))
+def _send_stage_started(connection: Connection, work_item: WorkItem, stage: str) -> None:
+    _send(connection, StageStarted.of(stage, work_item))
 
 
-def _say(connection: Connection, message: Message) -> None:
+def _send(connection: Connection, message: Message) -> None:
     connection.send_bytes(pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL))

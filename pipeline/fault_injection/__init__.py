@@ -1,1 +1,1 @@
-"""Damaged input and killed jobs, to show that nothing is lost or done twice."""
+"""Corrupted input and killed jobs, to show that nothing is lost or done twice."""

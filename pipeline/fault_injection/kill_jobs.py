@@ -1,10 +1,10 @@
-"""A small job killed again and again at random moments, then completed: are its shards those of the undisturbed job?
+"""Kills a small job repeatedly at random moments, then completes it: its shards must equal those of an undisturbed job.
 
     python -m pipeline.fault_injection.kill_jobs --runs 100 --seed 0
 
-Each run is killed with SIGKILL one to three times, the main process alone: what it has started must end by itself. Half of the
-moments are any between start and end; the others lie just after something appeared in the output (lease, part, ledger file,
-shard, dataset.json), for commits and packing are short. Exit status 1 if any run's shards or catalogue differ.
+Each run is killed with SIGKILL one to three times, the main process alone: its subprocesses must end by themselves. Half of the
+moments are uniformly distributed over the job; the others are just after a file appears in the output (lease, part, ledger file,
+shard, dataset.json), because commits and packing are short. Exit status 1 if any run's shards or catalogue differ.
 """
 
 import argparse
@@ -34,14 +34,21 @@ from stages.synthesis.motions import generate
 
 _ACTIONS = ("walk", "wave_left", "squat", "jump", "kick_right")
 _Z_UP = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]])
-"""Takes the project's Y up to AMASS' Z up."""
-_MOST_KILLS = 3
-_GLIMPSE_S = 0.005
-_MARKS = ("lease.json", "parts/*.tar", "ledger/*.parquet", "shards/*/*.tar", "catalogue/*.parquet", DESCRIPTION)
+"""Rotates the project's Y up to AMASS' Z up."""
+_MAX_KILLS = 3
+_POLL_S = 0.005
+_OUTPUT_PATTERNS = (
+    "lease.json",
+    "parts/*.tar",
+    "ledger/*.parquet",
+    "shards/*/*.tar",
+    "catalogue/*.parquet",
+    DESCRIPTION,
+)
 
 
 def write_job(folder: Path, films: int, engine: str) -> dict[str, Any]:
-    """Motion capture of generated motions as AMASS files, and a job over them and some films; returns its settings."""
+    """Generated motions as AMASS files, and a job over them and some films; returns its settings."""
     takes = folder / "takes"
     takes.mkdir(parents=True)
     body = BodyModel.load()
@@ -60,50 +67,50 @@ def write_job(folder: Path, films: int, engine: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def trial(runs: int, *, seed: int = 0, films: int = 0, engine: str = "inline", config: str = "") -> dict[str, Any]:
-    """Kill and complete a job so many times; says how often what came of it was the same, and where it was killed.
+def run_trials(runs: int, *, seed: int = 0, films: int = 0, engine: str = "inline", config: str = "") -> dict[str, Any]:
+    """Kill and complete a job `runs` times; returns how often the result was the same, and at which points it was killed.
 
-    Raises HumoError where the undisturbed job fails.
+    Raises HumoError if the undisturbed job fails.
     """
-    chances = random.Random(seed)
-    with tempfile.TemporaryDirectory() as work:
-        home = Path(work)
-        settings = json.loads(json.dumps(_loaded(config) if config else write_job(home, films, engine)))
+    rng = random.Random(seed)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        settings = json.loads(json.dumps(_load_settings(config) if config else write_job(folder, films, engine)))
         start = time.monotonic()
-        _complete(_written(settings, home, "undisturbed"))
-        whole_s = time.monotonic() - start
-        truth = _content(home / "undisturbed")
-        found: list[dict[str, Any]] = []
+        _run_to_end(_write_config(settings, folder, "undisturbed"))
+        job_s = time.monotonic() - start
+        expected = _content(folder / "undisturbed")
+        results: list[dict[str, Any]] = []
         for number in range(runs):
-            job = _written(settings, home, f"run-{number}")
-            moments = [
-                _killed(job, home / f"run-{number}", whole_s, chances) for _ in range(chances.randint(1, _MOST_KILLS))
+            job = _write_config(settings, folder, f"run-{number}")
+            kills = [
+                _run_and_kill(job, folder / f"run-{number}", job_s, rng) for _ in range(rng.randint(1, _MAX_KILLS))
             ]
-            _complete(job)
-            output = home / f"run-{number}"
-            same, problems = _content(output) == truth, verify(str(output)).problems
-            found.append({"run": number, "killed": moments, "same": same, "problems": problems})
+            _run_to_end(job)
+            output = folder / f"run-{number}"
+            same, problems = _content(output) == expected, verify(str(output)).problems
+            results.append({"run": number, "killed": kills, "same": same, "problems": problems})
             print(
-                f"run {number}: killed {', '.join(moments)}: {'same' if same else 'DIFFERS'} {problems or ''}",
+                f"run {number}: killed {', '.join(kills)}: {'same' if same else 'DIFFERS'} {problems or ''}",
                 flush=True,
             )
             if same and not problems:
-                shutil.rmtree(output)  # what was found whole need not fill the disk
+                shutil.rmtree(output)  # intact results need not fill the disk
     return {
-        "runs": runs, "seed": seed, "undisturbed_s": round(whole_s, 2), "kills": sum(len(one["killed"]) for one in found),
-        "same": sum(one["same"] for one in found), "verified": sum(not one["problems"] for one in found),
-        "killed": dict(Counter(moment for one in found for moment in one["killed"]).most_common()),
-        "odd": [one for one in found if not one["same"] or one["problems"]],
+        "runs": runs, "seed": seed, "undisturbed_s": round(job_s, 2), "kills": sum(len(result["killed"]) for result in results),
+        "same": sum(result["same"] for result in results), "verified": sum(not result["problems"] for result in results),
+        "killed": dict(Counter(moment for result in results for moment in result["killed"]).most_common()),
+        "odd": [result for result in results if not result["same"] or result["problems"]],
     }  # fmt: skip
 
 
-def _loaded(config: str) -> dict[str, Any]:
+def _load_settings(config: str) -> dict[str, Any]:
     from pipeline.chain.config import IngestConfig
 
     return load_config(config, IngestConfig).model_dump(mode="json")
 
 
-def _written(settings: dict[str, Any], home: Path, name: str) -> Path:
+def _write_config(settings: dict[str, Any], home: Path, name: str) -> Path:
     path = home / f"{name}.json"
     path.write_text(json.dumps(settings | {"output": str(home / name)}))  # JSON is YAML
     return path
@@ -113,42 +120,42 @@ def _command(job: Path) -> list[str]:
     return [sys.executable, "-m", "pipeline.commands.main", "ingest", str(job), "--json"]
 
 
-def _complete(job: Path) -> None:
-    ended = subprocess.run(_command(job), capture_output=True, text=True)
-    if ended.returncode:
-        raise HumoError(f"{job.stem}: the job ended with {ended.returncode}: {ended.stderr[-2000:]}")
+def _run_to_end(job: Path) -> None:
+    result = subprocess.run(_command(job), capture_output=True, text=True)
+    if result.returncode:
+        raise HumoError(f"{job.stem}: the job ended with {result.returncode}: {result.stderr[-2000:]}")
 
 
-def _killed(job: Path, output: Path, whole_s: float, chances: random.Random) -> str:
-    """Kill the job at one moment; says what was there by then."""
+def _run_and_kill(job: Path, output: Path, job_s: float, rng: random.Random) -> str:
+    """Start the job and kill it at one moment; returns the phase it had reached."""
     process = subprocess.Popen(_command(job), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + chances.uniform(0.2, 1.1) * whole_s
-    mark = chances.choice(_MARKS) if chances.random() < 0.5 else ""
-    before, after = _glance(output), chances.uniform(0.0, 0.05)
-    while process.poll() is None and (mark or time.monotonic() < deadline):
-        time.sleep(_GLIMPSE_S)
-        if mark and _glance(output).get(mark, ()) != before.get(mark, ()):
-            time.sleep(after)
+    deadline = time.monotonic() + rng.uniform(0.2, 1.1) * job_s
+    pattern = rng.choice(_OUTPUT_PATTERNS) if rng.random() < 0.5 else ""
+    before, delay_s = _existing_files(output), rng.uniform(0.0, 0.05)
+    while process.poll() is None and (pattern or time.monotonic() < deadline):
+        time.sleep(_POLL_S)
+        if pattern and _existing_files(output).get(pattern, ()) != before.get(pattern, ()):
+            time.sleep(delay_s)
             break
-    ended = process.poll() is not None
+    had_ended = process.poll() is not None
     process.send_signal(signal.SIGKILL)
     process.wait()
-    return "after its end" if ended else _phase(output)
+    return "after its end" if had_ended else _phase(output)
 
 
-def _glance(output: Path) -> dict[str, tuple[str, ...]]:
-    return {mark: tuple(sorted(str(path) for path in output.glob(mark))) for mark in _MARKS}
+def _existing_files(output: Path) -> dict[str, tuple[str, ...]]:
+    return {pattern: tuple(sorted(str(path) for path in output.glob(pattern))) for pattern in _OUTPUT_PATTERNS}
 
 
 def _phase(output: Path) -> str:
-    """How far the output had come."""
-    there = [mark.partition("/")[0] for mark, paths in _glance(output).items() if paths]
-    return f"with {there[-1]}" if there else "before its lease"
+    """How far the output has progressed."""
+    existing = [pattern.partition("/")[0] for pattern, paths in _existing_files(output).items() if paths]
+    return f"with {existing[-1]}" if existing else "before its lease"
 
 
 def _content(output: Path) -> dict[str, bytes]:
-    """Bytes of the shards and the catalogue that count."""
-    shards = [one.path for one in read_description(Storage(output)).shards]
+    """Bytes of the current shards and catalogue tables."""
+    shards = [shard.path for shard in read_description(Storage(output)).shards]
     tables = [str(path.relative_to(output)) for path in sorted((output / "catalogue").glob("*.parquet"))]
     return {name: (output / name).read_bytes() for name in [*shards, *tables]}
 
@@ -165,11 +172,11 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--config", default="", help="a job of your own instead; its output is not touched")
     options = vars(parser.parse_args(arguments))
     try:
-        found = trial(options.pop("runs"), **options)
+        result = run_trials(options.pop("runs"), **options)
     except HumoError as error:
         return exit_status(error, "kill")
-    print(json.dumps(found, indent=1))
-    return 0 if found["same"] == found["verified"] == found["runs"] else 1
+    print(json.dumps(result, indent=1))
+    return 0 if result["same"] == result["verified"] == result["runs"] else 1
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The jobs that wrote to a dataset: their settings, so that a later one can say what is different, and a retry can repeat them."""
+"""The settings of all jobs that wrote to a dataset, so that a later job can report differences and a retry can repeat them."""
 
 import contextlib
 import json
@@ -13,12 +13,12 @@ from schemas.errors import HumoError
 from schemas.ids import digest
 from schemas.storage import Storage
 
-_MOST_CHANGES = 12
-"""Changed settings that are told one by one."""
+_MAX_CHANGES = 12
+"""Maximum number of changed settings that are listed individually."""
 
 
 def record_job(storage: Storage, config: IngestConfig) -> None:
-    """Keep the settings of a job as jobs/DIGEST-SOURCES.json, whatever becomes of it."""
+    """Save the settings of a job as jobs/DIGEST-SOURCES.json, independent of the job's outcome."""
     content = config.model_dump(mode="json")
     name = f"jobs/{config.digest}-{digest(json.dumps(content['sources'], sort_keys=True), digits=12)}.json"
     with contextlib.suppress(FileExistsError):
@@ -26,35 +26,35 @@ def record_job(storage: Storage, config: IngestConfig) -> None:
 
 
 def recorded_jobs(storage: Storage) -> Iterator[tuple[str, IngestConfig]]:
-    """Digest and settings of every job that ever wrote to the dataset; raises UsageError for a key that this humo does not
-    know."""
+    """Digest and settings of every job that wrote to the dataset; raises UsageError for a key that this version does not know."""
     for path in storage.list("jobs", ".json"):
-        yield _digest_of(path), parse_config(_read(storage, path), IngestConfig, f"{storage.uri}/{path}")
+        yield _digest_of_path(path), parse_config(_read(storage, path), IngestConfig, f"{storage.uri}/{path}")
 
 
-def changes(storage: Storage, config: IngestConfig, digests: Counter[str]) -> list[str]:
-    """In words, how each of these earlier settings, by digest with its number of sources, differs from the job's."""
-    recorded = {_digest_of(path): path for path in storage.list("jobs", ".json")}
-    now = _deciding(config.model_dump(mode="json"))
-    told = []
-    for name, number in digests.most_common():
-        if name not in recorded:
-            told.append(f"{number} sources: settings {name}, of which no record is left")
+def describe_changes(storage: Storage, config: IngestConfig, digests: Counter[str]) -> list[str]:
+    """One line for each of these earlier settings, given by digest with its number of sources: the differences from the job's
+    settings."""
+    recorded = {_digest_of_path(path): path for path in storage.list("jobs", ".json")}
+    now = _sample_settings(config.model_dump(mode="json"))
+    lines = []
+    for settings_digest, count in digests.most_common():
+        if settings_digest not in recorded:
+            lines.append(f"{count} sources: settings {settings_digest}, which are not recorded")
             continue
-        before = _deciding(_read(storage, recorded[name]))
+        before = _sample_settings(_read(storage, recorded[settings_digest]))
         keys = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
-        shown = [f"{key}: {_shown(before.get(key))} -> {_shown(now.get(key))}" for key in keys[:_MOST_CHANGES]]
-        shown += [f"and {len(keys) - _MOST_CHANGES} more"] if len(keys) > _MOST_CHANGES else []
-        told.append(f"{number} sources: {'; '.join(shown) or 'another version of humo'}")
-    return told
+        differences = [f"{key}: {_format(before.get(key))} -> {_format(now.get(key))}" for key in keys[:_MAX_CHANGES]]
+        differences += [f"and {len(keys) - _MAX_CHANGES} more"] if len(keys) > _MAX_CHANGES else []
+        lines.append(f"{count} sources: {'; '.join(differences) or 'another version of humo'}")
+    return lines
 
 
-def _digest_of(path: str) -> str:
+def _digest_of_path(path: str) -> str:
     return path.removeprefix("jobs/").partition("-")[0]
 
 
 def _read(storage: Storage, path: str) -> dict[str, Any]:
-    """A recorded job's settings, under the names that they have now."""
+    """A recorded job's settings, under their current names."""
     try:
         content: dict[str, Any] = json.loads(storage.read_bytes(path))
     except ValueError as error:
@@ -65,8 +65,8 @@ def _read(storage: Storage, path: str) -> dict[str, Any]:
     return content
 
 
-def _deciding(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that decide what a sample holds, flat."""
+def _sample_settings(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that determine the content of samples, flattened."""
     flat: dict[str, Any] = {}
     _flatten({"chain": ", ".join(content["chain"]), "stages": content["stages"]}, "", flat)
     return flat
@@ -80,5 +80,5 @@ def _flatten(value: Any, name: str, into: dict[str, Any]) -> None:
         into[name] = value
 
 
-def _shown(value: Any) -> str:
+def _format(value: Any) -> str:
     return "(not there)" if value is None else json.dumps(value, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""A whole job: what is still to do, the engine over it, then the packing. Running it again does only what is missing."""
+"""A whole job: list the pending sources, run the engine over them, then pack. A second run does only what is missing."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ from pipeline.dataset.lease import Lease
 from pipeline.dataset.maintenance import run_maintenance
 from pipeline.dataset.pack import is_packed, pack
 from pipeline.execution.engines import Engine, Outcome, run_inline
-from pipeline.job.history import changes, record_job
+from pipeline.job.history import describe_changes, record_job
 from pipeline.job.signals import stoppable
 from schemas.dataset import DatasetDescription, read_description
 from schemas.errors import HumoError
@@ -24,86 +24,95 @@ from stages.list_sources import list_sources
 
 
 @dataclass(frozen=True, kw_only=True)
-class Todo:
-    """The sources of a job, apart by whether the ledger has decided on them."""
+class Worklist:
+    """The sources of a job, divided by whether the ledger has a decision on them."""
 
-    todo: list[Source]
+    pending: list[Source]
     done: list[Source]
-    done_otherwise: int
-    """How many of `done` were decided under other settings than the job's and are kept."""
+    done_under_other_settings: int
+    """Number of `done` sources that were decided under other settings and are kept."""
     recomputed: int = 0
-    """How many of `todo` were decided under other settings, or failed, and are done anew."""
+    """Number of `pending` sources that were decided under other settings, or failed, and are processed again."""
     changes: list[str] = field(default_factory=list)
-    """In words, how those settings differ."""
+    """The differences of those settings, as text."""
     generations: dict[str, int] = field(default_factory=dict)
-    """Of the sources that are done anew: how often they were decided on before."""
+    """Number of earlier decisions on each source that is processed again."""
 
 
 @dataclass
 class StageCount:
-    """What went into a stage and what came out, over all sources of a run."""
+    """Records in and out of a stage, over all sources of a run."""
 
-    came: int = 0
-    went: int = 0
+    records_in: int = 0
+    records_out: int = 0
     seconds: float = 0.0
     reasons: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass
 class IngestReport:
-    """What a run did; `description` is that of the packed dataset."""
+    """The result of a run; `description` is that of the packed dataset."""
 
-    todo: Todo
+    worklist: Worklist
     stages: dict[str, StageCount]
     samples: int
     description: DatasetDescription
     failed: list[str] = field(default_factory=list)
-    """Sources some of which, or all, is quarantined."""
+    """Sources of which a part or all is quarantined."""
 
 
-def look_ahead(config: IngestConfig, *, recompute: bool = False) -> Todo:
+def make_worklist(config: IngestConfig, *, recompute: bool = False) -> Worklist:
     """List the sources and read the ledger; starts and writes nothing. Raises UsageError for bad sources.
 
-    With `recompute` sources that were decided under other settings are to do again; else they are kept.
+    With `recompute`, sources that were decided under other settings are pending again; otherwise they are kept.
     """
     storage = Storage(config.output)
-    known = decisions(read_history(storage))
+    decided = decisions(read_history(storage))
     sources = list_sources(config.sources)
-    other = {source.id for source in sources if source.id in known and known[source.id].config_digest != config.digest}
-    again = other if recompute else set()
-    return Todo(
-        todo=[source for source in sources if source.id not in known or source.id in again],
-        done=[source for source in sources if source.id in known and source.id not in again],
-        done_otherwise=0 if recompute else len(other),
-        recomputed=len(again),
-        changes=changes(storage, config, Counter(known[one].config_digest for one in other)) if other else [],
-        generations={one: known[one].generation + 1 for one in again},
+    outdated = {
+        source.id for source in sources if source.id in decided and decided[source.id].config_digest != config.digest
+    }
+    repeated = outdated if recompute else set()
+    return Worklist(
+        pending=[source for source in sources if source.id not in decided or source.id in repeated],
+        done=[source for source in sources if source.id in decided and source.id not in repeated],
+        done_under_other_settings=0 if recompute else len(outdated),
+        recomputed=len(repeated),
+        changes=describe_changes(storage, config, Counter(decided[source_id].config_digest for source_id in outdated))
+        if outdated
+        else [],
+        generations={source_id: decided[source_id].generation + 1 for source_id in repeated},
     )
 
 
 def ingest(
-    config: IngestConfig, on_outcome: Callable[[Outcome], None] = lambda outcome: None, *, todo: Todo | None = None
+    config: IngestConfig,
+    on_outcome: Callable[[Outcome], None] = lambda outcome: None,
+    *,
+    worklist: Worklist | None = None,
 ) -> IngestReport:
-    """Decide on every source that the ledger does not know, then pack. `on_outcome` hears of each source once committed;
-    `todo` is what `look_ahead` found, if it was asked before.
+    """Process every source that the ledger has no decision on, then pack. `on_outcome` is called with each source once it is
+    committed; `worklist` is the result of `make_worklist`, if it exists already.
 
-    Raises HumoError where another job is at work on the output, it cannot be written to, or too many sources fail.
+    Raises HumoError if another job works on the output, it cannot be written to, or too many sources fail.
     """
     with stoppable(), Lease(Storage(config.output), "ingest") as lease:
-        return run_job(config, on_outcome, todo or look_ahead(config), lease)
+        return run_job(config, on_outcome, worklist or make_worklist(config), lease)
 
 
-def run_job(config: IngestConfig, on_outcome: Callable[[Outcome], None], todo: Todo, lease: Lease) -> IngestReport:
-    """`ingest` under a lease that is held already."""
-    kinds = {source.kind for source in todo.todo + todo.done}
+def run_job(
+    config: IngestConfig, on_outcome: Callable[[Outcome], None], worklist: Worklist, lease: Lease
+) -> IngestReport:
+    """`ingest` under a lease that is already held."""
+    kinds = {source.kind for source in worklist.pending + worklist.done}
     chain = build_chain(config.chain, config.stages, config.digest, kinds=kinds)
     storage = Storage(config.output)
     run_maintenance(storage)
     stages = {stage.name: StageCount() for stage in chain}
-    report = IngestReport(todo=todo, stages=stages, samples=0, description=DatasetDescription())
-    if todo.todo:
+    report = IngestReport(worklist=worklist, stages=stages, samples=0, description=DatasetDescription())
+    if worklist.pending:
         record_job(storage, config)
-        work_items = [WorkItem.of(source, todo.generations.get(source.id, 0)) for source in todo.todo]
+        work_items = [WorkItem.of(source, worklist.generations.get(source.id, 0)) for source in worklist.pending]
         with closing(_engine(config)(config, chain, work_items)) as outcomes:
             for outcome in outcomes:
                 lease.check()
@@ -112,7 +121,7 @@ def run_job(config: IngestConfig, on_outcome: Callable[[Outcome], None], todo: T
                 on_outcome(outcome)
                 if outcome.failures:
                     report.failed.append(outcome.source_id)
-                    _stop_at_too_many(config, report.failed, outcome)
+                    _check_max_failures(config, report.failed, outcome)
     if is_packed(storage, config.splits, config.shard_bytes):
         report.description = read_description(storage)
     else:
@@ -120,13 +129,13 @@ def run_job(config: IngestConfig, on_outcome: Callable[[Outcome], None], todo: T
     return report
 
 
-def _stop_at_too_many(config: IngestConfig, failed: list[str], outcome: Outcome) -> None:
-    most = config.faults.max_failures
-    if most and len(failed) > most:
-        where, detail = next(iter(outcome.failures.items()))
+def _check_max_failures(config: IngestConfig, failed: list[str], outcome: Outcome) -> None:
+    max_failures = config.faults.max_failures
+    if max_failures and len(failed) > max_failures:
+        reason, detail = next(iter(outcome.failures.items()))
         raise HumoError(
-            f"{len(failed)} sources failed, more than max_failures ({most}); the last, {outcome.source_id}, in {where} "
-            f"({detail[:200]}); what was committed stays: mend the cause, then humo retry {config.output}, and run this again"
+            f"{len(failed)} sources failed, more than max_failures ({max_failures}); the last, {outcome.source_id}, in {reason} "
+            f"({detail[:200]}); committed sources are kept: fix the cause, then humo retry {config.output}, and run this again"
         )
 
 
@@ -139,28 +148,28 @@ def _engine(config: IngestConfig) -> Engine:
 
 
 def count_outcome(stages: Mapping[str, StageCount], outcome: Outcome) -> None:
-    """Add what became of a source to the counts of the stages."""
-    for name, (came, went, _, seconds) in outcome.passed.items():
-        stages[name].came += came
-        stages[name].went += went
+    """Add a source's outcome to the counts of the stages."""
+    for name, (records_in, records_out, _, seconds) in outcome.stage_stats.items():
+        stages[name].records_in += records_in
+        stages[name].records_out += records_out
         stages[name].seconds += seconds
     for reason, number in outcome.reasons.items():
-        stage, _, why = reason.partition(": ")
-        stages[stage].reasons[why] += number
+        stage, _, rejection_reason = reason.partition(": ")
+        stages[stage].reasons[rejection_reason] += number
 
 
 def as_json(report: IngestReport) -> dict[str, Any]:
     """The report for `--json`."""
     return {
-        "sources": len(report.todo.todo) + len(report.todo.done),
-        "done_before": len(report.todo.done),
-        "recomputed": report.todo.recomputed,
+        "sources": len(report.worklist.pending) + len(report.worklist.done),
+        "done_before": len(report.worklist.done),
+        "recomputed": report.worklist.recomputed,
         "samples_added": report.samples,
         "failed": report.failed,
         "stages": {
             name: {
-                "in": count.came,
-                "out": count.went,
+                "in": count.records_in,
+                "out": count.records_out,
                 "seconds": round(count.seconds, 3),
                 "rejected": dict(count.reasons),
             }

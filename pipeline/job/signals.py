@@ -1,4 +1,4 @@
-"""How a running job ends when it is told to: by Ctrl-C or SIGTERM, at once, with its lease given back and a sentence."""
+"""Stopping a running job by Ctrl-C or SIGTERM: at once, with its lease released and a message."""
 
 import signal
 import threading
@@ -8,29 +8,29 @@ from typing import Any
 
 
 class Stopped(BaseException):
-    """Not an Exception: no stage may take it for its record's fault."""
+    """Not an Exception: no stage may treat it as an error of its record."""
 
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Within it the first signal to end raises Stopped; another one ends the process as it always would."""
+    """Within it the first SIGINT or SIGTERM raises Stopped; a second one has its usual effect."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    names = (signal.SIGINT, signal.SIGTERM)
-    before = {name: signal.getsignal(name) for name in names}
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    previous = {name: signal.getsignal(name) for name in numbers}
 
     def stop(number: int, _: Any) -> None:
-        for name, handler in before.items():
+        for name, handler in previous.items():
             signal.signal(name, handler)
         raise Stopped(
-            f"stopped by {signal.Signals(number).name}; what was committed stays: run the same command again to go on"
+            f"stopped by {signal.Signals(number).name}; committed sources are kept: run the same command again to resume"
         )
 
-    for name in names:
+    for name in numbers:
         signal.signal(name, stop)
     try:
         yield
     finally:
-        for name, handler in before.items():
+        for name, handler in previous.items():
             signal.signal(name, handler)

@@ -1,4 +1,4 @@
-"""The plan of a job for people: at most 100 columns wide."""
+"""The plan of a job as text, at most 100 columns wide."""
 
 import textwrap
 from typing import Any
@@ -8,7 +8,7 @@ WIDTH = 100
 
 
 def plan_text(plan: dict[str, Any]) -> str:
-    """What `pipeline.planning.plan.make_plan` found, for a terminal."""
+    """The result of `pipeline.planning.plan.make_plan` for a terminal."""
     lines = [*_sources(plan), "", *_chain(plan)]
     if plan["estimate"] is None:
         lines += ["", *_unmeasured(plan)]
@@ -19,10 +19,10 @@ def plan_text(plan: dict[str, Any]) -> str:
 
 def _sources(plan: dict[str, Any]) -> list[str]:
     sources = plan["sources"]
-    kinds = [f"{sources[name]} {shown}" for name, shown in _KINDS.items() if sources[name]]
+    kinds = [f"{sources[name]} {label}" for name, label in _KINDS.items() if sources[name]]
     done = [
-        f"{sources[name]} {shown}"
-        for name, shown in (("quarantined", "quarantined"), ("done_under_other_settings", "under other settings"))
+        f"{sources[name]} {label}"
+        for name, label in (("quarantined", "quarantined"), ("done_under_other_settings", "under other settings"))
         if sources[name]
     ]
     lines = _wrapped(
@@ -30,10 +30,10 @@ def _sources(plan: dict[str, Any]) -> list[str]:
         + f", {sources['done']} done" + (f" ({', '.join(done)})" if done else "")
         + f"; engine {plan['engine']}; output {plan['output']}"
     )  # fmt: skip
-    bad = ", ".join(f"{reason} {number}" for reason, number in sources["probed_and_unreadable"].items())
+    unreadable = ", ".join(f"{reason} {number}" for reason, number in sources["probed_and_unreadable"].items())
     lines += _wrapped(
-        f"{_shown(plan['media_hours'])} hours of media, from the lengths of {sources['probed']} sources"
-        + (f"; cannot be read: {bad}" if bad else "")
+        f"{_with_interval(plan['media_hours'])} hours of media, from the lengths of {sources['probed']} sources"
+        + (f"; cannot be read: {unreadable}" if unreadable else "")
     )
     for name, remark in plan["remarks"].items():
         lines += _wrapped(f"{name}: {remark}")
@@ -44,7 +44,7 @@ _KINDS = {"videos": "video", "motion_capture": "motion capture", "studio": "stud
 
 
 def _chain(plan: dict[str, Any]) -> list[str]:
-    """One table: with the sample's figures if there are some, else with what each stage takes and yields."""
+    """One table: with the measurements if there are any, else with the record types of each stage."""
     if plan["measured"] is None:
         lines = [f"{'stage':20}{'takes':18}{'yields':18}{'cpus':>6}{'gpus':>6}{'workers':>9}"]
         return lines + [
@@ -61,45 +61,45 @@ def _chain(plan: dict[str, Any]) -> list[str]:
     )
     for row in plan["chain"]:
         stage = measured["stages"][row["stage"]]
-        why = ", ".join(f"{reason} {number}" for reason, number in stage["rejected"].items())
+        reasons = ", ".join(f"{reason} {number}" for reason, number in stage["rejected"].items())
         lines.append(
-            _cut(
+            _truncated(
                 f"{row['stage']:19}{row['cpus']:>5g}{row['gpus']:>5g}{row['workers']:>8}"
-                f"{_or_dash(stage['wall_s_per_media_s']):>9}{_or_dash(stage['cpu_s_per_media_s']):>8}"
-                f"{_hours(stage['wall_hours']['value']):>9}{stage['in']:>6}{stage['out']:>6}  {why}"
+                f"{_optional(stage['wall_s_per_media_s']):>9}{_optional(stage['cpu_s_per_media_s']):>8}"
+                f"{_hours(stage['wall_hours']['value']):>9}{stage['in']:>6}{stage['out']:>6}  {reasons}"
             )
         )
     return [
         *lines,
         *_wrapped(
             "s per s: seconds of one worker per second of media; CPU s: likewise, of all its threads; hours: of one worker, for "
-            "all sources. Much more seconds than CPU seconds: it waited, or this machine was busy."
+            "all sources. Far more seconds than CPU seconds: it waited, or this machine was busy."
         ),
     ]
 
 
 def _estimates(plan: dict[str, Any]) -> list[str]:
-    found = plan["estimate"]
+    estimate = plan["estimate"]
     rows = [
-        ("clips", found["clips"], ""),
-        ("hours of motion", found["motion_hours"], ""),
-        ("CPU core hours", found["cpu_core_hours"], ""),
-        ("GPU hours", found["gpu_hours"], f"stages with gpus, as timed on {plan['measured']['machine']}"),
-        ("MiB of parts", _mib(found["part_bytes"]), ""),
-        ("MiB of shards", _mib(found["shard_bytes"]), ""),
-        ("MiB of films", _mib(found["film_bytes"]), ""),
-        ("describer tokens", found["describer_tokens"], ""),
-        ("hours until done", found["wall_clock"]["hours"], f"bound by {found['wall_clock']['bound_by']}"),
-        ("computing, USD", found["cost"]["computing_usd"], ""),
-        ("describer, USD", found["cost"]["describer_usd"], ""),
-        ("storage, USD a month", found["cost"]["storage_usd_a_month"], ""),
+        ("clips", estimate["clips"], ""),
+        ("hours of motion", estimate["motion_hours"], ""),
+        ("CPU core hours", estimate["cpu_core_hours"], ""),
+        ("GPU hours", estimate["gpu_hours"], f"stages with gpus, as timed on {plan['measured']['machine']}"),
+        ("MiB of parts", _mib(estimate["part_bytes"]), ""),
+        ("MiB of shards", _mib(estimate["shard_bytes"]), ""),
+        ("MiB of films", _mib(estimate["film_bytes"]), ""),
+        ("describer tokens", estimate["describer_tokens"], ""),
+        ("hours until done", estimate["wall_clock"]["hours"], f"bound by {estimate['wall_clock']['bound_by']}"),
+        ("computing, USD", estimate["cost"]["computing_usd"], ""),
+        ("describer, USD", estimate["cost"]["describer_usd"], ""),
+        ("storage, USD a month", estimate["cost"]["storage_usd_a_month"], ""),
     ]
     lines = [f"{'for all sources to do':24}{'estimate':>12}{'90% interval':>26}"]
     for name, value, note in rows:
         if value["value"] or name in ("clips", "hours of motion", "CPU core hours"):
-            shown = f"{name:24}{_number(value['value']):>12}{_interval(value):>26}"
-            lines += _wrapped(shown + (f"  {note}" if note else ""), "  ")
-    missing = found["cost"]["not_priced"]
+            text = f"{name:24}{_number(value['value']):>12}{_interval(value):>26}"
+            lines += _wrapped(text + (f"  {note}" if note else ""), "  ")
+    missing = estimate["cost"]["not_priced"]
     if missing:
         lines += _wrapped(f"not priced: {', '.join(missing)}; set them under `prices`")
     return lines
@@ -109,7 +109,7 @@ def _unmeasured(plan: dict[str, Any]) -> list[str]:
     if not plan["sources"]["to_do"]:
         return ["nothing to do"]
     return _wrapped(
-        "Clips, hours of work, bytes and cost are not estimated: `--sample 5` takes 5 sources of each kind through the chain "
+        "Clips, hours of work, bytes and cost are not estimated: `--sample 5` runs 5 sources of each kind through the chain "
         "here, writes nothing, and extrapolates."
     )
 
@@ -134,7 +134,7 @@ def _interval(value: dict[str, float | None]) -> str:
     return f"{_number(value['low'])} to {_number(value['high'])}"
 
 
-def _shown(value: dict[str, Any]) -> str:
+def _with_interval(value: dict[str, Any]) -> str:
     interval = "" if value["low"] == value["high"] else f" ({_interval(value)})"
     return f"{_number(value['value'])}{interval}"
 
@@ -143,7 +143,7 @@ def _hours(value: float) -> str:
     return "<0.001" if 0 < value < 0.001 else f"{value:.3f}" if value < 1000 else f"{value:,.0f}"
 
 
-def _or_dash(value: float | None) -> str:
+def _optional(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
@@ -151,6 +151,6 @@ def _wrapped(text: str, indent: str = "  ") -> list[str]:
     return textwrap.wrap(text, WIDTH, subsequent_indent=indent, drop_whitespace=True, break_long_words=False) or [text]
 
 
-def _cut(line: str) -> str:
+def _truncated(line: str) -> str:
     line = line.rstrip()
     return line if len(line) <= WIDTH else f"{line[: WIDTH - 3]}..."

@@ -1,4 +1,4 @@
-"""What some of a job's sources tell: how long they are, and what the chain makes of a few of them. Nothing is written."""
+"""Probes some of a job's sources for their length, and runs a few through the chain in memory. Writes nothing."""
 
 import json
 import tempfile
@@ -19,67 +19,67 @@ from schemas.records import Sample, Source
 from schemas.shards import encode_sample
 from stages.base import apply
 from stages.film_studio import GENERATED
-from stages.media.decoding import open_container, picture_stream
+from stages.media.decoding import open_container, video_stream
 from stages.mocap import read_take
 from stages.mocap.take import MocapError
 from stages.read_videos import ReadVideos
 
 
 @dataclass(frozen=True, kw_only=True)
-class Probed:
-    """A source that was asked for its length."""
+class ProbedSource:
+    """A source whose length was read."""
 
     source: Source
     media_s: float
     """Seconds of video or motion; 0 where it cannot be read."""
     problem: str
-    """Why it cannot be read, in the words of the stage that would say so; empty: it can."""
+    """Why it cannot be read, as the reason that a stage would give; empty: it can."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageTime:
-    """A stage over one source."""
+    """Records and times of a stage for one source."""
 
-    came: int
-    went: int
+    records_in: int
+    records_out: int
     wall_s: float
     cpu_s: float
     """Of all threads of this process."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
+class MeasuredSource:
     """A source that went through the chain in memory."""
 
     source_id: str
     media_s: float
     stages: dict[str, StageTime]
     reasons: dict[str, int]
-    """`stage: reason` -> how many rejections."""
+    """`stage: reason` -> number of rejections."""
     clips: int
     motion_s: float
     part_bytes: int
-    """Of its samples in a part; packing copies them into shards as they are."""
+    """Size of its samples in a part; packing copies them into shards unchanged."""
     film_bytes: int
-    """Of the film that `film_studio` would leave in its folder."""
+    """Size of the film that `film_studio` would write to its folder."""
     describer_tokens: int
     describer_usd: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class Survey:
-    """All sources of one kind, those asked for their length, and those measured."""
+    """All sources of one kind, the probed ones and the measured ones."""
 
     population: int
-    probed: tuple[Probed, ...]
-    measured: tuple[Measured, ...]
+    probed: tuple[ProbedSource, ...]
+    measured: tuple[MeasuredSource, ...]
 
     @property
     def media_s(self) -> Estimate:
         return total_length([one.media_s for one in self.probed], self.population)
 
-    def total(self, quantity: Callable[[Measured], float]) -> Estimate:
-        """Of something measured, over all sources of the kind."""
+    def total(self, quantity: Callable[[MeasuredSource], float]) -> Estimate:
+        """Estimate of a measured quantity over all sources of the kind."""
         return ratio_total(
             [quantity(one) for one in self.measured],
             [one.media_s for one in self.measured],
@@ -88,22 +88,24 @@ class Survey:
         )
 
 
-def probe(config: IngestConfig, sources: Sequence[Source], *, most: int, seed: int) -> dict[str, tuple[Probed, ...]]:
-    """Kind -> up to `most` sources of it, drawn by the seed, with their lengths. Of remote videos a few MB each are read."""
+def probe(
+    config: IngestConfig, sources: Sequence[Source], *, max_per_kind: int, seed: int
+) -> dict[str, tuple[ProbedSource, ...]]:
+    """Kind -> up to `max_per_kind` sources, drawn by the seed, with their lengths. Reads a few MB of each remote video."""
     rng = np.random.default_rng(seed)
-    found = {}
+    lengths = {}
     for kind in sorted({source.kind for source in sources}):
-        of_kind = [source for source in sources if source.kind == kind]
-        chosen = rng.permutation(len(of_kind))[:most]
-        found[kind] = tuple(_probe_one(config, of_kind[index]) for index in chosen)
-    return found
+        candidates = [source for source in sources if source.kind == kind]
+        chosen = rng.permutation(len(candidates))[:max_per_kind]
+        lengths[kind] = tuple(_probe_one(config, candidates[index]) for index in chosen)
+    return lengths
 
 
-def measure(config: IngestConfig, probed: Sequence[Probed], tell: Callable[[str], None]) -> list[Measured]:
-    """Take sources through the chain in this process, one after another; films go to a folder that is deleted.
+def measure(config: IngestConfig, probed: Sequence[ProbedSource], log: Callable[[str], None]) -> list[MeasuredSource]:
+    """Run sources through the chain in this process, one after another; films go to a temporary folder.
 
-    A describer that asks an endpoint asks it here too. The shortest source of each kind goes first, once more than is
-    counted: what is loaded or compiled on first use would weigh too much in a small sample.
+    Describers call their endpoints here too. The shortest source of each kind runs first, once more than is counted: loading and
+    compiling on first use would bias a small sample.
     """
     kinds = {one.source.kind for one in probed}
     with tempfile.TemporaryDirectory() as films:
@@ -114,8 +116,8 @@ def measure(config: IngestConfig, probed: Sequence[Probed], tell: Callable[[str]
             stage.setup()
         ordered = sorted(probed, key=lambda one: (one.source.kind, one.problem != "", one.media_s))
         measured, warm = [], set()
-        for number, one in enumerate(ordered, start=1):
-            tell(f"measuring source {number} of {len(ordered)}: {one.source.id}, {one.media_s:.1f} s of media")
+        for position, one in enumerate(ordered, start=1):
+            log(f"measuring source {position} of {len(ordered)}: {one.source.id}, {one.media_s:.1f} s of media")
             if one.source.kind not in warm:
                 warm.add(one.source.kind)
                 advance(chain, WorkItem.of(one.source))
@@ -123,28 +125,28 @@ def measure(config: IngestConfig, probed: Sequence[Probed], tell: Callable[[str]
         return measured
 
 
-def _measure_one(chain: Sequence, one: Probed, films: Path) -> Measured:
-    work_item, stages = WorkItem.of(one.source), {}
+def _measure_one(chain: Sequence, probed: ProbedSource, films: Path) -> MeasuredSource:
+    work_item, stages = WorkItem.of(probed.source), {}
     for stage in chain:
-        began_s = time.process_time()
+        start_s = time.process_time()
         advance([stage], work_item)
-        if stage.name in work_item.passed:
-            came, went, _, wall_s = work_item.passed[stage.name]
-            cpu_s = time.process_time() - began_s
-            stages[stage.name] = StageTime(came=came, went=went, wall_s=wall_s, cpu_s=cpu_s)
+        if stage.name in work_item.stage_stats:
+            records_in, records_out, _, wall_s = work_item.stage_stats[stage.name]
+            cpu_s = time.process_time() - start_s
+            stages[stage.name] = StageTime(records_in=records_in, records_out=records_out, wall_s=wall_s, cpu_s=cpu_s)
     metas = [json.loads(sample.members["meta.json"]) for sample in work_item.samples]
-    efforts = [json.loads(sample.members["text.json"])["describer"] for sample in work_item.samples]
-    return Measured(
-        source_id=one.source.id,
-        media_s=one.media_s,
+    describer_calls = [json.loads(sample.members["text.json"])["describer"] for sample in work_item.samples]
+    return MeasuredSource(
+        source_id=probed.source.id,
+        media_s=probed.media_s,
         stages=stages,
         reasons=dict(Counter(f"{rejection.stage}: {rejection.reason}" for rejection in work_item.rejections)),
         clips=len(work_item.samples),
         motion_s=sum(meta["frames"] / meta["fps"] for meta in metas),
         part_bytes=sum(map(_tar_bytes, work_item.samples)),
-        film_bytes=sum(path.stat().st_size for path in films.glob(f"{one.source.id}.*")),
-        describer_tokens=sum(effort["prompt_tokens"] + effort["completion_tokens"] for effort in efforts),
-        describer_usd=sum(effort["cost_usd"] for effort in efforts),
+        film_bytes=sum(path.stat().st_size for path in films.glob(f"{probed.source.id}.*")),
+        describer_tokens=sum(call["prompt_tokens"] + call["completion_tokens"] for call in describer_calls),
+        describer_usd=sum(call["cost_usd"] for call in describer_calls),
     )
 
 
@@ -152,39 +154,39 @@ def _tar_bytes(sample: Sample) -> int:
     return len(encode_sample(sample.key, sample.members))
 
 
-def _probe_one(config: IngestConfig, source: Source) -> Probed:
+def _probe_one(config: IngestConfig, source: Source) -> ProbedSource:
     try:
-        return Probed(source=source, media_s=_LENGTHS[source.kind](config, source), problem="")
+        return ProbedSource(source=source, media_s=_LENGTHS[source.kind](config, source), problem="")
     except FileNotFoundError:
         problem = "missing"
     except MocapError as error:
         problem = error.reason
-    except _Unplayable as error:
+    except _UnreadableVideo as error:
         problem = str(error)
     except av.FFmpegError:
         problem = "not_a_video"
     except (OSError, ValueError):
         problem = "unreadable"
-    return Probed(source=source, media_s=0.0, problem=problem)
+    return ProbedSource(source=source, media_s=0.0, problem=problem)
 
 
-class _Unplayable(Exception):
-    """A file that opens and holds no usable video; its message is the reason."""
+class _UnreadableVideo(Exception):
+    """A file that opens but holds no usable video; its message is the reason."""
 
 
 def _video_s(config: IngestConfig, source: Source) -> float:
-    """As the container announces it; a file that announces nothing is looked through."""
+    """Duration from the container's header; a file without one is decoded."""
     with open_container(source.uri) as container:
-        stream = picture_stream(container)
+        stream = video_stream(container)
         if stream is None:
-            raise _Unplayable("no_picture_stream")
+            raise _UnreadableVideo("no_picture_stream")
         if stream.duration and stream.time_base:
             return float(stream.duration * stream.time_base)
         if container.duration:
             return container.duration / 1e6
     videos, rejections = apply(ReadVideos(config.stages.read_videos), [source])  # type: ignore[attr-defined]
     if rejections:
-        raise _Unplayable(rejections[0].reason)
+        raise _UnreadableVideo(rejections[0].reason)
     return videos[0].duration_s
 
 

@@ -1,1 +1,1 @@
-"""Copies of a dataset for others: Hugging Face layout, dataset card, Energon index."""
+"""Publishing a dataset: Hugging Face layout, dataset card, Energon index."""

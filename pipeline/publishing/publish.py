@@ -1,8 +1,8 @@
-"""A version of a dataset as others get it: the layout that Hugging Face reads, a card, and what Megatron Energon wants.
+"""Publishes a version of a dataset: Hugging Face's layout, a card, and metadata for Megatron Energon.
 
-Shards are made from the commits of the version, without what was removed since, and every hash is compared with what arrived.
-Running it again leaves the shards that are there. README.md comes last: a copy without it, or whose README names another
-version than its dataset.json, is not finished.
+Shards are built from the commits of the version, without samples removed since, and the hash of every written shard is verified.
+Another run keeps existing shards. README.md is written last: a copy without it, or whose README names another version than its
+dataset.json, is incomplete.
 """
 
 from collections.abc import Sequence
@@ -27,21 +27,21 @@ CARD = "README.md"
 
 @dataclass(frozen=True, kw_only=True)
 class Publication:
-    """What was published."""
+    """Result of `humo publish`."""
 
     version: str
-    """The one asked for, or a digest where something of it was left out."""
+    """The requested version, or a digest if part of it was left out."""
     samples: int
     hours: float
     shards: int
     kept: int
-    """Shards that were there already."""
+    """Shards that already existed."""
     removed_since: int
-    """Samples of the version that were removed since, and are left out."""
+    """Samples of the version that were removed since and are left out."""
     left_out: int
-    """Samples that are not of the subsets or licences asked for."""
+    """Samples of other subsets or licences than requested."""
     unlicensed: int
-    """Published samples whose licence nobody knows."""
+    """Published samples with unknown licence."""
 
 
 def publish(
@@ -54,35 +54,40 @@ def publish(
     name: str = "",
     contact: str = "",
 ) -> Publication:
-    """Copy a version, the dataset's own if none is named, to any folder or fsspec path; `licences` and `subsets` empty mean all.
+    """Copy a version, by default the current one, to a folder or fsspec path; empty `licences` and `subsets` mean all.
 
-    Raises UsageError for a version that is not known, a destination that is a dataset of its own, or where nothing is left to
-    publish; HumoError where parts are missing.
+    Raises UsageError for an unknown version, a destination that humo ingest writes to, or if no samples are left to publish;
+    HumoError if parts are missing.
     """
     storage, target = Storage(dataset), Storage(destination)
-    chosen = read_version(storage, version or current_version(storage))
+    selected_version = read_version(storage, version or current_version(storage))
     if target.list("ledger", ".parquet"):
         raise UsageError(f"{destination}: is a dataset that humo ingest writes to; publish into another folder")
-    ledger = rows_of(storage, chosen)
+    ledger = rows_of(storage, selected_version)
     rows = live_rows(ledger.to_pylist(), read_tombstones(storage))
-    wanted = [row for row in rows if _is_wanted(row["subset"], row["licence"], subsets, licences)]
-    if not wanted:
+    selected = [row for row in rows if _is_selected(row["subset"], row["licence"], subsets, licences)]
+    if not selected:
         raise UsageError(
-            f"{dataset}: no sample of version {chosen.version} is of subset {', '.join(subsets) or 'any'} and licence "
+            f"{dataset}: no sample of version {selected_version.version} is of subset {', '.join(subsets) or 'any'} and licence "
             f"{', '.join(licences) or 'any'}; humo query {dataset} 'SELECT subset, licence, count(*) FROM samples GROUP BY ALL'"
         )
     with Lease(target, "publish"):
         if target.exists(CARD):
             target.delete(CARD)
         packed = write_shards(
-            storage, wanted, target, splits=chosen.splits, shard_bytes=chosen.shard_bytes, plain_names=True
+            storage,
+            selected,
+            target,
+            splits=selected_version.splits,
+            shard_bytes=selected_version.shard_bytes,
+            plain_names=True,
         )
-        held = ledger.filter(
-            pc.is_in(ledger.column("record_id"), value_set=pa.array([row["record_id"] for row in wanted]))
+        selected_ledger = ledger.filter(
+            pc.is_in(ledger.column("record_id"), value_set=pa.array([row["record_id"] for row in selected]))
         )
         description = replace(
-            describe(held, wanted, packed, chosen.splits, chosen.shard_bytes),
-            version=_version(chosen, len(wanted), subsets, licences, storage),
+            describe(selected_ledger, selected, packed, selected_version.splits, selected_version.shard_bytes),
+            version=_published_version(selected_version, len(selected), subsets, licences, storage),
         )
         write_energon(target, packed.shards, packed.tables)
         write_description(target, description)
@@ -92,34 +97,38 @@ def publish(
                 target.delete(path)
         card = card_text(target, description, name=name, contact=contact)
         target.write_bytes(CARD, card.encode())
-    since = chosen.counts["live"] - len(rows)
+    removed_since = selected_version.counts["live"] - len(rows)
     return Publication(
-        version=description.version, samples=len(wanted), hours=description.counts["hours"], shards=len(packed.shards),
-        kept=packed.kept, removed_since=since, left_out=len(rows) - len(wanted),
-        unlicensed=sum("unknown" in row["licence"].split(" AND ") for row in wanted),
+        version=description.version, samples=len(selected), hours=description.counts["hours"], shards=len(packed.shards),
+        kept=packed.kept, removed_since=removed_since, left_out=len(rows) - len(selected),
+        unlicensed=sum("unknown" in row["licence"].split(" AND ") for row in selected),
     )  # fmt: skip
 
 
-def _is_wanted(subset: str, licence: str, subsets: Sequence[str], licences: Sequence[str]) -> bool:
+def _is_selected(subset: str, licence: str, subsets: Sequence[str], licences: Sequence[str]) -> bool:
     return (not subsets or subset in subsets) and (not licences or set(licence.split(" AND ")) <= set(licences))
 
 
-def _version(chosen: Version, samples: int, subsets: Sequence[str], licences: Sequence[str], storage: Storage) -> str:
-    if samples == chosen.counts["live"]:
-        return chosen.version
+def _published_version(
+    version: Version, samples: int, subsets: Sequence[str], licences: Sequence[str], storage: Storage
+) -> str:
+    if samples == version.counts["live"]:
+        return version.version
     removed = sorted(read_tombstones(storage))
-    return digest(chosen.version, sorted(subsets), sorted(licences), removed, digits=16)
+    return digest(version.version, sorted(subsets), sorted(licences), removed, digits=16)
 
 
-def publication_text(found: Publication, destination: str) -> str:
+def publication_text(publication: Publication, destination: str) -> str:
     """The report for a terminal."""
-    lines = [f"{found.samples:,} samples, {found.hours:.4f} hours in {found.shards} shards: {destination}"]
-    lines[0] += f" ({found.kept} shards were there)" if found.kept else ""
-    if found.removed_since:
-        lines.append(f"{found.removed_since} samples of that version were removed since, and are not in it")
-    if found.left_out:
-        lines.append(f"{found.left_out} samples of other subsets or licences are not in it")
-    if found.unlicensed:
-        lines.append(f"nobody knows the licence of {found.unlicensed} samples; the card says so")
-    lines.append(f"version {found.version}; see {DESCRIPTION} and {CARD}, which a person should read through")
+    lines = [
+        f"{publication.samples:,} samples, {publication.hours:.4f} hours in {publication.shards} shards: {destination}"
+    ]
+    lines[0] += f" ({publication.kept} shards already existed)" if publication.kept else ""
+    if publication.removed_since:
+        lines.append(f"{publication.removed_since} samples of that version were removed since and are left out")
+    if publication.left_out:
+        lines.append(f"{publication.left_out} samples of other subsets or licences are left out")
+    if publication.unlicensed:
+        lines.append(f"the licence of {publication.unlicensed} samples is unknown; the card notes this")
+    lines.append(f"version {publication.version}; see {DESCRIPTION} and {CARD}, which should be reviewed")
     return "\n".join(lines)

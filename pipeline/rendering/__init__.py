@@ -1,1 +1,1 @@
-"""Pictures of motions: drawn skeletons, overlays on video, 3D animations for pages."""
+"""Rendering of motions: drawn skeletons, overlays on video, animations."""

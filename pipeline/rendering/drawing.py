@@ -1,6 +1,6 @@
-"""Skeletons, boxes and names drawn on RGB frames. The person's own left is blue, the right orange, the middle white.
+"""Draws skeletons, boxes and labels on RGB frames. The person's own left is blue, the right orange, the middle white.
 
-OpenCV is imported when something is drawn.
+OpenCV is imported on first use.
 """
 
 import unicodedata
@@ -19,7 +19,7 @@ RIGHT: Colour = (255, 138, 36)
 MIDDLE: Colour = (245, 245, 245)
 DARK: Colour = (22, 26, 32)
 MIN_CONFIDENCE = 0.3
-"""Keypoints below it are not drawn."""
+"""Keypoints with lower confidence are not drawn."""
 SMPL_EDGES = tuple((parent, child) for child, parent in enumerate(SMPL_PARENTS) if parent >= 0)
 _FONT = 0
 """cv2.FONT_HERSHEY_SIMPLEX"""
@@ -33,7 +33,7 @@ def side_colour(name: str) -> Colour:
 
 
 def edge_colour(one: str, other: str) -> Colour:
-    """Colour of a bone: that of its side, white where it crosses the middle."""
+    """Colour of a bone: that of its side, white if it connects both sides."""
     sides = {side_colour(one), side_colour(other)} - {MIDDLE}
     return sides.pop() if len(sides) == 1 else MIDDLE
 
@@ -42,12 +42,12 @@ def draw_keypoints(
     frame: Frame, keypoints: Float[np.ndarray, "17 3"], *, min_confidence: float = MIN_CONFIDENCE
 ) -> Frame:
     """A copy of the frame with COCO-17 keypoints (x, y in pixels, confidence) on it."""
-    seen = keypoints[:, 2] >= min_confidence
-    return _draw_skeleton(frame, keypoints[:, :2], seen, COCO_KEYPOINTS, COCO_EDGES)
+    visible = keypoints[:, 2] >= min_confidence
+    return _draw_skeleton(frame, keypoints[:, :2], visible, COCO_KEYPOINTS, COCO_EDGES)
 
 
 def draw_body(frame: Frame, joints_2d: Float[np.ndarray, "24 2"]) -> Frame:
-    """A copy of the frame with projected SMPL joints (pixels) on it; joints that are not finite are left out."""
+    """A copy of the frame with projected SMPL joints (pixels) on it; non-finite joints are left out."""
     return _draw_skeleton(frame, joints_2d, np.isfinite(joints_2d).all(1), SMPL_JOINTS, SMPL_EDGES)
 
 
@@ -65,7 +65,7 @@ def draw_box(frame: Frame, box: Float[np.ndarray, "4"], label: str = "") -> Fram
 
 
 def draw_legend(frame: Frame) -> Frame:
-    """A copy of the frame that names the colours in its lower left corner."""
+    """A copy of the frame with a colour legend in its lower left corner."""
     drawn, scale = frame.copy(), _scale(frame.shape)
     x, y = round(4 * scale), frame.shape[0] - _label_height(scale) - round(4 * scale)
     for text, colour in (("left", LEFT), ("right", RIGHT)):
@@ -74,7 +74,7 @@ def draw_legend(frame: Frame) -> Frame:
 
 
 def add_caption(frame: Frame, text: str) -> Frame:
-    """The frame with a caption on a dark band under it, broken into lines that fit; higher by `caption_height`."""
+    """The frame with a wrapped caption on a dark band below it; its height grows by `caption_height`."""
     lines, step, margin = _caption_lines(frame.shape[1], text)
     if not lines:
         return frame
@@ -86,13 +86,13 @@ def add_caption(frame: Frame, text: str) -> Frame:
 
 
 def caption_height(width: int, text: str) -> int:
-    """Pixels that `add_caption` adds to a frame of this width."""
+    """Height in pixels that `add_caption` adds to a frame of this width."""
     lines, step, margin = _caption_lines(width, text)
     return step * len(lines) + margin if lines else 0
 
 
 def _caption_lines(width: int, text: str) -> tuple[list[str], int, int]:
-    """Lines, the distance between them and the margin, pixels."""
+    """Lines, line height and margin, pixels."""
     scale = max(1.0, width / 480)
     margin = round(6 * scale)
     lines: list[str] = []
@@ -108,30 +108,30 @@ def _caption_lines(width: int, text: str) -> tuple[list[str], int, int]:
 def _draw_skeleton(
     frame: Frame,
     points: Float[np.ndarray, "K 2"],
-    seen: np.ndarray,
+    visible: np.ndarray,
     names: Sequence[str],
     edges: Sequence[tuple[int, int]],
 ) -> Frame:
     import cv2
 
     drawn, thickness = frame.copy(), round(_scale(frame.shape))
-    # Far outside the picture OpenCV's fixed-point coordinates would wrap around.
+    # Far outside the image OpenCV's fixed-point coordinates would wrap around.
     limit = 4.0 * max(frame.shape)
-    places = [tuple(int(v) for v in np.clip(np.nan_to_num(point), -limit, limit).round()) for point in points]
-    lines = [(a, b, edge_colour(names[a], names[b])) for a, b in edges if seen[a] and seen[b]]
+    pixels = [tuple(int(v) for v in np.clip(np.nan_to_num(point), -limit, limit).round()) for point in points]
+    lines = [(a, b, edge_colour(names[a], names[b])) for a, b in edges if visible[a] and visible[b]]
     for a, b, _ in lines:
-        cv2.line(drawn, places[a], places[b], DARK, 2 * thickness + 2, cv2.LINE_AA)
+        cv2.line(drawn, pixels[a], pixels[b], DARK, 2 * thickness + 2, cv2.LINE_AA)
     for a, b, colour in lines:
-        cv2.line(drawn, places[a], places[b], colour, 2 * thickness, cv2.LINE_AA)
+        cv2.line(drawn, pixels[a], pixels[b], colour, 2 * thickness, cv2.LINE_AA)
     for index, name in enumerate(names):
-        if seen[index]:
-            cv2.circle(drawn, places[index], 2 * thickness + 1, DARK, -1, cv2.LINE_AA)
-            cv2.circle(drawn, places[index], 2 * thickness, side_colour(name), -1, cv2.LINE_AA)
+        if visible[index]:
+            cv2.circle(drawn, pixels[index], 2 * thickness + 1, DARK, -1, cv2.LINE_AA)
+            cv2.circle(drawn, pixels[index], 2 * thickness, side_colour(name), -1, cv2.LINE_AA)
     return drawn
 
 
 def _draw_label(drawn: Frame, text: str, corner: tuple[int, int], colour: Colour) -> int:
-    """Text on a dark plate, kept inside the picture; draws in place and returns the plate's width."""
+    """Text on a dark background, kept inside the image; draws in place and returns the background's width."""
     scale = _scale(drawn.shape)
     height, width = _label_height(scale), _text_size(text, scale)[0] + round(6 * scale)
     x = max(0, min(corner[0], drawn.shape[1] - width))
@@ -146,26 +146,26 @@ def _label_height(scale: float) -> int:
 
 
 def _write(drawn: Frame, text: str, corner: tuple[int, int], colour: Colour, scale: float) -> None:
-    """Text whose upper left corner is given; draws in place."""
+    """Text with its upper left corner at `corner`; draws in place."""
     import cv2
 
-    place = (corner[0], corner[1] + cv2.getTextSize("Ag", _FONT, 0.4 * scale, max(1, round(scale)))[0][1])
-    cv2.putText(drawn, _ascii(text), place, _FONT, 0.4 * scale, colour, max(1, round(scale)), cv2.LINE_AA)
+    origin = (corner[0], corner[1] + cv2.getTextSize("Ag", _FONT, 0.4 * scale, max(1, round(scale)))[0][1])
+    cv2.putText(drawn, _ascii(text), origin, _FONT, 0.4 * scale, colour, max(1, round(scale)), cv2.LINE_AA)
 
 
 def _text_size(text: str, scale: float) -> tuple[int, int]:
     import cv2
 
-    (width, height), below = cv2.getTextSize(_ascii(text), _FONT, 0.4 * scale, max(1, round(scale)))
-    return width, height + below
+    (width, height), baseline = cv2.getTextSize(_ascii(text), _FONT, 0.4 * scale, max(1, round(scale)))
+    return width, height + baseline
 
 
 def _ascii(text: str) -> str:
-    """OpenCV's fonts have no more than ASCII: accents are dropped, the rest becomes a question mark."""
-    plain = "".join(one for one in unicodedata.normalize("NFKD", text) if not unicodedata.combining(one))
+    """Text in ASCII, as required by OpenCV's fonts: accents are dropped, other characters become question marks."""
+    plain = "".join(char for char in unicodedata.normalize("NFKD", text) if not unicodedata.combining(char))
     return plain.translate({0x2013: "-", 0x2014: "-", 0x2019: "'", 0x2026: "..."}).encode("ascii", "replace").decode()
 
 
 def _scale(shape: Sequence[int]) -> float:
-    """Size of strokes and letters for a picture: 1 up to 360 pixels, growing with it."""
+    """Scale of strokes and letters: 1 for images up to 360 pixels, proportional to the size above."""
     return max(1.0, min(shape[:2]) / 360)

@@ -1,7 +1,6 @@
-"""A source's own pixels with what was recovered from them: boxes, keypoints and the fitted body, sample by sample."""
+"""Overlays of recovered boxes, keypoints and bodies on the source video."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,8 @@ from stages.media.encoding import VideoWriter
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Recovered:
-    """One sample of a source, in its pixels."""
+class RecoveredSample:
+    """One sample of a source, in source pixels."""
 
     key: str
     meta: dict[str, Any]
@@ -34,62 +33,61 @@ class Recovered:
     joints_2d: Float[np.ndarray, "T 24 2"]
 
 
-def recovered_from(dataset: str, body_model: str = "") -> dict[str, list[Recovered]]:
-    """Source -> its samples from video, in the order of time and person."""
+def read_recovered_samples(dataset: str, body_model: str = "") -> dict[str, list[RecoveredSample]]:
+    """Source -> its samples from video, sorted by time and person."""
     body = BodyModel.load(body_model or None)
-    found: dict[str, list[Recovered]] = {}
+    by_source: dict[str, list[RecoveredSample]] = {}
     for _, key, members in iterate_samples(Storage(dataset), subset="video"):
-        one = _recover(key, members, body)
-        found.setdefault(one.meta["source_id"], []).append(one)
+        sample = _read_sample(key, members, body)
+        by_source.setdefault(sample.meta["source_id"], []).append(sample)
     return {
-        source: sorted(some, key=lambda one: (one.meta["start_s"], one.meta["person"]))
-        for source, some in found.items()
+        source: sorted(samples, key=lambda sample: (sample.meta["start_s"], sample.meta["person"]))
+        for source, samples in by_source.items()
     }
 
 
-def _recover(key: str, members: dict[str, bytes], body: BodyModel) -> Recovered:
+def _read_sample(key: str, members: dict[str, bytes], body: BodyModel) -> RecoveredSample:
     meta = json.loads(members["meta.json"])
     motion = decode_motion(members["motion.npz"], key)
     if meta["body_model"] != body.id:
-        raise HumoError(f"{key}: made with body {meta['body_model']}, given is {body.id}; name that body's file")
-    seen = decode_npz(members["keypoints.npz"])
-    camera = Camera(rotation=seen["camera_rotation"], position=seen["camera_position"], intrinsics=seen["intrinsics"])
-    return Recovered(
+        raise HumoError(
+            f"{key}: its body model is {meta['body_model']}, the given one {body.id}; give the file of its body model"
+        )
+    arrays = decode_npz(members["keypoints.npz"])
+    camera = Camera(
+        rotation=arrays["camera_rotation"], position=arrays["camera_position"], intrinsics=arrays["intrinsics"]
+    )
+    return RecoveredSample(
         key=key,
         meta=meta,
         text=json.loads(members["text.json"]),
-        boxes=seen["boxes"],
-        keypoints=seen["keypoints"],
+        boxes=arrays["boxes"],
+        keypoints=arrays["keypoints"],
         joints_2d=project(motion_joints(motion, body), camera).astype(np.float32),
     )
 
 
-def overlay_source(uri: str, samples: list[Recovered], out: Path, *, max_px: int = 640) -> Path:
-    """Write the video with everything that was recovered drawn onto it; frames outside any sample stay as they are."""
+def overlay_source(uri: str, samples: list[RecoveredSample], out: Path, *, max_px: int = 640) -> Path:
+    """Write the video with its samples drawn on it; frames outside any sample are unchanged."""
     fps = samples[0].meta["source_fps"] if samples else FPS
-    pictures = (_draw(image, time_s, samples) for time_s, image in _pictures(uri))
-    first = next(pictures, None)
+    drawn = (_draw(frame.image, frame.time_s, samples) for frame in frames(uri))
+    first = next(drawn, None)
     if first is None:
-        raise HumoError(f"{uri}: no frame decodes; was it altered after it was ingested?")
-    shrink = min(1.0, max_px / max(first.shape[:2]))
+        raise HumoError(f"{uri}: no frame decodes; restore the file that was ingested")
+    scale = min(1.0, max_px / max(first.shape[:2]))
     out.parent.mkdir(parents=True, exist_ok=True)
-    with VideoWriter(out, round(first.shape[1] * shrink), round(first.shape[0] * shrink), fps) as video:
+    with VideoWriter(out, round(first.shape[1] * scale), round(first.shape[0] * scale), fps) as video:
         video.write(first)
-        for picture in pictures:
-            video.write(picture)
+        for image in drawn:
+            video.write(image)
     return out
 
 
-def _pictures(uri: str) -> Iterator[tuple[float, np.ndarray]]:
-    for frame in frames(uri):
-        yield frame.time_s, frame.image
-
-
-def _draw(image: np.ndarray, time_s: float, samples: list[Recovered]) -> np.ndarray:
-    for one in samples:
-        index = round((time_s - one.meta["start_s"]) * FPS)
-        if 0 <= index < len(one.boxes):
-            image = draw_body(image, one.joints_2d[index])
-            image = draw_keypoints(image, one.keypoints[index])
-            image = draw_box(image, one.boxes[index], f"person {one.meta['person']}")
+def _draw(image: np.ndarray, time_s: float, samples: list[RecoveredSample]) -> np.ndarray:
+    for sample in samples:
+        index = round((time_s - sample.meta["start_s"]) * FPS)
+        if 0 <= index < len(sample.boxes):
+            image = draw_body(image, sample.joints_2d[index])
+            image = draw_keypoints(image, sample.keypoints[index])
+            image = draw_box(image, sample.boxes[index], f"person {sample.meta['person']}")
     return draw_legend(image)

@@ -1,1 +1,1 @@
-"""Cameras, keypoints as image rays, foot contacts, ground and planted feet."""
+"""Cameras, keypoints as image rays, foot contacts, the ground and foot planting."""

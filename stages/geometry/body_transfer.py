@@ -1,4 +1,4 @@
-"""Motions carried over from one body shape to another."""
+"""Transfer of motions from one body shape to another."""
 
 import torch
 from jaxtyping import Bool, Float
@@ -19,15 +19,15 @@ def transfer(
     betas: Float[Tensor, "10"],
     body: BodyModel,
 ) -> tuple[Float[Tensor, "T 24 3 3"], Float[Tensor, "T 3"], Bool[Tensor, "T 4"]]:
-    """Rotations, translation (metres) and contacts on the body of `betas`: from the origin, facing +Z, soles on the ground.
+    """Rotations, translation (metres) and contacts on the body with `betas`: from the origin, facing +Z, soles on the ground.
 
-    The pelvis' displacement is scaled by the ratio of leg lengths, so that planted feet stay planted.
+    The pelvis displacement is scaled by the ratio of leg lengths, so that planted feet stay planted.
     """
-    before, after = body.rest_joints(source_betas), body.rest_joints(betas)
-    pelvis = (trans + before[0]) * (_leg_m(after) / _leg_m(before))
-    rotations, trans, _ = start_at_origin(rotations, pelvis - after[0], after[0])
-    joints, turns = forward_kinematics(rotations, after, trans)
-    feet = body.contact_rig().points(turns, joints, betas).numpy()
+    source_rest, rest = body.rest_joints(source_betas), body.rest_joints(betas)
+    pelvis = (trans + source_rest[0]) * (_leg_m(rest) / _leg_m(source_rest))
+    rotations, trans, _ = start_at_origin(rotations, pelvis - rest[0], rest[0])
+    joints, global_rotations = forward_kinematics(rotations, rest, trans)
+    feet = body.contact_rig().points(global_rotations, joints, betas).numpy()
     ground_m = ground_height(feet)
     contacts = torch.as_tensor(find_contacts(feet, ground_m).astype(bool))
     return rotations, trans - torch.tensor([0.0, ground_m, 0.0]), contacts

@@ -1,16 +1,40 @@
-"""When feet stand on the ground, and where the ground is."""
+"""Foot contacts and the ground: every definition of contact that the stages use.
+
+A foot is in contact where it is slow and low. What differs is what is known about it:
+
+- `find_contacts`: points in the world, above a known ground. Labels that samples store; hysteresis.
+- `contact_probability`: the same as a smooth target for training, with limits between those at which hysteresis begins and ends.
+- `find_steps`: a running person on a path that may be wrong; slow and low relative to the body.
+- `planted_in_image`: 2D keypoints alone, before there is a body; in units of the person's box.
+- `can_push`: whether the ground may push at a point at all. Wider than the others, for plausibility must not reject a contact
+  whose position is a little off, and for any point of the body.
+
+Results of other estimators come without a ground: there slow feet alone tell it (`stages.recovery.external.worlds`).
+"""
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, UInt8
 from scipy.ndimage import minimum_filter1d
+from torch import Tensor
 
 from schemas.curves import runs, smooth
 from schemas.records import FPS
+from schemas.skeleton import keypoint
 
 START_SPEED_MPS, STOP_SPEED_MPS = 0.25, 0.45
 START_HEIGHT_M, STOP_HEIGHT_M = 0.05, 0.09
 """A point takes hold of the ground below the first of each pair and lets go above the second. Wider than what motion
 capture allows (1 cm a frame, 2 cm), since heights from one camera are less certain."""
+SOFT_SPEED_MPS, SOFT_SPEED_WIDTH_MPS = 0.3, 0.06
+SOFT_HEIGHT_M, SOFT_HEIGHT_WIDTH_M = 0.06, 0.012
+"""Middle and width of the sigmoids of `contact_probability`."""
+PUSH_SPEED_MPS, PUSH_HEIGHT_M = 0.8, 0.06
+"""Limits of `can_push`."""
+IMAGE_SPEED, IMAGE_SPEED_WIDTH = 0.25, 0.05
+IMAGE_HEIGHT, IMAGE_HEIGHT_WIDTH = 0.12, 0.02
+"""Middle and width of the sigmoids of `planted_in_image`: box sides a second, box sides."""
+ANKLES = [keypoint("left_ankle"), keypoint("right_ankle")]
 MIN_FRAMES = 3
 """Shorter contacts and shorter gaps between contacts are noise."""
 _RUN_MPS, _RUN_SHARE = 1.5, 0.3
@@ -19,7 +43,7 @@ _BODY_FRAMES, _REACH_FRAMES = 8.0, 15
 """Over how long the body's speed and height are taken, and within how many frames, on both sides, a runner touches ground."""
 
 
-def point_speed(points: Float[np.ndarray, "T 4 3"]) -> Float[np.ndarray, "T 4"]:
+def point_speed(points: Float[np.ndarray, "T K 3"]) -> Float[np.ndarray, "T K"]:
     """Metres a second, over the two neighbouring frames."""
     if len(points) < 2:
         return np.zeros(points.shape[:2])
@@ -50,6 +74,32 @@ def find_contacts(points: Float[np.ndarray, "T 4 3"], ground_m: float) -> UInt8[
     return with_hysteresis(begins, stays).astype(np.uint8)
 
 
+def contact_probability(points: Float[Tensor, "*B T 4 3"]) -> Float[Tensor, "*B T 4"]:
+    """Near 1 where a point above the ground y = 0 is slow and low, falling off smoothly."""
+    step = (points[..., 1:, :, :] - points[..., :-1, :, :]).norm(dim=-1) * FPS
+    speed = torch.cat([step[..., :1, :], (step[..., 1:, :] + step[..., :-1, :]) / 2, step[..., -1:, :]], dim=-2)
+    slow = ((SOFT_SPEED_MPS - speed) / SOFT_SPEED_WIDTH_MPS).sigmoid()
+    return slow * ((SOFT_HEIGHT_M - points[..., 1]) / SOFT_HEIGHT_WIDTH_M).sigmoid()
+
+
+def can_push(points: Float[np.ndarray, "T K 3"]) -> Bool[np.ndarray, "T K"]:
+    """Where the ground y = 0 may push at points of the body."""
+    return (points[..., 1] < PUSH_HEIGHT_M) & (point_speed(points) < PUSH_SPEED_MPS)
+
+
+def planted_in_image(keypoints: Float[np.ndarray, "T 17 3"], sizes: Float[np.ndarray, "T"]) -> Float[np.ndarray, "T 2"]:
+    """How likely the left and the right foot are planted, 0 to 1: the ankle is visible, hardly moves and is not far above the
+    other one. `keypoints` are x, y, confidence in pixels, `sizes` the longer sides of the boxes."""
+    ankles = smooth(keypoints[:, ANKLES, :2], 1.5)
+    if len(ankles) < 2:
+        return np.zeros((len(ankles), 2))
+    speed = np.linalg.norm(np.gradient(ankles, axis=0), axis=-1) * FPS / sizes[:, None]
+    lifted = (ankles[..., 1].max(-1, keepdims=True) - ankles[..., 1]) / sizes[:, None]
+    slow = 1 / (1 + np.exp(np.clip((speed - IMAGE_SPEED) / IMAGE_SPEED_WIDTH, -30, 30)))
+    low = 1 / (1 + np.exp(np.clip((lifted - IMAGE_HEIGHT) / IMAGE_HEIGHT_WIDTH, -30, 30)))
+    return keypoints[:, ANKLES, 2] * slow * low
+
+
 def find_steps(points: Float[np.ndarray, "T 4 3"], pelvis: Float[np.ndarray, "T 3"]) -> Bool[np.ndarray, "T 4"]:
     """Where feet of somebody who runs stand, on a path that may yet be wrong.
 
@@ -59,7 +109,7 @@ def find_steps(points: Float[np.ndarray, "T 4 3"], pelvis: Float[np.ndarray, "T 
     """
     if len(points) < 2:
         return np.zeros(points.shape[:2], bool)
-    body = smooth(pelvis.astype(np.float64), _BODY_FRAMES, ends="continued")
+    body = smooth(pelvis.astype(np.float64), _BODY_FRAMES, padding="odd")
     body_speed = np.linalg.norm(np.gradient(body[:, [0, 2]], axis=0), axis=-1, keepdims=True) * FPS
     below = points[..., 1] - body[:, 1:2]
     ground = minimum_filter1d(below.min(1), 2 * _REACH_FRAMES + 1, mode="nearest")

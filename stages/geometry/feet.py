@@ -1,4 +1,4 @@
-"""Feet that stand, stand: contacts from their chances, the world levelled by them, what slides taken off root and legs."""
+"""Foot planting: contacts from probabilities, the ground levelled by them, foot slides removed from root and legs."""
 
 from dataclasses import dataclass
 
@@ -10,64 +10,64 @@ from torch import Tensor
 from schemas.body_model import BodyModel, PointRig
 from schemas.curves import runs, smooth
 from schemas.kinematics import forward_kinematics
-from schemas.rotations import shortest_turn
+from schemas.rotations import shortest_rotation
 from schemas.skeleton import joint
 from stages.geometry.contacts import MIN_FRAMES, ground_height, with_hysteresis
 
-START_CHANCE, STOP_CHANCE = 0.6, 0.4
-"""A point takes hold of the ground above the first and lets go below the second."""
-_SLOPE = 0.04
-"""Deviation of the ground's slope before anything is seen: two degrees of a wrong idea of the vertical."""
-_HEIGHT_M, _CORRELATED = 0.04, 200.0
-"""Noise of a standing point's height, and how many frames of it count as one: a foot that is said to be tipped stays so as long
-as it stands, and must not tip the world."""
-_STAND_SMOOTH, _ROOT_SMOOTH, _LEG_SMOOTH = 10.0, 3.0, 1.0
-"""Frames."""
+START_PROBABILITY, STOP_PROBABILITY = 0.6, 0.4
+"""A contact starts above the first and stops below the second."""
+_SLOPE_SIGMA = 0.04
+"""Prior standard deviation of the ground slope: an error of two degrees in the vertical."""
+_HEIGHT_SIGMA_M, _CORRELATED_FRAMES = 0.04, 200.0
+"""Noise of the height of a contact point, and the number of frames that count as one observation: the error of a foot's
+estimated tilt lasts as long as the stance, and must not tilt the world."""
+_STANCE_SIGMA, _ROOT_SIGMA, _LEG_SIGMA = 10.0, 3.0, 1.0
+"""Standard deviations of the Gaussian filters, frames."""
 _LEGS = tuple(tuple(joint(f"{side}_{name}") for name in ("hip", "knee", "ankle")) for side in ("left", "right"))
-_REACH = 0.999
-"""Share of a leg's length that it is stretched to at most."""
+_MAX_EXTENSION = 0.999
+"""Largest extension of a leg, as a share of its length."""
 
 
 @dataclass(frozen=True)
 class PlantedFeet:
-    """A motion whose feet keep their places, T frames in its level world."""
+    """A motion without foot slides, T frames in its level world."""
 
     rotations: Float[Tensor, "T 24 3 3"]
     trans: Float[Tensor, "T 3"]
     ground_m: float
 
 
-def find_planted(chance: Float[np.ndarray, "T 4"]) -> Bool[np.ndarray, "T 4"]:
-    """Contacts from chances, with hysteresis (`stages.geometry.contacts.with_hysteresis`)."""
-    return with_hysteresis(chance > START_CHANCE, chance > STOP_CHANCE)
+def find_planted(probability: Float[np.ndarray, "T 4"]) -> Bool[np.ndarray, "T 4"]:
+    """Contacts from probabilities, with hysteresis (`stages.geometry.contacts.with_hysteresis`)."""
+    return with_hysteresis(probability > START_PROBABILITY, probability > STOP_PROBABILITY)
 
 
 def leveling_rotation(points: Float[np.ndarray, "T 4 3"], planted: Bool[np.ndarray, "T 4"]) -> Float[Tensor, "3 3"]:
-    """The rotation after which the ground that feet stood on is level; near the identity where they stood in one place.
+    """The rotation that makes the ground under planted feet horizontal; near the identity where all contacts are in one place.
 
-    Least squares for a plane through the standing points, with a prior on its slope. Where they are in no plane (stairs,
-    a climb, hands and knees) nothing is turned.
+    Least-squares plane through the contact points, with a prior on its slope. The identity where the points lie in no plane
+    (stairs, climbing, hands and knees).
     """
-    chosen = points[planted].astype(np.float64)
-    if len(chosen) < 10:
+    contacts = points[planted].astype(np.float64)
+    if len(contacts) < 10:
         return torch.eye(3)
-    middle = chosen.mean(0)
+    centre = contacts.mean(0)
     for _ in range(3):
-        across = chosen[:, [0, 2]] - middle[[0, 2]]
-        height = chosen[:, 1] - middle[1]
-        weight = 1 / (_CORRELATED * _HEIGHT_M**2)
-        matrix = weight * across.T @ across + np.eye(2) / _SLOPE**2
-        slope = np.linalg.solve(matrix, weight * across.T @ height)
-        off = np.abs(height - across @ slope)
-        kept = off <= max(3 * float(np.median(off)), _HEIGHT_M)
-        if kept.all() or kept.sum() < 10:
+        horizontal = contacts[:, [0, 2]] - centre[[0, 2]]
+        height = contacts[:, 1] - centre[1]
+        weight = 1 / (_CORRELATED_FRAMES * _HEIGHT_SIGMA_M**2)
+        matrix = weight * horizontal.T @ horizontal + np.eye(2) / _SLOPE_SIGMA**2
+        slope = np.linalg.solve(matrix, weight * horizontal.T @ height)
+        residual = np.abs(height - horizontal @ slope)
+        inliers = residual <= max(3 * float(np.median(residual)), _HEIGHT_SIGMA_M)
+        if inliers.all() or inliers.sum() < 10:
             break
-        chosen = chosen[kept]
-        middle = chosen.mean(0)
-    if float(np.median(off)) > _HEIGHT_M:
+        contacts = contacts[inliers]
+        centre = contacts.mean(0)
+    if float(np.median(residual)) > _HEIGHT_SIGMA_M:
         return torch.eye(3)
     normal = torch.tensor([-slope[0], 1.0, -slope[1]], dtype=torch.float32)
-    return shortest_turn(normal, torch.tensor([0.0, 1.0, 0.0]))
+    return shortest_rotation(normal, torch.tensor([0.0, 1.0, 0.0]))
 
 
 def plant_feet(
@@ -78,51 +78,52 @@ def plant_feet(
     body: BodyModel,
     contact_rig: PointRig,
 ) -> PlantedFeet:
-    """Every standing point at one place of the ground for as long as it stands, by moving the root slowly and bending the
-    legs for the rest; in between the correction goes over from one stand to the next. `planted` are left heel, left toe,
-    right heel, right toe.
-    """
+    """Fix every contact point to one place on the ground for its whole stance, by a slow correction of the root and leg IK for
+    the rest; between stances the correction is interpolated. `planted` are left heel, left toe, right heel, right toe."""
     rest = body.rest_joints(betas)
-    joints, turns = forward_kinematics(rotations, rest, trans)
-    points = contact_rig.points(turns, joints, betas).numpy().astype(np.float64)
+    joints, global_rotations = forward_kinematics(rotations, rest, trans)
+    points = contact_rig.points(global_rotations, joints, betas).numpy().astype(np.float64)
     heights = points[..., 1][planted]
-    ground = float(np.median(heights)) if len(heights) >= MIN_FRAMES else ground_height(points)
-    wanted, stands = _corrections(points, planted)
-    if not stands.any():
-        return PlantedFeet(rotations, trans, ground)
-    root = _root_correction(wanted, stands)
-    legs = wanted - root[:, None]
+    ground_m = float(np.median(heights)) if len(heights) >= MIN_FRAMES else ground_height(points)
+    corrections, in_stance = _corrections(points, planted)
+    if not in_stance.any():
+        return PlantedFeet(rotations, trans, ground_m)
+    root_correction = _root_correction(corrections, in_stance)
+    leg_corrections = corrections - root_correction[:, None]
     for side in (0, 1):
-        legs[:, side] = smooth(fill_gaps(legs[:, side], stands[:, side]), _LEG_SMOOTH)
-    moved = trans + torch.from_numpy(root).to(trans)
-    return PlantedFeet(solve_leg_ik(rotations, joints, turns, legs), moved, ground)
+        leg_corrections[:, side] = smooth(fill_gaps(leg_corrections[:, side], in_stance[:, side]), _LEG_SIGMA)
+    corrected_trans = trans + torch.from_numpy(root_correction).to(trans)
+    return PlantedFeet(solve_leg_ik(rotations, joints, global_rotations, leg_corrections), corrected_trans, ground_m)
 
 
 def _corrections(
     points: Float[np.ndarray, "T 4 3"], planted: Bool[np.ndarray, "T 4"]
 ) -> tuple[Float[np.ndarray, "T 2 3"], Bool[np.ndarray, "T 2"]]:
-    """How far each foot is from where it stands, mean of its standing points, and in which frames it stands.
+    """Displacement of each foot to its stance position, mean over its contact points, and the frames in which it is in stance.
 
-    Where a point stands is smoothed over, not held: held over a long stand it would carry the path's error into the legs
-    (3 mm of joint error on motion capture, for half a millimetre of slide).
+    The stance position is a smoothed path, not a constant: over a long stance a constant would move the error of the trajectory
+    into the legs (3 mm of joint error on motion capture, for half a millimetre of slide).
     """
     total, count = np.zeros((len(points), 2, 3)), np.zeros((len(points), 2, 1))
     for point in range(4):
         for first, end in runs(planted[:, point]):
-            seen = points[first:end, point]
-            total[first:end, point // 2] += smooth(seen, _STAND_SMOOTH) - seen
+            positions = points[first:end, point]
+            total[first:end, point // 2] += smooth(positions, _STANCE_SIGMA) - positions
             count[first:end, point // 2] += 1
     return total / np.maximum(count, 1), count[..., 0] > 0
 
 
-def _root_correction(wanted: Float[np.ndarray, "T 2 3"], stands: Bool[np.ndarray, "T 2"]) -> Float[np.ndarray, "T 3"]:
-    weight = stands[..., None].astype(np.float64)
-    both = (wanted * weight).sum(1) / np.maximum(weight.sum(1), 1)
-    return smooth(fill_gaps(both, np.asarray(stands.any(1))), _ROOT_SMOOTH)
+def _root_correction(
+    corrections: Float[np.ndarray, "T 2 3"], in_stance: Bool[np.ndarray, "T 2"]
+) -> Float[np.ndarray, "T 3"]:
+    """Mean correction of the feet in stance, interpolated between stances and smoothed."""
+    weight = in_stance[..., None].astype(np.float64)
+    mean = (corrections * weight).sum(1) / np.maximum(weight.sum(1), 1)
+    return smooth(fill_gaps(mean, np.asarray(in_stance.any(1))), _ROOT_SIGMA)
 
 
 def fill_gaps(values: Float[np.ndarray, "T 3"], known: Bool[np.ndarray, "T"]) -> Float[np.ndarray, "T 3"]:
-    """Straight lines over what is not known, held at the ends."""
+    """Linear interpolation over unknown values, constant beyond the first and last known one."""
     frames = np.arange(len(values))
     if not known.any():
         return np.zeros_like(values)
@@ -132,36 +133,41 @@ def fill_gaps(values: Float[np.ndarray, "T 3"], known: Bool[np.ndarray, "T"]) ->
 def solve_leg_ik(
     rotations: Float[Tensor, "T 24 3 3"],
     joints: Float[Tensor, "T 24 3"],
-    turns: Float[Tensor, "T 24 3 3"],
+    global_rotations: Float[Tensor, "T 24 3 3"],
     shift: Float[np.ndarray, "T 2 3"],
 ) -> Float[Tensor, "T 24 3 3"]:
-    """Two-bone inverse kinematics: ankles moved by `shift`, knees bent in the plane they bend in, feet turned as they were."""
+    """Two-bone inverse kinematics: ankles displaced by `shift`, knees bent in their current plane, global foot rotations kept."""
     rotations = rotations.clone()
     for side, (hip, knee, ankle) in enumerate(_LEGS):
-        top, middle, end = joints[:, hip], joints[:, knee], joints[:, ankle]
-        target = end + torch.from_numpy(shift[:, side]).to(end)
-        thigh, shin = (middle - top).norm(dim=-1), (end - middle).norm(dim=-1)
-        way = target - top
-        length = way.norm(dim=-1)
-        reach = torch.minimum(length, _REACH * (thigh + shin)).clamp(min=1e-3)
-        # A leg that is already straighter than the limit stays as straight as it is.
-        reach = torch.maximum(reach, torch.minimum(length, (end - top).norm(dim=-1)))
-        along = way / length.clamp(min=1e-6)[:, None]
-        cosine = ((thigh**2 + reach**2 - shin**2) / (2 * thigh * reach)).clamp(-1, 1)
-        pole = middle - top
-        pole = pole - (pole * along).sum(-1, keepdim=True) * along
+        hip_xyz, knee_xyz, ankle_xyz = joints[:, hip], joints[:, knee], joints[:, ankle]
+        target = ankle_xyz + torch.from_numpy(shift[:, side]).to(ankle_xyz)
+        thigh, shin = (knee_xyz - hip_xyz).norm(dim=-1), (ankle_xyz - knee_xyz).norm(dim=-1)
+        hip_to_target = target - hip_xyz
+        distance = hip_to_target.norm(dim=-1)
+        extension = torch.minimum(distance, _MAX_EXTENSION * (thigh + shin)).clamp(min=1e-3)
+        # A leg that is already straighter than the limit keeps its extension.
+        extension = torch.maximum(extension, torch.minimum(distance, (ankle_xyz - hip_xyz).norm(dim=-1)))
+        direction = hip_to_target / distance.clamp(min=1e-6)[:, None]
+        cosine = ((thigh**2 + extension**2 - shin**2) / (2 * thigh * extension)).clamp(-1, 1)
+        pole = knee_xyz - hip_xyz
+        pole = pole - (pole * direction).sum(-1, keepdim=True) * direction
         pole = torch.nn.functional.normalize(pole, dim=-1)
-        bent = top + thigh[:, None] * (cosine[:, None] * along + (1 - cosine**2).clamp(min=0).sqrt()[:, None] * pole)
-        foot = top + reach[:, None] * along
-        hip_turn = shortest_turn(middle - top, bent - top) @ turns[:, hip]
-        knee_turn = shortest_turn(_carried(hip_turn, turns[:, hip], end - middle), foot - bent)
-        knee_turn = knee_turn @ hip_turn @ turns[:, hip].mT @ turns[:, knee]
-        pelvis = turns[:, 0]
-        rotations[:, hip] = pelvis.mT @ hip_turn
-        rotations[:, knee] = hip_turn.mT @ knee_turn
-        rotations[:, ankle] = knee_turn.mT @ turns[:, ankle]
+        new_knee_xyz = hip_xyz + thigh[:, None] * (
+            cosine[:, None] * direction + (1 - cosine**2).clamp(min=0).sqrt()[:, None] * pole
+        )
+        new_ankle_xyz = hip_xyz + extension[:, None] * direction
+        hip_rotation = shortest_rotation(knee_xyz - hip_xyz, new_knee_xyz - hip_xyz) @ global_rotations[:, hip]
+        knee_rotation = shortest_rotation(
+            _rotate_along(hip_rotation, global_rotations[:, hip], ankle_xyz - knee_xyz), new_ankle_xyz - new_knee_xyz
+        )
+        knee_rotation = knee_rotation @ hip_rotation @ global_rotations[:, hip].mT @ global_rotations[:, knee]
+        pelvis_rotation = global_rotations[:, 0]
+        rotations[:, hip] = pelvis_rotation.mT @ hip_rotation
+        rotations[:, knee] = hip_rotation.mT @ knee_rotation
+        rotations[:, ankle] = knee_rotation.mT @ global_rotations[:, ankle]
     return rotations
 
 
-def _carried(turned: Tensor, before: Tensor, vector: Float[Tensor, "T 3"]) -> Float[Tensor, "T 3"]:
-    return (turned @ before.mT @ vector[..., None])[..., 0]
+def _rotate_along(after: Tensor, before: Tensor, vector: Float[Tensor, "T 3"]) -> Float[Tensor, "T 3"]:
+    """A vector that moves rigidly with a joint, after the joint's rotation changes."""
+    return (after @ before.mT @ vector[..., None])[..., 0]

@@ -1,1 +1,1 @@
-"""Long motions out of short ones: where one can go over into another, and how."""
+"""Joining short motions into long ones: seam search, blending and captions."""

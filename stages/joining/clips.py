@@ -1,4 +1,4 @@
-"""Samples as they are joined: decoded, with where they come from and what was said of them."""
+"""Decoded samples to be joined, with their provenance and captions."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -8,12 +8,12 @@ from functools import cached_property
 from schemas.records import FPS, Captions, Event, Provenance, Segment, Source
 from schemas.sample import MotionArrays, decode_motion
 from stages.joining.pieces import Body, Piece
-from stages.joining.seams import End, head
+from stages.joining.seams import SeamCandidates, entry_candidates
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SampleClip:
-    """A stored sample that others may be joined to."""
+    """A stored sample that other samples may be joined to."""
 
     key: str
     provenance: Provenance
@@ -25,15 +25,15 @@ class SampleClip:
 
     @property
     def person(self) -> tuple[str, int]:
-        """Whoever moves: a person of a source."""
+        """Source hash and the person's number in it."""
         return self.provenance.sha256, self.provenance.person
 
     def __len__(self) -> int:
         return len(self.motion.poses)
 
-    def entrance(self, share: float, most_frames: int) -> End:
-        """Frames at which it may be entered, on its own body."""
-        return head(self._piece, 0, reach(len(self), share, most_frames))
+    def entries(self, share: float, max_frames: int) -> SeamCandidates:
+        """Frames at which the clip may be entered, on its own body."""
+        return entry_candidates(self._piece, 0, max_cut_frames(len(self), share, max_frames))
 
     @cached_property
     def _piece(self) -> Piece:
@@ -42,25 +42,25 @@ class SampleClip:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Opening:
-    """A clip that a long motion begins with, and the clips that it may go on with."""
+    """The clip that a long motion begins with, and candidates for its continuation."""
 
     source: Source
-    """Of the long motion."""
+    """Source of the long motion."""
     first: SampleClip
-    others: Sequence[SampleClip]
+    candidates: Sequence[SampleClip]
 
     @property
     def id(self) -> str:
         return self.source.id
 
 
-def reach(frames: int, share: float, most_frames: int) -> int:
-    """How many frames at its end may be cut off a clip."""
-    return max(1, min(most_frames, int(share * frames)))
+def max_cut_frames(frames: int, share: float, max_frames: int) -> int:
+    """Maximum number of frames that may be cut off one end of a clip."""
+    return max(1, min(max_frames, int(share * frames)))
 
 
 def read_clip(key: str, members: dict[str, bytes], body: Body) -> SampleClip:
-    """A sample's members, decoded. Raises HumoError for a motion that is none."""
+    """Decode a sample's members. Raises HumoError for an invalid motion."""
     meta, text = json.loads(members["meta.json"]), json.loads(members["text.json"])
     source = Source(
         id=meta["source_id"], uri=meta["uri"], title=meta["title"], licence=meta["licence"], consent=meta["consent"]
@@ -89,7 +89,7 @@ def read_clip(key: str, members: dict[str, bytes], body: Body) -> SampleClip:
 
 
 def segment(clip: SampleClip, start: int, end: int, first: int) -> Segment:
-    """Frames from `start` to before `end` of the joined motion, which are the clip's from its frame `first` on."""
+    """Frames [start, end) of the joined motion, taken from the clip from its frame `first` on."""
     return Segment(
         key=clip.key,
         provenance=clip.provenance,
@@ -100,6 +100,6 @@ def segment(clip: SampleClip, start: int, end: int, first: int) -> Segment:
     )
 
 
-def together(values: Iterable[str]) -> str:
-    """What holds for all of several: the different values joined, as licences are by SPDX."""
+def spdx_and(values: Iterable[str]) -> str:
+    """The distinct values joined by AND, as in SPDX licence expressions."""
     return " AND ".join(sorted(set(values)))

@@ -1,4 +1,4 @@
-"""A motion that is to be joined to others, with all that the search for a seam and the blend look at."""
+"""A motion to be joined to others, with the quantities that the seam search and the blend need."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +16,7 @@ from stages.geometry.body_transfer import transfer
 
 
 class Body:
-    """A body model with the tables that every piece needs."""
+    """A body model with its contact points, shared by all pieces."""
 
     def __init__(self, model: BodyModel) -> None:
         self.model = model
@@ -25,19 +25,19 @@ class Body:
 
 @dataclass(frozen=True, eq=False)
 class Piece:
-    """SMPL motion at 30 frames a second on a body, ground at y = 0."""
+    """SMPL motion at 30 fps on a body, ground at y = 0."""
 
     rotations: Float[Tensor, "T 24 3 3"]
     trans: Float[Tensor, "T 3"]
     betas: Float[Tensor, "10"]
     planted: Bool[np.ndarray, "T 4"]
-    """Left heel, left toe, right heel, right toe."""
+    """Ground contact of left heel, left toe, right heel, right toe."""
     confidence: Float[np.ndarray, "T 24"]
     body: Body
 
     @classmethod
     def of(cls, motion: MotionArrays, body: Body, betas: Float[np.ndarray, "10"] | None = None) -> "Piece":
-        """A stored motion, on the body that it has or on another: then its way grows with the legs."""
+        """A stored motion on its own body, or retargeted to `betas`, its path scaled with the leg length."""
         rotations = axis_angle_to_matrix(torch.from_numpy(motion.poses))
         trans, shape = torch.from_numpy(motion.trans), torch.from_numpy(motion.betas)
         if betas is not None and not np.array_equal(betas, motion.betas):
@@ -54,32 +54,32 @@ class Piece:
         return self.body.model.rest_joints(self.betas)
 
     @cached_property
-    def posed(self) -> tuple[Float[Tensor, "T 24 3"], Float[Tensor, "T 24 3 3"]]:
-        """Joints and global rotations."""
+    def fk(self) -> tuple[Float[Tensor, "T 24 3"], Float[Tensor, "T 24 3 3"]]:
+        """Joint positions and global rotations."""
         return forward_kinematics(self.rotations, self.rest, self.trans)
 
     @cached_property
     def joints(self) -> Float[np.ndarray, "T 24 3"]:
-        return self.posed[0].numpy().astype(np.float64)
+        return self.fk[0].numpy().astype(np.float64)
 
     @cached_property
     def soles(self) -> Float[np.ndarray, "T 4 3"]:
-        """The contact points."""
-        joints, turns = self.posed
-        return self.body.contact_rig.points(turns, joints, self.betas).numpy().astype(np.float64)
+        """Contact points."""
+        joints, rotations = self.fk
+        return self.body.contact_rig.points(rotations, joints, self.betas).numpy().astype(np.float64)
 
-    def placed(self, yaw_rad: float, shift: Float[np.ndarray, "2"]) -> "Piece":
-        """The piece turned about the world's vertical axis, then moved by x and z in metres."""
-        turn = yaw_matrix(torch.tensor(yaw_rad, dtype=self.trans.dtype))
+    def transformed(self, yaw_rad: float, shift_m: Float[np.ndarray, "2"]) -> "Piece":
+        """The piece rotated about the world's vertical axis, then translated by x and z."""
+        yaw = yaw_matrix(torch.tensor(yaw_rad, dtype=self.trans.dtype))
         rotations = self.rotations.clone()
-        rotations[:, 0] = turn @ rotations[:, 0]
-        way = torch.tensor([shift[0], 0.0, shift[1]], dtype=self.trans.dtype)
-        trans = (self.trans + self.rest[0]) @ turn.T + way - self.rest[0]
+        rotations[:, 0] = yaw @ rotations[:, 0]
+        shift = torch.tensor([shift_m[0], 0.0, shift_m[1]], dtype=self.trans.dtype)
+        trans = (self.trans + self.rest[0]) @ yaw.T + shift - self.rest[0]
         return Piece(rotations, trans, self.betas, self.planted, self.confidence, self.body)
 
     def between(self, first: int, end: int) -> "Piece":
-        """Its frames from `first` to before `end`."""
-        some = slice(first, end)
+        """Frames [first, end)."""
+        frames = slice(first, end)
         return Piece(
-            self.rotations[some], self.trans[some], self.betas, self.planted[some], self.confidence[some], self.body
+            self.rotations[frames], self.trans[frames], self.betas, self.planted[frames], self.confidence[frames], self.body
         )  # fmt: skip

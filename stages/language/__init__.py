@@ -1,1 +1,1 @@
-"""Words: rules over kinematics, describers, instructions, inflection, text-image weights."""
+"""Text: caption rules on kinematics, describers, instructions, inflection, text-image weights."""

@@ -14,18 +14,18 @@ _IRREGULAR = {
 
 @functools.cache
 def forms(word: str) -> frozenset[str]:
-    """A word with its plural and its -s, -ing, -ed and -er forms by English spelling, and irregular ones that are known."""
-    made = {word, *_IRREGULAR.get(word, "").split()}
+    """A word with its plural and its -s, -ing, -ed and -er forms by English spelling rules, and known irregular forms."""
+    found = {word, *_IRREGULAR.get(word, "").split()}
     if not word.isascii() or len(word) < 3:
-        return frozenset(made)
+        return frozenset(found)
     vowels = "aeiou"
     if word.endswith("y") and word[-2] not in vowels:
-        made |= {word[:-1] + "ies", word[:-1] + "ied", word + "ing", word[:-1] + "ier"}
+        found |= {word[:-1] + "ies", word[:-1] + "ied", word + "ing", word[:-1] + "ier"}
     elif word.endswith("e"):
-        made |= {word + "s", word + "d", word[:-1] + "ing", word + "r", word + "rs"}
+        found |= {word + "s", word + "d", word[:-1] + "ing", word + "r", word + "rs"}
     else:
-        made.add(word + ("es" if word.endswith(("s", "x", "z", "ch", "sh", "o")) else "s"))
+        found.add(word + ("es" if word.endswith(("s", "x", "z", "ch", "sh", "o")) else "s"))
         doubles = word[-1] not in vowels + "wxyh" and word[-2] in vowels and word[-3] not in vowels
         for stem in {word, word + word[-1]} if doubles else {word}:
-            made |= {stem + "ing", stem + "ed", stem + "er", stem + "ers"}
-    return frozenset(made)
+            found |= {stem + "ing", stem + "ed", stem + "er", stem + "ers"}
+    return frozenset(found)

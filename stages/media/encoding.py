@@ -1,4 +1,4 @@
-"""Writing H.264 in mp4 so that the same pictures give the same bytes."""
+"""Reproducible H.264 encoding in mp4: the same frames give the same bytes."""
 
 import io
 from fractions import Fraction
@@ -10,14 +10,14 @@ import numpy as np
 
 from stages.media.decoding import Image
 
-_TICKS = 90_000
+_TICKS_PER_S = 90_000
 
 
 class VideoWriter:
-    """An mp4 file that takes RGB pictures with their times; use it in a `with` block.
+    """An mp4 file of RGB frames with their times; use it in a `with` block.
 
-    One thread, no dates, and no macroblock tree: x264's reads memory that it never wrote, so that the bytes differ from run
-    to run for some picture sizes.
+    It uses one thread, no dates, and no macroblock tree: x264's reads uninitialized memory, so that the bytes would differ
+    between runs for some frame sizes.
     """
 
     def __init__(
@@ -30,25 +30,25 @@ class VideoWriter:
         quality: int = 23,
         preset: str = "veryfast",
     ) -> None:
-        """`quality` is x264's constant rate factor, smaller is better; width and height are rounded down to even."""
+        """`quality` is x264's constant rate factor, smaller is better; width and height are rounded down to even numbers."""
         self.width, self.height, self.fps = width // 2 * 2, height // 2 * 2, fps
         self.frames = 0
         file = str(target) if isinstance(target, Path) else target
         self._container = av.open(file, "w", format="mp4", options={"fflags": "+bitexact"})
         stream = self._container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
         stream.width, stream.height, stream.pix_fmt = self.width, self.height, "yuv420p"
-        stream.time_base = stream.codec_context.time_base = Fraction(1, _TICKS)
+        stream.time_base = stream.codec_context.time_base = Fraction(1, _TICKS_PER_S)
         stream.codec_context.thread_count = 1
         stream.options = {"crf": str(quality), "preset": preset, "flags": "+bitexact", "x264-params": "mbtree=0"}
         self._stream = stream
 
     def write(self, image: Image, time_s: float | None = None) -> None:
-        """Add a picture, scaled to the file's size; without a time it follows the last at the file's frame rate."""
+        """Append a frame, scaled to the file's size; without a time, times follow from the frame rate."""
         seconds = self.frames / self.fps if time_s is None else time_s
-        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-        picture = picture.reformat(width=self.width, height=self.height, format="yuv420p")
-        picture.pts, picture.time_base = round(seconds * _TICKS), Fraction(1, _TICKS)
-        self._container.mux(self._stream.encode(picture))
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+        frame = frame.reformat(width=self.width, height=self.height, format="yuv420p")
+        frame.pts, frame.time_base = round(seconds * _TICKS_PER_S), Fraction(1, _TICKS_PER_S)
+        self._container.mux(self._stream.encode(frame))
         self.frames += 1
 
     def __enter__(self) -> "VideoWriter":

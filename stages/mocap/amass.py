@@ -1,8 +1,7 @@
-"""AMASS `.npz`: SMPL-H or SMPL-X parameters in a world with Z up; the body's 22 joints are taken, fingers and face left.
+"""AMASS `.npz`: SMPL-H or SMPL-X parameters in a world with Z up; the 22 body joints are read, fingers and face ignored.
 
-SMPL's rest pose is no exact T-pose: its legs stand a little apart with the shanks back, its arms hang a little. The
-bones below are those of its mean shape; the shape of the file does not come along, as its numbers mean nothing on
-another body.
+SMPL's rest pose is not an exact T-pose: the legs are slightly apart with the shanks back, the arms hang slightly. The
+bones below are those of the mean shape; the shape of the file is not read, as its betas have no meaning on another body.
 """
 
 import io
@@ -23,35 +22,36 @@ _BONES_M = {
     "head": (0.0, 0.065, 0.051), "collar": (0.080, 0.120, -0.036), "shoulder": (0.093, 0.032, -0.009),
     "elbow": (0.257, -0.013, -0.024), "wrist": (0.252, 0.008, -0.003),
 }  # fmt: skip
-"""From the parent joint in the rest pose, of the left side; the pelvis from the origin."""
+"""Offsets from the parent joint in the rest pose, for the left side; the pelvis from the origin."""
 
 
 def parse_amass(name: str, content: bytes, fps: float | None = None) -> Take:
-    """A take from the bytes of a file; `name` is for messages, `fps` overrides the file's rate. Raises MocapError."""
+    """A take from the content of a file; `name` is for messages, `fps` overrides the file's rate. Raises MocapError."""
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in ("poses", "trans", *_RATES) if key in archive.files}
-            found = ", ".join(archive.files)
+            members = ", ".join(archive.files)
     except Exception as error:
         reason = "truncated" if content[:2] == b"PK" else "not_mocap"
         raise MocapError(
-            reason, f"{name}: no readable .npz of plain arrays ({error}); copy or download the file again"
+            reason, f"{name}: not a readable .npz of plain arrays ({error}); copy or download the file again"
         ) from None
     if "poses" not in arrays or "trans" not in arrays:
         raise MocapError(
-            "not_mocap", f"{name}: no `poses` and `trans` (it has {found}), so no AMASS take; leave it out"
+            "not_mocap",
+            f"{name}: `poses` or `trans` is missing (it has {members}), so it is not an AMASS take; leave it out",
         )
     poses, trans = arrays["poses"], arrays["trans"]
     if poses.ndim != 2 or poses.shape[1] < 3 * _BODY_JOINTS or trans.shape != (len(poses), 3):
         raise MocapError(
             "wrong_channel_count",
-            f"{name}: poses {poses.shape} and trans {trans.shape}, (T, 66 or more) and (T, 3) are needed; export it again",
+            f"{name}: poses {poses.shape} and trans {trans.shape} must be (T, 66 or more) and (T, 3); export it again",
         )
     poses = poses[:, : 3 * _BODY_JOINTS].astype(np.float64)
     check_numbers(name, np.concatenate([poses, trans], 1))
     rate = fps or next((float(arrays[key]) for key in _RATES if key in arrays), 0.0)
     if not rate > 0:
-        raise MocapError("no_frame_rate", f"{name}: no `{_RATES[0]}` above 0; give a frame rate in read_mocap.fps")
+        raise MocapError("no_frame_rate", f"{name}: no `{_RATES[0]}` above 0; set a frame rate in read_mocap.fps")
     offsets = np.array([_bone(joint_name) for joint_name in SMPL_JOINTS[:_BODY_JOINTS]])
     return Take(
         format="amass",
@@ -59,14 +59,14 @@ def parse_amass(name: str, content: bytes, fps: float | None = None) -> Take:
         parents=SMPL_PARENTS[:_BODY_JOINTS],
         offsets=offsets,
         rotations=axis_angle_to_matrix(torch.from_numpy(poses).unflatten(1, (_BODY_JOINTS, 3))).numpy(),
-        # SMPL turns the body about the pelvis, which therefore stays at its place at rest + trans, whatever the axes.
-        moving={0: trans.astype(np.float64) + offsets[0]},
+        # SMPL rotates the body about the pelvis, whose position is therefore its rest position + trans, whatever the axes.
+        moving_offsets={0: trans.astype(np.float64) + offsets[0]},
         times_s=np.arange(len(poses)) / rate,
         metres_per_unit=1.0,
     )
 
 
 def _bone(joint_name: str) -> tuple[float, float, float]:
-    side, _, bare = joint_name.rpartition("_")
-    x, y, z = _BONES_M[bare]
+    side, _, base_name = joint_name.rpartition("_")
+    x, y, z = _BONES_M[base_name]
     return (-x if side == "right" else x, y, z)

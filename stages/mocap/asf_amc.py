@@ -1,8 +1,8 @@
 """ASF/AMC (Acclaim): the skeleton in one file, the takes of its subject in others.
 
-A bone of the ASF has a direction and a length in the zero pose and axes C that its angles are about: it turns by
-C M C^-1 relative to its parent, M = Rz Ry Rx for the order `rx ry rz`. Here a joint is the start of its bone, so its
-offset is the whole of its parent's bone.
+A bone of the ASF has a direction and a length in the zero pose and axes C of its angles: its rotation relative to its
+parent is C M C^-1, with M = Rz Ry Rx for the order `rx ry rz`. Here a joint is the start of its bone, so its offset is
+the full vector of its parent's bone.
 """
 
 import re
@@ -13,7 +13,7 @@ import numpy as np
 from stages.mocap.take import MocapError, Take, check_numbers, euler_to_matrix
 
 AMC_FPS = 120.0
-"""AMC files do not say their rate; this is that of the CMU recordings."""
+"""AMC files do not contain their frame rate; this is the rate of the CMU recordings."""
 _INCH_M = 0.0254
 
 
@@ -22,15 +22,15 @@ class _Bone:
     name: str
     parent: int = -1
     vector: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    """From its start to its end in the zero pose, global axes."""
+    """From its start to its end in the zero pose, in global axes."""
     axes: np.ndarray = field(default_factory=lambda: np.eye(3))
     channels: tuple[str, ...] = ()
-    """`rx` ... `tz`, in the order of the numbers."""
+    """`rx` ... `tz`, in the order of the values."""
 
 
 @dataclass
 class Skeleton:
-    """An ASF: the bones, the root first, each after its parent."""
+    """An ASF: its bones, the root first, each after its parent."""
 
     bones: list[_Bone]
     degrees: bool
@@ -38,12 +38,15 @@ class Skeleton:
 
 
 def parse_asf(name: str, content: bytes) -> Skeleton:
-    """A skeleton from the bytes of a file; `name` is for messages. Raises MocapError."""
+    """A skeleton from the content of a file; `name` is for messages. Raises MocapError."""
     sections = _sections(content.decode("utf-8", "replace"))
     missing = [key for key in ("root", "bonedata", "hierarchy") if key not in sections]
     if missing:
         reason = "truncated" if "bonedata" in sections else "not_mocap"
-        raise MocapError(reason, f"{name}: no section :{missing[0]}, so no whole ASF; copy or download the file again")
+        raise MocapError(
+            reason,
+            f"{name}: section :{missing[0]} is missing, the ASF is incomplete; copy or download the file again",
+        )
     try:
         return _skeleton(sections)
     except (ValueError, IndexError, KeyError) as error:
@@ -89,13 +92,13 @@ def _skeleton(sections: dict[str, list[list[str]]]) -> Skeleton:
         else:
             current[key] = words[1:]
     bones = [root]
-    place = {"root": 0}
+    index = {"root": 0}
     for words in sections["hierarchy"]:
         if words[0].lower() in ("begin", "end"):
             continue
         for child in words[1:]:
-            unordered[child].parent = place[words[0]]
-            place[child] = len(bones)
+            unordered[child].parent = index[words[0]]
+            index[child] = len(bones)
             bones.append(unordered[child])
     return Skeleton(bones, degrees, _INCH_M / float(units.get("length", "1")))
 
@@ -106,74 +109,77 @@ def _axes(angles: list[str], order: str, degrees: bool) -> np.ndarray:
 
 
 def parse_amc(name: str, content: bytes, skeleton: Skeleton, fps: float | None = None) -> Take:
-    """A take of a skeleton's subject, from the bytes of a file; `name` is for messages, `fps` stands in the place of
-    `AMC_FPS`. Raises MocapError.
+    """A take of a skeleton's subject from the content of a file; `name` is for messages, `fps` replaces `AMC_FPS`.
+
+    Raises MocapError.
     """
     frames = _frames(name, content)
     known = {bone.name: index for index, bone in enumerate(skeleton.bones)}
     first = frames[0]
-    strange = [line[0] for line in first if line[0] not in known]
-    if strange:
+    unknown = [line[0] for line in first if line[0] not in known]
+    if unknown:
         raise MocapError(
             "unknown_skeleton",
-            f"{name}: bone {strange[0]!r} is not in its ASF (which has {', '.join(known)}); put this subject's .asf beside it",
+            f"{name}: bone {unknown[0]!r} is not in its ASF (which has {', '.join(known)}); put this subject's .asf in its folder",
         )
     for line in first:
         channels = skeleton.bones[known[line[0]]].channels
         if len(line) - 1 != len(channels):
             raise MocapError(
                 "wrong_channel_count",
-                f"{name}: {line[0]} has {len(line) - 1} numbers, its ASF says {len(channels)} ({' '.join(channels)});"
-                " put this subject's .asf beside it",
+                f"{name}: {line[0]} has {len(line) - 1} values, its ASF has {len(channels)} channels ({' '.join(channels)});"
+                " put this subject's .asf in its folder",
             )
     rows = _numbers(name, frames)
     check_numbers(name, rows)
     bones = skeleton.bones
     rotations = np.broadcast_to(np.eye(3), (len(rows), len(bones), 3, 3)).copy()
-    moving = {}
+    moving_offsets = {}
     column = 0
     for line in first:
         index = known[line[0]]
         bone = bones[index]
         values = rows[:, column : column + len(bone.channels)]
         column += len(bone.channels)
-        turning = [at for at, channel in enumerate(bone.channels) if channel[0] == "r"]
-        angles = values[:, turning]
-        order = "".join(bone.channels[at][1] for at in turning)
-        turn = euler_to_matrix(np.radians(angles) if skeleton.degrees else angles, order, fixed=True)
-        rotations[:, index] = bone.axes @ turn @ bone.axes.T
+        rotation_columns = [i for i, channel in enumerate(bone.channels) if channel[0] == "r"]
+        angles = values[:, rotation_columns]
+        order = "".join(bone.channels[i][1] for i in rotation_columns)
+        rotation = euler_to_matrix(np.radians(angles) if skeleton.degrees else angles, order, fixed=True)
+        rotations[:, index] = bone.axes @ rotation @ bone.axes.T
         if index == 0:
-            moving[0] = np.zeros((len(rows), 3))
-            for at, channel in enumerate(bone.channels):
+            moving_offsets[0] = np.zeros((len(rows), 3))
+            for i, channel in enumerate(bone.channels):
                 if channel[0] == "t":
-                    moving[0][:, "xyz".index(channel[1])] = values[:, at]
-        elif len(turning) < len(bone.channels):
-            raise MocapError("broken_file", f"{name}: {bone.name} changes its length; only bones that turn can be read")
+                    moving_offsets[0][:, "xyz".index(channel[1])] = values[:, i]
+        elif len(rotation_columns) < len(bone.channels):
+            raise MocapError(
+                "broken_file", f"{name}: {bone.name} changes its length; only bones of fixed length can be read"
+            )
     return Take(
         format="amc",
         names=tuple(bone.name for bone in bones),
         parents=tuple(bone.parent for bone in bones),
         offsets=np.array([bones[bone.parent].vector if bone.parent >= 0 else (0, 0, 0) for bone in bones], np.float64),
         rotations=rotations,
-        moving=moving,
+        moving_offsets=moving_offsets,
         times_s=np.arange(len(rows)) / (fps or AMC_FPS),
         metres_per_unit=skeleton.metres_per_unit,
     )
 
 
 def _frames(name: str, content: bytes) -> list[list[list[str]]]:
-    """For each frame its lines as words, without the frame's number."""
+    """The lines of each frame, split into words, without the frame number."""
     text = content.decode("utf-8", "replace")
     parts = re.split(r"^[ \t]*\d+[ \t]*\r?$", text, flags=re.MULTILINE)
     if not re.search(r"^:", parts[0], re.MULTILINE) and not parts[0].lstrip().startswith("#"):
-        raise MocapError("not_mocap", f"{name}: does not begin like an AMC file; check the file's ending")
+        raise MocapError("not_mocap", f"{name}: does not begin like an AMC file; check the file's extension")
     if len(parts) < 2:
-        raise MocapError("no_frames", f"{name}: it holds no frames; export the take again or leave the file out")
+        raise MocapError("no_frames", f"{name}: contains no frames; export the take again or leave the file out")
     return [[line.split() for line in part.split("\n") if line.strip()] for part in parts[1:]]
 
 
 def _numbers(name: str, frames: list[list[list[str]]]) -> np.ndarray:
-    """(T, channels), every frame checked to have the bones and counts of the first."""
+    """Values (T, channels); every frame must have the bones and value counts of the first."""
     shape = [(line[0], len(line)) for line in frames[0]]
     for number, frame in enumerate(frames, start=1):
         if [(line[0], len(line)) for line in frame] != shape:
@@ -181,10 +187,10 @@ def _numbers(name: str, frames: list[list[list[str]]]) -> np.ndarray:
             reason = "truncated" if last else "wrong_channel_count"
             raise MocapError(
                 reason,
-                f"{name}: frame {number} of {len(frames)} has other bones or numbers than the first;"
+                f"{name}: frame {number} of {len(frames)} differs from the first in its bones or value counts;"
                 f" {'copy or download the file again' if last else 'export the file again'}",
             )
     try:
         return np.array([[word for line in frame for word in line[1:]] for frame in frames], np.float64)
     except ValueError as error:
-        raise MocapError("broken_file", f"{name}: in the frames, {error}; export the file again") from None
+        raise MocapError("broken_file", f"{name}: invalid frame data, {error}; export the file again") from None

@@ -1,12 +1,13 @@
-"""A take onto the body: rotations relative to each side's T-pose, feet on the ground, 30 frames a second.
+"""Retargeting of a take to the body: rotations relative to the T-poses of source and body, feet on the ground, 30 frames/s.
 
-For a body joint moved by source joint s, the constant C = (axes of s in the source's T-pose)^T A leads from the body's
-rest axes to those of s, and the global rotation of the body's joint is that of s times C. A turns the body's bone at rest
-into the direction of the source's bone in its T-pose: a source whose arms hang or whose legs are apart in that pose is
-met where it stands, and limbs point where the source's do. Trunk, collars and hands keep A = 1: their bones differ in
-shape between skeletons, so only how they turn is taken over.
+For a body joint driven by source joint s, the constant C = (axes of s in the source's T-pose)^T A maps the body's rest
+axes to those of s, and the global rotation of the body joint is that of s times C. A rotates the body's rest bone into
+the direction of the source's bone in its T-pose: it compensates for a source whose arms hang or whose legs are apart in
+that pose, so that limbs point in the source's directions. Trunk, collars and hands keep A = 1: their bones differ in
+shape between skeletons, so only their rotation is transferred.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,90 +19,90 @@ from torch import Tensor
 from schemas.body_model import NUM_SHAPES, BodyModel
 from schemas.kinematics import forward_kinematics, start_at_origin
 from schemas.records import FPS
-from schemas.rotations import axis_angle_to_matrix, matrix_to_axis_angle, shortest_turn, slerp_resample
+from schemas.rotations import axis_angle_to_matrix, matrix_to_axis_angle, shortest_rotation, slerp_resample
 from schemas.skeleton import NUM_JOINTS, SMPL_JOINTS, SMPL_PARENTS, joint
 from stages.geometry.contacts import find_contacts, ground_height
-from stages.mocap.mend import mend
+from stages.mocap.glitches import repair_glitches
 from stages.mocap.skeletons import JointMap
-from stages.mocap.take import Take, about_axis
+from stages.mocap.take import Take, axis_rotation
 
 _LIMBS = {
     f"{side}_{start}": f"{side}_{end}"
     for side in ("left", "right")
     for start, end in (("hip", "knee"), ("knee", "ankle"), ("shoulder", "elbow"), ("elbow", "wrist"))
 }
-"""Joints whose bone (to the joint named second) must point where the source's does."""
+"""Joints whose bone, to the second joint, must have the direction of the source's bone."""
 _UNITS_M = (1.0, 0.01, 0.001, 0.0254)
 _LEG_M = (0.45, 1.3)
-"""Hip to ankle of a human, metres: the first unit that brings a source's legs into it is taken for its own."""
+"""Range of a human's hip-to-ankle length, metres: the first unit that puts a source's legs into it is assumed."""
 _Z_UP_TO_Y_UP = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Retargeted:
-    """A take on the body with betas zero, at `fps`, from x = z = 0 facing +Z, on the ground y = 0."""
+    """A take on the body with zero betas, at `fps`, starting at x = z = 0 facing +Z, on the ground y = 0."""
 
     rotations: Float[Tensor, "T 24 3 3"]
-    """Local; the first is the root's in the world."""
+    """Local; the first is that of the root in the world."""
     trans: Float[Tensor, "T 3"]
     """Metres."""
     fps: float
     contacts: UInt8[np.ndarray, "T 4"]
     joint_confidence: Float[np.ndarray, "T 24"]
-    """1, or 0 for joints that the source lacks and where a glitch was bridged."""
+    """1, or 0 for joints that the source lacks and where a glitch was repaired."""
     to_source: Float[np.ndarray, "4 4"]
-    """Takes points of this world to the source's world in metres: a turn, a shift and the ratio of the legs' lengths."""
+    """Transform from this world to the source's world in metres: rotation, translation and the ratio of leg lengths."""
     source_fps: float
     start_s: float
-    """Where the motion begins in the source, seconds: after a T-pose that was dropped."""
+    """Start of the motion in the source, seconds: after a T-pose that is dropped."""
     joint_map: str
 
 
 def retarget(take: Take, joint_map: JointMap, body: BodyModel, *, metres_per_unit: float | None = None) -> Retargeted:
-    """A take on a body. `metres_per_unit` overrides what the file says or its legs tell."""
+    """A take retargeted to a body. `metres_per_unit` overrides the unit of the file or the estimate from its legs."""
     rest = body.rest_joints(torch.zeros(NUM_SHAPES)).double().numpy()
     if take.format == "amass" and body.id.startswith("smpl-"):
-        # The file's own rest pose is at hand: nothing is left to align.
+        # The body has the rest pose of the file: no alignment is needed.
         bones = np.diff(rest[[SMPL_PARENTS[1:], range(1, NUM_JOINTS)]], axis=0)[0]
         take = replace(take, offsets=np.concatenate([take.offsets[:1], bones])[: len(take.names)])
-    turns, places = take.posed
+    source_rotations, source_positions = take.global_poses
     if joint_map.up == "z":
-        turns, places = _Z_UP_TO_Y_UP @ turns, places @ _Z_UP_TO_Y_UP.T
-    source = _Source(take, joint_map, turns)
-    globals_ = source.body_rotations(turns, rest)
+        source_rotations, source_positions = _Z_UP_TO_Y_UP @ source_rotations, source_positions @ _Z_UP_TO_Y_UP.T
+    source = _SourceTPose(take, joint_map, source_rotations)
+    body_rotations = source.body_rotations(source_rotations, rest)
 
-    ours_m = _leg_length(lambda name: rest[joint(name)])
-    theirs = _leg_length(lambda name: source.places[source.index(joint_map.place_of(name))])
-    unit_m = metres_per_unit or take.metres_per_unit or _guess_unit(theirs)
-    ratio = ours_m / theirs
-    left, right = (places[:, source.index(joint_map.place_of(f"{side}_hip"))] for side in ("left", "right"))
-    hips_at_rest = (rest[joint("left_hip")] + rest[joint("right_hip")]) / 2
-    pelvis = (left + right) / 2 * ratio - globals_[:, 0] @ (hips_at_rest - rest[joint("pelvis")])
+    body_leg_m = _leg_length(lambda name: rest[joint(name)])
+    source_leg = _leg_length(lambda name: source.positions[source.joint_index(name)])
+    unit_m = metres_per_unit or take.metres_per_unit or _guess_unit(source_leg)
+    ratio = body_leg_m / source_leg
+    left, right = (source_positions[:, source.joint_index(f"{side}_hip")] for side in ("left", "right"))
+    rest_hips = (rest[joint("left_hip")] + rest[joint("right_hip")]) / 2
+    pelvis = (left + right) / 2 * ratio - body_rotations[:, 0] @ (rest_hips - rest[joint("pelvis")])
 
-    first = 1 if _starts_in_t_pose(globals_) else 0
+    first = 1 if _starts_in_t_pose(body_rotations) else 0
     start_s = float(take.times_s[first])
-    steady, mended = mend(_locals(globals_[first:]), take.times_s[first:])
-    local, times = torch.from_numpy(steady), torch.from_numpy(take.times_s[first:] - start_s)
-    wanted = torch.arange(int(float(times[-1]) * FPS + 1e-3) + 1, dtype=torch.float64) / FPS
-    rotations = slerp_resample(local, times, wanted)
-    pelvis_path = np.stack([np.interp(wanted, times, pelvis[first:, axis]) for axis in range(3)], -1)
+    repaired_local, repaired = repair_glitches(_local_rotations(body_rotations[first:]), take.times_s[first:])
+    local, times = torch.from_numpy(repaired_local), torch.from_numpy(take.times_s[first:] - start_s)
+    output_times = torch.arange(int(float(times[-1]) * FPS + 1e-3) + 1, dtype=torch.float64) / FPS
+    rotations = slerp_resample(local, times, output_times)
+    pelvis_path = np.stack([np.interp(output_times, times, pelvis[first:, axis]) for axis in range(3)], -1)
 
     trans = torch.from_numpy(pelvis_path - rest[joint("pelvis")])
     feet = _feet(body, rotations.float(), trans.float())
     ground_m = ground_height(feet)
     trans[:, 1] -= ground_m
     to_source = np.eye(4)
-    back = _Z_UP_TO_Y_UP.T if joint_map.up == "z" else np.eye(3)
-    to_source[:3, :3] = back * (unit_m / ratio)
+    to_source_axes = _Z_UP_TO_Y_UP.T if joint_map.up == "z" else np.eye(3)
+    to_source[:3, :3] = to_source_axes * (unit_m / ratio)
     to_source[:3, 3] = to_source[:3, :3] @ [0.0, ground_m, 0.0]
-    sure = np.array([name in joint_map.joints for name in SMPL_JOINTS]) & ~mended
-    nearest = np.searchsorted(times.numpy(), wanted.numpy() - 1e-6).clip(0, len(sure) - 1)
+    observed = np.array([name in joint_map.joints for name in SMPL_JOINTS]) & ~repaired
+    source_frames = np.searchsorted(times.numpy(), output_times.numpy() - 1e-6).clip(0, len(observed) - 1)
     whole = Retargeted(
         rotations=rotations,
         trans=trans,
         fps=FPS,
         contacts=find_contacts(feet, ground_m),
-        joint_confidence=sure[nearest].astype(np.float32),
+        joint_confidence=observed[source_frames].astype(np.float32),
         to_source=to_source,
         source_fps=take.fps,
         start_s=start_s,
@@ -111,134 +112,135 @@ def retarget(take: Take, joint_map: JointMap, body: BodyModel, *, metres_per_uni
 
 
 def cut(motion: Retargeted, first: int, last: int, body: BodyModel) -> Retargeted:
-    """The frames from `first` to before `last`, in a world of their own: from x = z = 0 facing +Z, on the same ground."""
+    """The frames [first, last) in their own canonical world: starting at x = z = 0 facing +Z, on the same ground."""
     pelvis_at_rest = body.rest_joints(torch.zeros(NUM_SHAPES))[joint("pelvis")].to(motion.trans.dtype)
-    rotations, trans, back = start_at_origin(motion.rotations[first:last], motion.trans[first:last], pelvis_at_rest)
+    rotations, trans, to_motion = start_at_origin(
+        motion.rotations[first:last], motion.trans[first:last], pelvis_at_rest
+    )
     return replace(
         motion,
         rotations=rotations.float(),
         trans=trans.float(),
         contacts=motion.contacts[first:last],
         joint_confidence=motion.joint_confidence[first:last],
-        to_source=(motion.to_source @ back.numpy()).astype(np.float32),
+        to_source=(motion.to_source @ to_motion.numpy()).astype(np.float32),
         start_s=motion.start_s + first / motion.fps,
     )
 
 
-class _Source:
-    """A source's T-pose: global axes and places of all its joints, turned to face +Z."""
+class _SourceTPose:
+    """A source's T-pose: global axes and positions of all its joints, rotated to face +Z."""
 
-    def __init__(self, take: Take, joint_map: JointMap, turns: Float[np.ndarray, "T J 3 3"]) -> None:
+    def __init__(self, take: Take, joint_map: JointMap, rotations: Float[np.ndarray, "T J 3 3"]) -> None:
         self.joint_map = joint_map
-        self._index = {name: place for place, name in enumerate(take.names)}
+        self._index = {name: index for index, name in enumerate(take.names)}
         count = len(take.names)
         self.axes = np.empty((count, 3, 3))
-        self.places = np.zeros((count, 3))
-        for here, (name, parent) in enumerate(zip(take.names, take.parents, strict=True)):
+        self.positions = np.zeros((count, 3))
+        for index, (name, parent) in enumerate(zip(take.names, take.parents, strict=True)):
             if joint_map.reference == "first_frame":
-                self.axes[here] = turns[0, here]
+                self.axes[index] = rotations[0, index]
             elif name in joint_map.axes:
-                self.axes[here] = np.array(joint_map.axes[name]).T
+                self.axes[index] = np.array(joint_map.axes[name]).T
             elif parent >= 0:
-                self.axes[here] = self.axes[parent]
+                self.axes[index] = self.axes[parent]
             else:
-                self.axes[here] = _Z_UP_TO_Y_UP if joint_map.up == "z" else np.eye(3)
+                self.axes[index] = _Z_UP_TO_Y_UP if joint_map.up == "z" else np.eye(3)
             if parent >= 0:
-                offset = take.moving[here][0] if here in take.moving else take.offsets[here]
-                self.places[here] = self.places[parent] + self.axes[parent] @ offset
-        left, right = (self.places[self.index(joint_map.place_of(f"{side}_hip"))] for side in ("left", "right"))
-        across = left - right
-        face_ahead = about_axis(np.arctan2(across[2], across[0]), "y")
-        self.axes = face_ahead @ self.axes
-        self.places = self.places @ face_ahead.T
+                offset = take.moving_offsets[index][0] if index in take.moving_offsets else take.offsets[index]
+                self.positions[index] = self.positions[parent] + self.axes[parent] @ offset
+        left, right = (self.positions[self.joint_index(f"{side}_hip")] for side in ("left", "right"))
+        hip_axis = left - right
+        face_forward = axis_rotation(np.arctan2(hip_axis[2], hip_axis[0]), "y")
+        self.axes = face_forward @ self.axes
+        self.positions = self.positions @ face_forward.T
 
-    def index(self, name: str) -> int:
-        return self._index[name]
+    def joint_index(self, name: str) -> int:
+        """Index of the source joint at the position of a SMPL joint."""
+        return self._index[self.joint_map.position_joint_of(name)]
 
     def body_rotations(
-        self, turns: Float[np.ndarray, "T J 3 3"], rest: Float[np.ndarray, "24 3"]
+        self, rotations: Float[np.ndarray, "T J 3 3"], rest: Float[np.ndarray, "24 3"]
     ) -> Float[np.ndarray, "T 24 3 3"]:
         """Global rotations of the body's joints."""
-        lean = self._leans(rest)
-        result = np.empty((len(turns), NUM_JOINTS, 3, 3))
-        for here, (name, parent) in enumerate(zip(SMPL_JOINTS, SMPL_PARENTS, strict=True)):
-            found = self.joint_map.joints.get(name)
-            if found is None:
-                result[:, here] = result[:, parent]
-            elif isinstance(found, str):
-                result[:, here] = self._turned(turns, found, lean[name])
+        alignments = self._alignments(rest)
+        result = np.empty((len(rotations), NUM_JOINTS, 3, 3))
+        for index, (name, parent) in enumerate(zip(SMPL_JOINTS, SMPL_PARENTS, strict=True)):
+            source = self.joint_map.joints.get(name)
+            if source is None:
+                result[:, index] = result[:, parent]
+            elif isinstance(source, str):
+                result[:, index] = self._aligned(rotations, source, alignments[name])
             else:
-                start, end = (self._turned(turns, source, lean[name]) for source in found[:2])
-                result[:, here] = _between(start, end, found[2])
+                start, end = (self._aligned(rotations, one, alignments[name]) for one in source[:2])
+                result[:, index] = _interpolate(start, end, source[2])
         return result
 
-    def _turned(self, turns: np.ndarray, name: str, lean: np.ndarray) -> np.ndarray:
-        here = self.index(name)
-        return turns[:, here] @ (self.axes[here].T @ lean)
+    def _aligned(self, rotations: np.ndarray, source: str, alignment: np.ndarray) -> np.ndarray:
+        index = self._index[source]
+        return rotations[:, index] @ (self.axes[index].T @ alignment)
 
-    def _leans(self, rest: Float[np.ndarray, "24 3"]) -> dict[str, Float[np.ndarray, "3 3"]]:
-        """For each joint of the body what turns its rest pose into the source's T-pose (A above)."""
-        lean: dict[str, np.ndarray] = {}
+    def _alignments(self, rest: Float[np.ndarray, "24 3"]) -> dict[str, Float[np.ndarray, "3 3"]]:
+        """For each joint of the body, the rotation from its rest pose to the source's T-pose (A above)."""
+        alignments: dict[str, np.ndarray] = {}
         for name, parent in zip(SMPL_JOINTS, SMPL_PARENTS, strict=True):
-            above = lean[SMPL_JOINTS[parent]] if parent >= 0 else np.eye(3)
             if name in _LIMBS:
                 bone = rest[joint(_LIMBS[name])] - rest[joint(name)]
-                start, end = (self.index(self.joint_map.place_of(end)) for end in (name, _LIMBS[name]))
-                way = self.places[end] - self.places[start]
-                lean[name] = shortest_turn(torch.from_numpy(bone), torch.from_numpy(way)).numpy()
+                source_bone = self.positions[self.joint_index(_LIMBS[name])] - self.positions[self.joint_index(name)]
+                alignments[name] = shortest_rotation(torch.from_numpy(bone), torch.from_numpy(source_bone)).numpy()
             elif name.endswith(("_ankle", "_foot")) and self.joint_map.feet == "flat":
-                lean[name] = np.eye(3)
+                alignments[name] = np.eye(3)
             elif name.endswith(("_ankle", "_foot", "_wrist", "_hand")):
-                lean[name] = above
+                alignments[name] = alignments[SMPL_JOINTS[parent]]
             else:
-                lean[name] = np.eye(3)
+                alignments[name] = np.eye(3)
         for name, degrees in self.joint_map.pitch_deg.items():
-            lean[name] = lean[name] @ about_axis(np.radians(-degrees), "x")
-        return lean
+            alignments[name] = alignments[name] @ axis_rotation(np.radians(-degrees), "x")
+        return alignments
 
 
-def _between(start: Any, end: Any, share: float) -> Float[np.ndarray, "T 3 3"]:
+def _interpolate(start: Any, end: Any, fraction: float) -> Float[np.ndarray, "T 3 3"]:
     start, end = torch.from_numpy(start), torch.from_numpy(end)
     step = matrix_to_axis_angle(start.transpose(-1, -2) @ end)
-    return (start @ axis_angle_to_matrix(step * share)).numpy()
+    return (start @ axis_angle_to_matrix(step * fraction)).numpy()
 
 
-def _locals(globals_: Float[np.ndarray, "T 24 3 3"]) -> Float[np.ndarray, "T 24 3 3"]:
-    local = globals_.copy()
-    local[:, 1:] = globals_[:, SMPL_PARENTS[1:]].swapaxes(-1, -2) @ globals_[:, 1:]
+def _local_rotations(global_rotations: Float[np.ndarray, "T 24 3 3"]) -> Float[np.ndarray, "T 24 3 3"]:
+    local = global_rotations.copy()
+    local[:, 1:] = global_rotations[:, SMPL_PARENTS[1:]].swapaxes(-1, -2) @ global_rotations[:, 1:]
     return local
 
 
-def _leg_length(place: Any) -> float:
+def _leg_length(position: Callable[[str], Float[np.ndarray, "3"]]) -> float:
     """Hip to knee to ankle, mean of both sides."""
     total = 0.0
     for side in ("left", "right"):
-        hip, knee, ankle = (place(f"{side}_{name}") for name in ("hip", "knee", "ankle"))
+        hip, knee, ankle = (position(f"{side}_{name}") for name in ("hip", "knee", "ankle"))
         total += float(np.linalg.norm(knee - hip) + np.linalg.norm(ankle - knee))
     return total / 2
 
 
-def _guess_unit(leg: float) -> float:
+def _guess_unit(leg_length: float) -> float:
     for unit_m in _UNITS_M:
-        if _LEG_M[0] <= leg * unit_m <= _LEG_M[1]:
+        if _LEG_M[0] <= leg_length * unit_m <= _LEG_M[1]:
             return unit_m
-    return 0.85 / leg
+    return 0.85 / leg_length
 
 
-def _starts_in_t_pose(globals_: Float[np.ndarray, "T 24 3 3"]) -> bool:
-    """Whether the first frame is a T-pose that the movement then jumps out of, as many exports put before a take."""
-    if len(globals_) < 4:
+def _starts_in_t_pose(rotations: Float[np.ndarray, "T 24 3 3"]) -> bool:
+    """Whether the first frame is a T-pose followed by a jump, as many exporters put before a take."""
+    if len(rotations) < 4:
         return False
-    head = globals_[:12]
+    head = rotations[:12]
     cosines = (np.einsum("tjab,tjab->tj", head[1:], head[:-1]) - 1) / 2
     steps = np.arccos(np.clip(cosines, -1, 1)).mean(1)
     limbs = [joint(name) for name in _LIMBS]
-    relative = globals_[0, 0].T @ globals_[0, limbs]
-    off = np.arccos(np.clip((np.trace(relative, axis1=-2, axis2=-1) - 1) / 2, -1, 1))
-    return bool(steps[0] > 4 * steps[1:].max() and steps[0] > 0.05 and off.mean() < np.radians(30))
+    relative = rotations[0, 0].T @ rotations[0, limbs]
+    angles = np.arccos(np.clip((np.trace(relative, axis1=-2, axis2=-1) - 1) / 2, -1, 1))
+    return bool(steps[0] > 4 * steps[1:].max() and steps[0] > 0.05 and angles.mean() < np.radians(30))
 
 
 def _feet(body: BodyModel, rotations: Float[Tensor, "T 24 3 3"], trans: Float[Tensor, "T 3"]) -> np.ndarray:
     betas = torch.zeros(NUM_SHAPES)
-    joints, turns = forward_kinematics(rotations, body.rest_joints(betas), trans)
-    return body.contact_rig().points(turns, joints, betas).numpy()
+    joints, global_rotations = forward_kinematics(rotations, body.rest_joints(betas), trans)
+    return body.contact_rig().points(global_rotations, joints, betas).numpy()

@@ -1,4 +1,4 @@
-"""Which joint of a source moves which joint of the body, and how the source stands when the body stands in its T-pose."""
+"""Joint maps: the source joint that drives each joint of the body, and the pose of the source that is its T-pose."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,10 +12,10 @@ from schemas.skeleton import SMPL_JOINTS
 from stages.mocap.take import MocapError, Take
 
 Blend = tuple[str, str, float]
-"""Two source joints and how far between their orientations, 0 to 1."""
+"""Two source joints and the fraction of the interpolation between their orientations, 0 to 1."""
 Axes = tuple[tuple[float, float, float], tuple[float, float, float], tuple[float, float, float]]
 """A joint's x, y and z axis in the world."""
-_NEEDED = (
+_REQUIRED = (
     "pelvis", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle", "left_shoulder",
     "right_shoulder", "left_elbow", "right_elbow", "left_wrist", "right_wrist",
 )  # fmt: skip
@@ -23,41 +23,43 @@ _NEEDED = (
 
 @dataclass(frozen=True, kw_only=True)
 class JointMap:
-    """How one kind of skeleton is read."""
+    """Retargeting of one kind of skeleton."""
 
     name: str
     joints: Mapping[str, str | Blend]
-    """SMPL joint -> source joint (or two that it lies between). What is left out stays as its parent is."""
-    places: Mapping[str, str] = field(default_factory=dict)
-    """SMPL joint -> source joint for joints that have a place but no rotation in the source."""
+    """SMPL joint -> source joint (or two to interpolate). A joint that is left out follows its parent."""
+    position_joints: Mapping[str, str] = field(default_factory=dict)
+    """SMPL joint -> source joint for joints that have a position but no rotation in the source."""
     reference: Literal["zero", "first_frame"] = "zero"
-    """The pose of the source that is nearest a T-pose, where `axes` do not give it."""
+    """The pose of the source that is nearest to a T-pose, where `axes` do not define it."""
     axes: Mapping[str, Axes] = field(default_factory=dict)
-    """Global axes of source joints in a T-pose facing +Z; a joint that is not listed is as its parent is."""
+    """Global axes of source joints in a T-pose facing +Z; a joint that is not listed has its parent's axes."""
     feet: Literal["flat", "with_shank"] = "flat"
-    """Whether the feet stand flat in the reference pose or are turned as its shanks are."""
+    """Whether the feet are flat in the reference pose or oriented with its shanks."""
     pitch_deg: Mapping[str, float] = field(default_factory=dict)
-    """SMPL joint -> how far its source leans forward or points its toes down when the body stands upright, degrees."""
+    """SMPL joint -> forward or toe-down pitch of its source joint while the body stands upright, degrees."""
     up: Literal["y", "z"] = "y"
     """The axis of the source's world that points up."""
 
-    def place_of(self, joint: str) -> str:
-        """The source joint whose place is that of a SMPL joint (the second of a blend)."""
-        found = self.places.get(joint) or self.joints[joint]
-        return found if isinstance(found, str) else found[1]
+    def position_joint_of(self, joint: str) -> str:
+        """The source joint at the position of a SMPL joint (the second of a blend)."""
+        source = self.position_joints.get(joint) or self.joints[joint]
+        return source if isinstance(source, str) else source[1]
 
-    def needed(self) -> set[str]:
-        """Names of source joints that must be there."""
-        names = set(self.places.values()) | set(self.axes)
+    def required_joints(self) -> set[str]:
+        """Names of the source joints that must exist."""
+        names = set(self.position_joints.values()) | set(self.axes)
         for source in self.joints.values():
             names |= {source} if isinstance(source, str) else set(source[:2])
         return names
 
 
 def _both(left: str, right: str, pairs: Mapping[str, str]) -> dict[str, str]:
-    """`{"hip": "*UpLeg"}` to left_hip and right_hip, the star being what the source calls the side."""
-    named = {"left": left, "right": right}
-    return {f"{side}_{ours}": theirs.replace("*", named[side]) for side in named for ours, theirs in pairs.items()}
+    """`{"hip": "*UpLeg"}` to left_hip and right_hip; the star stands for the source's name of the side."""
+    side_names = {"left": left, "right": right}
+    return {
+        f"{side}_{name}": source.replace("*", side_names[side]) for side in side_names for name, source in pairs.items()
+    }
 
 
 def _feet_deg(ankle: float, foot: float) -> dict[str, float]:
@@ -75,7 +77,7 @@ _CMU_BVH = JointMap(
         }),
     },
     feet="with_shank",
-    # Medians over frames in which foot and toes stand still, all 96 takes.
+    # Medians over the frames with stationary foot and toes of all 96 takes.
     pitch_deg=_feet_deg(ankle=4.0, foot=-7.0),
 )  # fmt: skip
 
@@ -102,7 +104,7 @@ _DEEPMIMIC = JointMap(
             "shoulder": "*_shoulder", "elbow": "*_elbow", "hip": "*_hip", "knee": "*_knee", "ankle": "*_ankle",
         }),
     },
-    places=_both("left", "right", {"wrist": "*_wrist"}),
+    position_joints=_both("left", "right", {"wrist": "*_wrist"}),
 )  # fmt: skip
 
 _UP, _LEFT, _AHEAD = (0.0, 1.0, 0.0), (1.0, 0.0, 0.0), (0.0, 0.0, 1.0)
@@ -118,7 +120,7 @@ _BANDAI_NAMCO = JointMap(
             "hip": "UpperLeg_*", "knee": "LowerLeg_*", "ankle": "Foot_*", "foot": "Toes_*",
         }),
     },
-    # Its zero pose is none: every bone lies along its own x, and the right limbs' frames are mirrored.
+    # Its zero pose is not a body pose: every bone is along its own x, and the axes of the right limbs are mirrored.
     axes={
         "Hips": (_UP, _RIGHT, _AHEAD),
         **dict.fromkeys(("Spine", "Chest", "Neck", "Head"), (_UP, _AHEAD, _LEFT)),
@@ -137,7 +139,7 @@ _AMASS = JointMap(
     name="amass",
     joints={name: name for name in SMPL_JOINTS[:22]},
     up="z",
-    # The world has Z up, yet the body at rest stands along its own Y.
+    # The world has Z up, but the rest pose stands along its own Y.
     axes={"pelvis": (_LEFT, _UP, _AHEAD)},
 )
 
@@ -147,33 +149,33 @@ KNOWN_MAPS: Mapping[str, JointMap] = MappingProxyType(
 
 
 class JointMapFile(Config):
-    """A YAML file that describes a skeleton that is not known here."""
+    """A YAML file that describes a skeleton without a built-in map."""
 
     joints: dict[str, str]
     """SMPL joint -> joint of the file. At least the pelvis, hips, knees, ankles, shoulders, elbows and wrists; a joint
-    that is left out stays as its parent is."""
+    that is left out follows its parent."""
     reference: Literal["zero", "first_frame"] = "zero"
     """The pose that is (nearly) a T-pose: all angles zero, or the first frame of each take."""
     feet: Literal["flat", "with_shank"] = "flat"
-    """Whether the feet stand flat in that pose or are turned as its shanks are."""
+    """Whether the feet are flat in that pose or oriented with its shanks."""
     up: Literal["y", "z"] = "y"
-    """The axis of the file's world that points up, along which its zero pose stands."""
+    """The axis that points up in the file's world and along which its zero pose stands."""
 
 
 def load_map(path: str) -> JointMap:
     """A map from a YAML file (see `JointMapFile`). Raises UsageError."""
     given = load_config(path, JointMapFile)
-    strange = [name for name in given.joints if name not in SMPL_JOINTS]
-    if strange:
-        raise UsageError(f"{path}: {strange[0]!r} is no SMPL joint; use {', '.join(SMPL_JOINTS)}")
-    missing = [name for name in _NEEDED if name not in given.joints]
+    unknown = [name for name in given.joints if name not in SMPL_JOINTS]
+    if unknown:
+        raise UsageError(f"{path}: {unknown[0]!r} is not a SMPL joint; use {', '.join(SMPL_JOINTS)}")
+    missing = [name for name in _REQUIRED if name not in given.joints]
     if missing:
-        raise UsageError(f"{path}: joints lacks {', '.join(missing)}; name the source's joint for each")
+        raise UsageError(f"{path}: `joints` lacks {', '.join(missing)}; name the source joint of each")
     return JointMap(name=Path(path).stem, **given.model_dump())
 
 
 def candidate_maps(choice: str) -> Sequence[JointMap]:
-    """What a setting names: all known maps (`auto`), one of them, or that of a YAML file. Raises UsageError."""
+    """The maps of a setting: all known ones (`auto`), one of them, or that of a YAML file. Raises UsageError."""
     if choice == "auto":
         return tuple(KNOWN_MAPS.values())
     if choice in KNOWN_MAPS:
@@ -184,20 +186,20 @@ def candidate_maps(choice: str) -> Sequence[JointMap]:
 
 
 def find_map(take: Take, choice: str = "auto", *, file: str = "the file") -> JointMap:
-    """The map for a take: by the names of its joints, by the name of a known map, or from a YAML file.
+    """The map of a take: by the names of its joints, by the name of a known map, or from a YAML file.
 
-    Raises MocapError if none fits, UsageError if there is no such map.
+    Raises MocapError if no map fits, UsageError for an unknown map.
     """
     candidates = candidate_maps(choice)
     for candidate in candidates:
-        if candidate.needed() <= set(take.names):
+        if candidate.required_joints() <= set(take.names):
             return candidate
-    found = ", ".join(take.names[:60])
-    lacks = ""
+    names = ", ".join(take.names[:60])
+    mismatch = ""
     if len(candidates) == 1:
-        lacks = f"{candidates[0].name} (it lacks {', '.join(sorted(candidates[0].needed() - set(take.names))[:5])})"
+        mismatch = f"{candidates[0].name} (it lacks {', '.join(sorted(candidates[0].required_joints() - set(take.names))[:5])})"
     raise MocapError(
         "unknown_skeleton",
-        f"{file}: its joints do not fit {lacks or 'any known skeleton'}; it has {found}. Write a YAML file with `joints:` from SMPL"
-        " joints to these and name it in read_mocap.joint_map",
+        f"{file}: its joints do not match {mismatch or 'any known skeleton'}; it has {names}. Write a YAML file with `joints:` from"
+        " SMPL joints to these and set its path in read_mocap.joint_map",
     )

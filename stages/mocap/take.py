@@ -1,4 +1,4 @@
-"""A take: what every motion-capture format is read into before it is brought onto the body."""
+"""A take: the common representation of all motion-capture formats before retargeting."""
 
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,7 +10,7 @@ from schemas.errors import HumoError
 
 
 class MocapError(HumoError):
-    """A file that cannot be read or brought onto the body; `reason` is the word that a rejection carries."""
+    """A file that cannot be read or retargeted; `reason` becomes the reason of its rejection."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -19,7 +19,7 @@ class MocapError(HumoError):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Take:
-    """A skeleton and its movement, in the axes and length units of the file. Parents stand before their children."""
+    """A skeleton and its motion, in the axes and length units of the file. Parents precede their children."""
 
     format: str
     """`bvh`, `amc`, `deepmimic` or `amass`."""
@@ -27,71 +27,71 @@ class Take:
     parents: tuple[int, ...]
     """-1 for a root."""
     offsets: Float[np.ndarray, "J 3"]
-    """From the parent, in the parent's axes."""
+    """From the parent joint, in the parent's axes."""
     rotations: Float[np.ndarray, "T J 3 3"]
     """Local, relative to the parent; identity is the zero pose."""
-    moving: dict[int, Float[np.ndarray, "T 3"]] = field(default_factory=dict)
-    """Offsets of joints that change over time, in the place of the constant ones; the root's at least."""
+    moving_offsets: dict[int, Float[np.ndarray, "T 3"]] = field(default_factory=dict)
+    """Offsets that change over time and replace the constant ones, by joint; at least those of the root."""
     times_s: Float[np.ndarray, "T"]
-    """From the first frame on, increasing."""
+    """Relative to the first frame, increasing."""
     metres_per_unit: float | None = None
-    """None where the file does not say; then the length of the legs tells."""
+    """None if unknown; it is then estimated from the length of the legs."""
 
     @property
     def fps(self) -> float:
-        """Frames a second of the file, by its median step."""
+        """Frame rate of the file, frames/s, from the median time step."""
         return float(1.0 / np.median(np.diff(self.times_s))) if len(self.times_s) > 1 else 0.0
 
     @cached_property
-    def posed(self) -> tuple[Float[np.ndarray, "T J 3 3"], Float[np.ndarray, "T J 3"]]:
+    def global_poses(self) -> tuple[Float[np.ndarray, "T J 3 3"], Float[np.ndarray, "T J 3"]]:
         """Global rotations and positions of all joints."""
-        turns = np.empty_like(self.rotations)
-        places = np.empty(self.rotations.shape[:3])
+        rotations = np.empty_like(self.rotations)
+        positions = np.empty(self.rotations.shape[:3])
         for joint, parent in enumerate(self.parents):
-            offset = self.moving.get(joint, self.offsets[joint])
+            offset = self.moving_offsets.get(joint, self.offsets[joint])
             if parent < 0:
-                turns[:, joint], places[:, joint] = self.rotations[:, joint], offset
+                rotations[:, joint], positions[:, joint] = self.rotations[:, joint], offset
                 continue
-            above = turns[:, parent]
-            turns[:, joint] = above @ self.rotations[:, joint]
-            shift = above @ offset if offset.ndim == 1 else (above @ offset[..., None])[..., 0]
-            places[:, joint] = places[:, parent] + shift
-        return turns, places
+            parent_rotation = rotations[:, parent]
+            rotations[:, joint] = parent_rotation @ self.rotations[:, joint]
+            bone = parent_rotation @ offset if offset.ndim == 1 else (parent_rotation @ offset[..., None])[..., 0]
+            positions[:, joint] = positions[:, parent] + bone
+        return rotations, positions
 
 
 def check_numbers(name: str, values: Float[np.ndarray, "T *C"]) -> None:
-    """Refuses a take without frames or with numbers that are not finite, naming the first such frame."""
+    """Raises MocapError for a take without frames or with non-finite values, naming the first such frame."""
     if len(values) == 0:
-        raise MocapError("no_frames", f"{name}: it holds no frames; export the take again or leave the file out")
-    wrong = ~np.isfinite(values.reshape(len(values), -1)).all(1)
-    if wrong.any():
-        first = int(np.argmax(wrong))
+        raise MocapError("no_frames", f"{name}: contains no frames; export the take again or leave the file out")
+    invalid = ~np.isfinite(values.reshape(len(values), -1)).all(1)
+    if invalid.any():
+        first = int(np.argmax(invalid))
         raise MocapError(
             "not_finite",
-            f"{name}: frame {first + 1} holds a value that is not finite ({int(wrong.sum())} of {len(values)} frames do);"
-            " cut those frames away or export the take again",
+            f"{name}: frame {first + 1} has a non-finite value ({int(invalid.sum())} of {len(values)} frames do);"
+            " remove those frames or export the take again",
         )
 
 
 def euler_to_matrix(
     angles_rad: Float[np.ndarray, "*B C"], axes: str, *, fixed: bool = False
 ) -> Float[np.ndarray, "*B 3 3"]:
-    """Rotations about the axes (letters of `xyz`, one a column) in turn: each about the axes already turned, so that
-    the first stands leftmost in the product, or, with `fixed`, about those of the parent, the first rightmost."""
+    """Rotations from Euler angles about the axes (letters of `xyz`, one per column): intrinsic, the first axis leftmost in
+    the product, or with `fixed` extrinsic, about the parent's axes, the first axis rightmost."""
     product = np.broadcast_to(np.eye(3), (*angles_rad.shape[:-1], 3, 3))
     for column, axis in enumerate(axes.lower()):
-        turn = about_axis(angles_rad[..., column], axis)
-        product = turn if column == 0 else turn @ product if fixed else product @ turn
+        rotation = axis_rotation(angles_rad[..., column], axis)
+        product = rotation if column == 0 else rotation @ product if fixed else product @ rotation
     return product
 
 
-def about_axis(angle_rad: Float[np.ndarray, "*B"] | float, axis: str) -> Float[np.ndarray, "*B 3 3"]:
+def axis_rotation(angle_rad: Float[np.ndarray, "*B"] | float, axis: str) -> Float[np.ndarray, "*B 3 3"]:
     """Rotation about `x`, `y` or `z`."""
-    here = "xyz".index(axis)
-    second, third = (here + 1) % 3, (here + 2) % 3
-    turn = np.zeros((*np.shape(angle_rad), 3, 3))
+    first = "xyz".index(axis)
+    second, third = (first + 1) % 3, (first + 2) % 3
+    rotation = np.zeros((*np.shape(angle_rad), 3, 3))
     cos, sin = np.cos(angle_rad), np.sin(angle_rad)
-    turn[..., here, here] = 1
-    turn[..., second, second] = turn[..., third, third] = cos
-    turn[..., second, third], turn[..., third, second] = -sin, sin
-    return turn
+    rotation[..., first, first] = 1
+    rotation[..., second, second] = rotation[..., third, third] = cos
+    rotation[..., second, third], rotation[..., third, second] = -sin, sin
+    return rotation

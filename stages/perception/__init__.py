@@ -1,1 +1,1 @@
-"""What networks and optical flow see in pictures: person detection, keypoints, camera rotation."""
+"""Perception in images: person detection, keypoints, camera rotation."""

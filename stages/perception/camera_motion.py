@@ -1,14 +1,15 @@
-"""How the camera of a shot turns, from what the background does between frames.
+"""Rotation of a shot's camera, estimated from the motion of the background between frames.
 
-Corners outside people are followed from a key picture straight to each later one (Lucas and Kanade's optical flow), and
-one rotation is fitted to their rays. As long as a key picture stays in view nothing adds up, so the shake of a hand does
-not drift; when too little of it is left, the current picture becomes the next key, unless an older one is in view again.
+Corners outside people are tracked from a keyframe directly to each later frame (Lucas-Kanade optical flow), and one rotation
+is fitted to their rays. While a keyframe stays in view no error accumulates, so hand shake does not cause drift; when too
+little of it is left, the current frame becomes the next keyframe, unless an older one is in view again.
 
-Where the corners do not agree on one turn, as near ones move against far ones, the camera also went somewhere: then the turn
-is that of an essential matrix. How far it went nobody can tell from pictures alone, so that is left to who recovers the body.
+Where the corners do not agree on one rotation, e.g. near ones move against far ones, the camera also translated: then the
+rotation is that of an essential matrix. The length of the translation cannot be estimated from images alone, so it is left to
+the recovery of the body.
 
-Camera axes are OpenCV's: x right, y down, z forward. A turn R takes the direction of a ray in the first picture's axes to
-its direction in a later one's.
+Camera axes are OpenCV's: x right, y down, z forward. A rotation R maps the direction of a ray in the first frame's axes to its
+direction in a later one's.
 """
 
 import math
@@ -23,60 +24,60 @@ from scipy.spatial.transform import Rotation, Slerp
 from stages.media.decoding import Image
 
 _SIDE_PX = 320
-"""Longer side of the pictures that are compared, about."""
-_CORNERS = 90
-"""In a key picture, at most."""
-_FEWEST = 8
-"""Corners that must agree on a turn."""
-_AGREE_PX = 1.0
-"""Distance, in the small picture, up to which a corner agrees with a turn, and up to which it must return to its start
-when it is followed back."""
-_SURE = 0.9
-"""Share of the corners followed from which their agreement is proof enough; with less they are followed back too."""
-_LEAST_CONTRAST = 1e-4
-"""Eigenvalue of a corner, as OpenCV scales it, below which it is noise on a bare wall."""
+"""Approximate longer side of the downscaled images that are compared."""
+_MAX_CORNERS = 90
+"""In a keyframe."""
+_MIN_CORNERS = 8
+"""Corners that must agree on a rotation."""
+_INLIER_PX = 1.0
+"""Distance, in the small image, up to which a corner agrees with a rotation, and up to which it must return to its start
+when it is tracked backward."""
+_SUFFICIENT_SHARE = 0.9
+"""Share of agreeing corners above which the backward check is skipped."""
+_MIN_EIGENVALUE = 1e-4
+"""Smallest eigenvalue of a corner, as OpenCV scales it; below is noise on a textureless wall."""
 _NOISE_PX = 0.2
-"""Deviation of a corner that was followed, in the small picture."""
-_MOST_OFF = 3.0
-"""Deviations by which half of the corners must miss a turn for the camera to be asked whether it also went somewhere."""
-_GOES_ALONG = 0.8
-"""Share of the corners that must agree with a camera that turns and goes."""
-_CARRIED = 0.2
-"""Share of the pictures in which the camera must be seen to go somewhere for it to be taken to be carried."""
-_OLD_KEY_SHARE = 0.6
-"""Share of a key's corners that must still be in sight and agree; with fewer another key is sought."""
-_MOST_KEYS = 64
+"""Standard deviation of a tracked corner, in the small image."""
+_TRANSLATION_RESIDUAL = 3.0
+"""Median residual of the corners under a pure rotation, in standard deviations, above which translation is tested for."""
+_MIN_TRANSLATION_SHARE = 0.8
+"""Share of the corners that must agree with a rotating and translating camera."""
+_MIN_TRANSLATING_FRAMES = 0.2
+"""Share of the frames with detected translation from which the camera counts as moving."""
+_KEYFRAME_SHARE = 0.6
+"""Share of a keyframe's corners that must still be in view and agree; below, another keyframe is sought."""
+_MAX_KEYFRAMES = 64
 _PERSON_MARGIN = 0.08
 """By which people's boxes are widened on every side, as a share of their size."""
-_STILL_PX = 0.3
+_STATIC_PX = 0.3
 _SETTLE_S = 0.5
-"""A camera stands still that shifts the small picture by less than `_STILL_PX`, in the median over this long."""
-_BLIND_S = 1.0
-"""After so long without an answer the turn is taken to be what it was, and a new key begins."""
+"""A camera is static if it shifts the small image by less than `_STATIC_PX`, in the median over this time."""
+_LOST_S = 1.0
+"""After this time without an estimate the last rotation is kept and a new keyframe begins."""
 _RETRY_S = 0.5
-"""Between attempts to find a key on a bare background."""
-LEAST_SEEN = 0.7
-"""Share of pictures with an answer below which the camera is said to stand still, for want of anything better."""
+"""Between attempts to find a keyframe on a textureless background."""
+MIN_COVERAGE = 0.7
+"""Share of frames with an estimate below which the camera is assumed to be static."""
 _WINDOW_PX = 11
-"""Side of the patch by which a corner is recognised."""
+"""Side of the patch that identifies a corner."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class CameraTurns:
-    """The turns of a shot's camera at the frames that were looked at."""
+class CameraRotations:
+    """Rotations of a shot's camera at the processed frames."""
 
     times_s: Float[np.ndarray, "N"]
     rotations: Rotation
     """From the first frame's camera axes to each frame's; N of them."""
-    seen: float
-    """Share of frames in which enough of the background agreed on one turn, 0 to 1. Below `LEAST_SEEN` nothing is known,
-    and all turns are zero."""
-    still: bool
-    """The camera neither turns nor goes anywhere, or nothing is known: every turn is exactly zero."""
+    coverage: float
+    """Share of frames in which enough of the background agreed on one rotation, 0 to 1. Below `MIN_COVERAGE` nothing is known,
+    and all rotations are zero."""
+    static: bool
+    """The camera neither rotates nor translates, or nothing is known: every rotation is exactly zero."""
 
     def at(self, times_s: Float[np.ndarray, "K"]) -> Float[np.ndarray, "K 3"]:
         """Rotation vectors, radians, from the camera axes at the first of these times to those at each."""
-        if self.still or len(times_s) == 0:
+        if self.static or len(times_s) == 0:
             return np.zeros((len(times_s), 3), np.float32)
         return rotations_at(self.times_s, self.rotations, times_s)
 
@@ -84,19 +85,19 @@ class CameraTurns:
 def rotations_at(
     known_s: Float[np.ndarray, "N"], rotations: Rotation, times_s: Float[np.ndarray, "K"]
 ) -> Float[np.ndarray, "K 3"]:
-    """Rotations known at some times, at others: on the shortest arcs between them, held beyond the ends.
+    """Interpolate rotations to other times along the shortest arcs, constant beyond the ends.
 
-    Rotation vectors, radians, counted from the first of `times_s`.
+    Rotation vectors, radians, relative to the first of `times_s`.
     """
-    turned = _between(known_s, rotations, times_s)
-    vectors = (turned * turned[0].inv()).as_rotvec()
+    interpolated = _interpolate(known_s, rotations, times_s)
+    vectors = (interpolated * interpolated[0].inv()).as_rotvec()
     vectors[0] = 0.0
     return vectors.astype(np.float32)
 
 
-def _between(known_s: Float[np.ndarray, "N"], rotations: Rotation, times_s: Float[np.ndarray, "K"]) -> Rotation:
-    """As `rotations_at`, from the axes that `rotations` start from."""
-    known_s, first = np.unique(known_s, return_index=True)  # broken files show two frames at one time
+def _interpolate(known_s: Float[np.ndarray, "N"], rotations: Rotation, times_s: Float[np.ndarray, "K"]) -> Rotation:
+    """As `rotations_at`, relative to the axes of `rotations`."""
+    known_s, first = np.unique(known_s, return_index=True)  # broken files have two frames at one time
     if len(known_s) == 1:
         return Rotation.concatenate([rotations[int(first[0])]] * len(times_s))
     return Slerp(known_s, rotations[first])(np.clip(times_s, known_s[0], known_s[-1]))
@@ -104,7 +105,7 @@ def _between(known_s: Float[np.ndarray, "N"], rotations: Rotation, times_s: Floa
 
 @dataclass(frozen=True, eq=False)
 class _View:
-    """A small grey picture and where it shows people."""
+    """A small grey image and the boxes of people in it."""
 
     grey: UInt8[np.ndarray, "h w"]
     people: Float[np.ndarray, "P 4"]
@@ -115,33 +116,33 @@ class _View:
         x, y = points[:, :1], points[:, 1:]
         x0, y0, x1, y1 = self.people.T
         hidden = ((x >= x0) & (x <= x1) & (y >= y0) & (y <= y1)).any(axis=1)
-        far = (x >= edge) & (y >= edge) & (x < width - edge) & (y < height - edge)
-        return far[:, 0] & ~hidden
+        inside = (x >= edge) & (y >= edge) & (x < width - edge) & (y < height - edge)
+        return inside[:, 0] & ~hidden
 
 
 @dataclass(frozen=True, eq=False)
-class _Key:
-    """A picture that later ones are compared with."""
+class _Keyframe:
+    """A frame that later ones are compared with."""
 
     view: _View
     corners: Float[np.ndarray, "K 2"]
     rays: Float[np.ndarray, "K 3"]
-    turn: Float[np.ndarray, "3 3"]
-    """From the first picture's axes to this one's."""
+    rotation: Float[np.ndarray, "3 3"]
+    """From the first frame's axes to this one's."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Match:
-    turn: Float[np.ndarray, "3 3"]
-    """From the key's axes to the current picture's."""
+    rotation: Float[np.ndarray, "3 3"]
+    """From the keyframe's axes to the current frame's."""
     share: float
-    """Agreeing corners among all of the key's."""
+    """Agreeing corners as a share of all of the keyframe's."""
 
 
 class CameraRotationEstimator:
-    """Look at a shot's frames one after another; then ask for the turns.
+    """Takes a shot's frames one after another, then returns the rotations.
 
-    `intrinsics` (fx, fy, cx, cy) are in pixels of a picture `width` wide; the frames handed in may be smaller.
+    `intrinsics` (fx, fy, cx, cy) are in pixels of an image `width` wide; the frames given may be smaller.
     """
 
     def __init__(self, width: int, intrinsics: Float[np.ndarray, "4"]) -> None:
@@ -151,171 +152,176 @@ class CameraRotationEstimator:
         self._cv2: Any = cv2
         self._width, self._intrinsics = width, intrinsics.astype(np.float64)
         self._focal = self._centre = np.ones(2)
-        self._keys: list[_Key] = []
-        self._key: _Key | None = None
+        self._keyframes: list[_Keyframe] = []
+        self._keyframe: _Keyframe | None = None
         self._last: tuple[_View, np.ndarray] | None = None
-        self._turn = np.eye(3)
-        self._carried = 0
-        self._answer_s = self._retry_s = -math.inf
+        self._rotation = np.eye(3)
+        self._translating = 0
+        self._estimate_s = self._retry_s = -math.inf
         self._times_s: list[float] = []
-        self._turns: list[np.ndarray | None] = []
+        self._rotations: list[np.ndarray | None] = []
 
-    def look(self, time_s: float, image: Image, people: Float[np.ndarray, "P 4"]) -> None:
-        """Take in the next frame; `people` are boxes in its pixels."""
-        view = self._shrink(image, people)
-        turn = self._begin(view, time_s) if self._key is None else self._follow(view, self._key)
+    def add_frame(self, time_s: float, image: Image, people: Float[np.ndarray, "P 4"]) -> None:
+        """Process the next frame; `people` are boxes in its pixels."""
+        view = self._downscale(image, people)
+        rotation = self._start(view, time_s) if self._keyframe is None else self._track(view, self._keyframe)
         self._times_s.append(time_s)
-        self._turns.append(turn)
-        if turn is not None:
-            self._turn, self._last, self._answer_s = turn, (view, turn), time_s
-        elif time_s - self._answer_s > _BLIND_S:
-            self._key = self._last = None
+        self._rotations.append(rotation)
+        if rotation is not None:
+            self._rotation, self._last, self._estimate_s = rotation, (view, rotation), time_s
+        elif time_s - self._estimate_s > _LOST_S:
+            self._keyframe = self._last = None
 
-    def turns(self) -> CameraTurns:
-        """The turns at all frames seen so far; where no answer was found, on the shortest arc between its neighbours."""
+    def rotations(self) -> CameraRotations:
+        """Rotations of all frames so far; those without an estimate are interpolated."""
         times_s = np.array(self._times_s)
-        known = np.array([turn is not None for turn in self._turns], bool)
-        seen = float(known.mean()) if len(known) else 0.0
-        none = CameraTurns(times_s=times_s, rotations=Rotation.identity(len(times_s)), seen=seen, still=True)
-        if seen < LEAST_SEEN or known.sum() < 2:
-            return none
-        rotations = Rotation.from_matrix(np.stack([turn for turn in self._turns if turn is not None]))
-        carried = self._carried >= _CARRIED * len(times_s)
-        if not carried and self._stands_still(rotations, float(np.median(np.diff(times_s)))):
-            return none
-        every = _between(times_s[known], rotations, times_s)
-        return CameraTurns(times_s=times_s, rotations=every, seen=seen, still=False)
+        known = np.array([rotation is not None for rotation in self._rotations], bool)
+        coverage = float(known.mean()) if len(known) else 0.0
+        static = CameraRotations(
+            times_s=times_s, rotations=Rotation.identity(len(times_s)), coverage=coverage, static=True
+        )
+        if coverage < MIN_COVERAGE or known.sum() < 2:
+            return static
+        rotations = Rotation.from_matrix(np.stack([rotation for rotation in self._rotations if rotation is not None]))
+        moving = self._translating >= _MIN_TRANSLATING_FRAMES * len(times_s)
+        if not moving and self._is_static(rotations, float(np.median(np.diff(times_s)))):
+            return static
+        interpolated = _interpolate(times_s[known], rotations, times_s)
+        return CameraRotations(times_s=times_s, rotations=interpolated, coverage=coverage, static=False)
 
-    def _stands_still(self, rotations: Rotation, step_s: float) -> bool:
-        """Whether the picture never leaves its place for long: a knock at the tripod does not count, a slow pan does."""
+    def _is_static(self, rotations: Rotation, step_s: float) -> bool:
+        """Whether the image never shifts for long: a knock against the tripod does not count, a slow pan does."""
         vectors = rotations.as_rotvec()
-        away_px = np.linalg.norm(vectors - np.median(vectors, axis=0), axis=1) * self._focal.max()
+        shift_px = np.linalg.norm(vectors - np.median(vectors, axis=0), axis=1) * self._focal.max()
         window = max(1, round(_SETTLE_S / step_s)) // 2 * 2 + 1
-        return bool(median_filter(away_px, size=window, mode="nearest").max() < _STILL_PX)
+        return bool(median_filter(shift_px, size=window, mode="nearest").max() < _STATIC_PX)
 
-    def _shrink(self, image: Image, people: Float[np.ndarray, "P 4"]) -> _View:
+    def _downscale(self, image: Image, people: Float[np.ndarray, "P 4"]) -> _View:
         cv2 = self._cv2
         height, width = image.shape[:2]
-        step = max(1, round(max(height, width) / _SIDE_PX))  # by a whole number: anything else costs ten times as much
+        step = max(1, round(max(height, width) / _SIDE_PX))  # an integer: any other factor is ten times slower
         size = width // step, height // step
         if step > 1:
             image = cv2.resize(image[: size[1] * step, : size[0] * step], size, interpolation=cv2.INTER_AREA)
         grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-        small = width / self._width / step
-        self._focal, self._centre = self._intrinsics[:2] * small, self._intrinsics[2:] * small - 0.5
+        scale = width / self._width / step
+        self._focal, self._centre = self._intrinsics[:2] * scale, self._intrinsics[2:] * scale - 0.5
         boxes = people.astype(np.float64) / step
         margin = _PERSON_MARGIN * (boxes[:, 2:] - boxes[:, :2]) + 2
         return _View(grey, np.concatenate([boxes[:, :2] - margin, boxes[:, 2:] + margin], axis=1))
 
-    def _begin(self, view: _View, time_s: float) -> Float[np.ndarray, "3 3"] | None:
-        """A first key, or one after the view was lost: the camera is taken to have stood still meanwhile."""
+    def _start(self, view: _View, time_s: float) -> Float[np.ndarray, "3 3"] | None:
+        """First keyframe, or one after tracking was lost: the camera is assumed to have been static meanwhile."""
         if time_s < self._retry_s:
             return None
         self._retry_s = time_s + _RETRY_S
-        self._key = self._new_key(view, self._turn)
-        return self._turn if self._key else None
+        self._keyframe = self._new_keyframe(view, self._rotation)
+        return self._rotation if self._keyframe else None
 
-    def _follow(self, view: _View, key: _Key) -> Float[np.ndarray, "3 3"] | None:
-        """The turn by the current key, else by an older one that is in view again, else by the last picture as a key."""
-        match = self._match(key, view)
-        if match and match.share >= _OLD_KEY_SHARE:
-            return match.turn @ key.turn
-        turn = match.turn @ key.turn if match else self._turn
-        old = self._nearest_key(turn)
-        if old is not None and (found := self._match(old, view)) and found.share >= _OLD_KEY_SHARE:
-            self._key = old
-            return found.turn @ old.turn
+    def _track(self, view: _View, keyframe: _Keyframe) -> Float[np.ndarray, "3 3"] | None:
+        """Rotation from the current keyframe, else from an older one in view again, else from the last frame as a keyframe."""
+        match = self._match(keyframe, view)
+        if match and match.share >= _KEYFRAME_SHARE:
+            return match.rotation @ keyframe.rotation
+        rotation = match.rotation @ keyframe.rotation if match else self._rotation
+        old = self._nearest_keyframe(rotation)
+        if old is not None and (old_match := self._match(old, view)) and old_match.share >= _KEYFRAME_SHARE:
+            self._keyframe = old
+            return old_match.rotation @ old.rotation
         if match:
-            self._key = self._new_key(view, turn) or key
-            return turn
+            self._keyframe = self._new_keyframe(view, rotation) or keyframe
+            return rotation
         if self._last is not None:
-            last = self._new_key(*self._last)
-            self._last = None  # once is enough: it will not look different the next time
-            if last is not None and (found := self._match(last, view)):
-                self._key = last
-                return found.turn @ last.turn
+            last = self._new_keyframe(*self._last)
+            self._last = None  # a second attempt would fail alike
+            if last is not None and (last_match := self._match(last, view)):
+                self._keyframe = last
+                return last_match.rotation @ last.rotation
         return None
 
-    def _nearest_key(self, turn: Float[np.ndarray, "3 3"]) -> _Key | None:
-        others = [key for key in self._keys if key is not self._key]
-        near = max(others, key=lambda key: float(np.trace(turn @ key.turn.T)), default=None)
-        if near is None:
+    def _nearest_keyframe(self, rotation: Float[np.ndarray, "3 3"]) -> _Keyframe | None:
+        candidates = [keyframe for keyframe in self._keyframes if keyframe is not self._keyframe]
+        nearest = max(candidates, key=lambda keyframe: float(np.trace(rotation @ keyframe.rotation.T)), default=None)
+        if nearest is None:
             return None
-        away_rad = math.acos(min(1.0, max(-1.0, (float(np.trace(turn @ near.turn.T)) - 1) / 2)))
-        return near if away_rad * self._focal.max() < _SIDE_PX / 5 else None
+        angle_rad = math.acos(min(1.0, max(-1.0, (float(np.trace(rotation @ nearest.rotation.T)) - 1) / 2)))
+        return nearest if angle_rad * self._focal.max() < _SIDE_PX / 5 else None
 
-    def _new_key(self, view: _View, turn: Float[np.ndarray, "3 3"]) -> _Key | None:
-        """A key with corners all over the background; None where that is too bare."""
+    def _new_keyframe(self, view: _View, rotation: Float[np.ndarray, "3 3"]) -> _Keyframe | None:
+        """A keyframe with corners spread over the background; None if that has too little texture."""
         cv2 = self._cv2
-        free = np.full(view.grey.shape, 255, np.uint8)
+        mask = np.full(view.grey.shape, 255, np.uint8)
         for x0, y0, x1, y1 in np.rint(np.maximum(view.people, 0)).astype(int):
-            free[y0:y1, x0:x1] = 0
-        strength = cv2.cornerMinEigenVal(view.grey, 5, ksize=3)
-        free[strength < _LEAST_CONTRAST] = 0
-        apart = max(4.0, math.sqrt(0.4 * np.count_nonzero(free) / _CORNERS))
-        found = cv2.goodFeaturesToTrack(view.grey, _CORNERS, 0.003, apart, mask=free, blockSize=5)
-        corners = np.zeros((0, 2), np.float32) if found is None else found[:, 0]
+            mask[y0:y1, x0:x1] = 0
+        eigenvalue = cv2.cornerMinEigenVal(view.grey, 5, ksize=3)
+        mask[eigenvalue < _MIN_EIGENVALUE] = 0
+        spacing = max(4.0, math.sqrt(0.4 * np.count_nonzero(mask) / _MAX_CORNERS))
+        features = cv2.goodFeaturesToTrack(view.grey, _MAX_CORNERS, 0.003, spacing, mask=mask, blockSize=5)
+        corners = np.zeros((0, 2), np.float32) if features is None else features[:, 0]
         corners = corners[view.shows_background(corners)]
-        if len(corners) < _FEWEST:
+        if len(corners) < _MIN_CORNERS:
             return None
-        key = _Key(view, corners, self._rays(corners), turn)
-        self._keys = [*self._keys[-_MOST_KEYS + 1 :], key]
-        return key
+        keyframe = _Keyframe(view, corners, self._rays(corners), rotation)
+        self._keyframes = [*self._keyframes[-_MAX_KEYFRAMES + 1 :], keyframe]
+        return keyframe
 
-    def _match(self, key: _Key, view: _View) -> _Match | None:
-        """Follow a key's corners to this picture and fit a turn; where they disagree, only to those that lead back."""
+    def _match(self, keyframe: _Keyframe, view: _View) -> _Match | None:
+        """Track a keyframe's corners to this frame and fit a rotation; if they disagree, only to those that track back."""
         cv2 = self._cv2
-        guess = self._turn @ key.turn.T
-        expected = self._pixels(key.rays @ guess.T)
-        near = view.shows_background(expected)
-        if near.sum() < _FEWEST:
+        guess = self._rotation @ keyframe.rotation.T
+        expected = self._pixels(keyframe.rays @ guess.T)
+        visible = view.shows_background(expected)
+        if visible.sum() < _MIN_CORNERS:
             return None
-        corners, expected = key.corners[near], expected[near].astype(np.float32)
+        corners, expected = keyframe.corners[visible], expected[visible].astype(np.float32)
         options = {
             "winSize": (_WINDOW_PX, _WINDOW_PX),
             "criteria": (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 12, 0.02),
             "flags": cv2.OPTFLOW_USE_INITIAL_FLOW,
         }
-        ahead, there, _ = cv2.calcOpticalFlowPyrLK(
-            key.view.grey, view.grey, corners, expected.copy(), maxLevel=2, **options
+        forward, forward_status, _ = cv2.calcOpticalFlowPyrLK(
+            keyframe.view.grey, view.grey, corners, expected.copy(), maxLevel=2, **options
         )
-        sound = (there[:, 0] > 0) & view.shows_background(ahead)
-        turn, agree, carried = self._fit(key.rays[near], ahead, sound, guess)
-        if agree < _SURE * sound.sum():
-            start = corners + (ahead - expected)  # as far from the truth as the way there began
-            back, again, _ = cv2.calcOpticalFlowPyrLK(view.grey, key.view.grey, ahead, start, maxLevel=1, **options)
-            sound &= (again[:, 0] > 0) & (np.linalg.norm(back - corners, axis=1) < _AGREE_PX)
-            turn, agree, carried = self._fit(key.rays[near], ahead, sound, guess)
-        if agree < max(_FEWEST, 0.5 * sound.sum()):
+        valid = (forward_status[:, 0] > 0) & view.shows_background(forward)
+        rotation, inliers, translating = self._fit(keyframe.rays[visible], forward, valid, guess)
+        if inliers < _SUFFICIENT_SHARE * valid.sum():
+            start = corners + (forward - expected)  # with the same initial error as the forward tracking
+            backward, backward_status, _ = cv2.calcOpticalFlowPyrLK(
+                view.grey, keyframe.view.grey, forward, start, maxLevel=1, **options
+            )
+            valid &= (backward_status[:, 0] > 0) & (np.linalg.norm(backward - corners, axis=1) < _INLIER_PX)
+            rotation, inliers, translating = self._fit(keyframe.rays[visible], forward, valid, guess)
+        if inliers < max(_MIN_CORNERS, 0.5 * valid.sum()):
             return None
-        self._carried += carried
-        return _Match(turn, agree / len(key.corners))
+        self._translating += translating
+        return _Match(rotation, inliers / len(keyframe.corners))
 
     def _fit(
         self,
         rays: Float[np.ndarray, "K 3"],
         pixels: Float[np.ndarray, "K 2"],
-        sound: Bool[np.ndarray, "K"],
+        valid: Bool[np.ndarray, "K"],
         guess: Float[np.ndarray, "3 3"],
     ) -> tuple[Float[np.ndarray, "3 3"], int, bool]:
-        """The turn by the sound ones, how many of them agree with it (none where they are too few), and whether the camera
-        also went somewhere."""
-        if sound.sum() < _FEWEST:
+        """Rotation by the valid corners, the number that agree with it (0 if there are too few), and whether the camera also
+        translated."""
+        if valid.sum() < _MIN_CORNERS:
             return guess, 0, False
-        after = self._rays(pixels[sound])
-        agree_rad = _AGREE_PX / self._focal.max()
-        turn, agree = fit_turn(rays[sound], after, guess, agree_rad)
+        after = self._rays(pixels[valid])
+        inlier_rad = _INLIER_PX / self._focal.max()
+        rotation, inliers = fit_rotation(rays[valid], after, guess, inlier_rad)
         noise_rad = _NOISE_PX / self._focal.max()
-        # People and reflections that move are a few of the corners; that most are off is the camera's doing.
-        if np.median(np.linalg.norm(after - rays[sound] @ turn.T, axis=1)) > _MOST_OFF * noise_rad:
-            moved = fit_motion(rays[sound], after, turn, noise_rad)
-            if moved is not None:
-                return moved[0], int(moved[1].sum()), True
-        return turn, int(agree.sum()), False
+        # Moving people and reflections cover few of the corners; if most have large residuals, the camera is the cause.
+        residual = np.linalg.norm(after - rays[valid] @ rotation.T, axis=1)
+        if np.median(residual) > _TRANSLATION_RESIDUAL * noise_rad:
+            motion = fit_motion(rays[valid], after, rotation, noise_rad)
+            if motion is not None:
+                return motion[0], int(motion[1].sum()), True
+        return rotation, int(inliers.sum()), False
 
     def _rays(self, pixels: Float[np.ndarray, "K 2"]) -> Float[np.ndarray, "K 3"]:
-        flat = np.concatenate([(pixels - self._centre) / self._focal, np.ones((len(pixels), 1))], axis=1)
-        return flat / np.linalg.norm(flat, axis=1, keepdims=True)
+        homogeneous = np.concatenate([(pixels - self._centre) / self._focal, np.ones((len(pixels), 1))], axis=1)
+        return homogeneous / np.linalg.norm(homogeneous, axis=1, keepdims=True)
 
     def _pixels(self, rays: Float[np.ndarray, "K 3"]) -> Float[np.ndarray, "K 2"]:
         return rays[:, :2] / np.maximum(rays[:, 2:], 0.05) * self._focal + self._centre
@@ -324,77 +330,79 @@ class CameraRotationEstimator:
 def fit_motion(
     before: Float[np.ndarray, "K 3"],
     after: Float[np.ndarray, "K 3"],
-    turn: Float[np.ndarray, "3 3"],
+    rotation: Float[np.ndarray, "3 3"],
     noise_rad: float,
 ) -> tuple[Float[np.ndarray, "3 3"], Bool[np.ndarray, "K"]] | None:
-    """The turn of a camera that also went somewhere, and which rays agree with that; None where the turn alone, as given,
-    explains the rays as well for what it is (Torr 1998, geometric robust information criterion).
+    """Rotation of a camera that also translated, and which rays agree with that motion; None where the given pure rotation
+    explains the rays as well for its complexity (Torr 1998, geometric robust information criterion).
 
-    The essential matrix (Nister 2004, sampled as OpenCV's USAC does), then least squares on Sampson's distances.
+    The essential matrix (Nister 2004, sampled by OpenCV's USAC), then least squares on Sampson distances.
     """
     import cv2
     from scipy.optimize import least_squares
 
     vision: Any = cv2
-    flat = [rays[:, :2] / rays[:, 2:] for rays in (before, after)]
-    found, _ = vision.findEssentialMat(*flat, np.eye(3), method=vision.USAC_MAGSAC, prob=0.999, threshold=2 * noise_rad)
-    if found is None or found.shape != (3, 3):
+    points = [rays[:, :2] / rays[:, 2:] for rays in (before, after)]
+    essential, _ = vision.findEssentialMat(
+        *points, np.eye(3), method=vision.USAC_MAGSAC, prob=0.999, threshold=2 * noise_rad
+    )
+    if essential is None or essential.shape != (3, 3):
         return None
-    one, other, way = vision.decomposeEssentialMat(found)
-    start = max(
-        (one, other), key=lambda guess: float(np.trace(guess @ turn.T))
-    )  # the other one is turned about the way
-    first = [np.column_stack([points, np.ones(len(points))]) for points in flat]
-    axes = np.linalg.svd(way.reshape(1, 3))[2]
+    first, second, translation = vision.decomposeEssentialMat(essential)
+    # Of the two solutions, the other is rotated by half a turn about the translation.
+    start = max((first, second), key=lambda solution: float(np.trace(solution @ rotation.T)))
+    homogeneous = [np.column_stack([xy, np.ones(len(xy))]) for xy in points]
+    axes = np.linalg.svd(translation.reshape(1, 3))[2]
 
     def distances(change: Float[np.ndarray, "5"]) -> Float[np.ndarray, "K"]:
         direction = axes[0] + change[3] * axes[1] + change[4] * axes[2]
         direction = direction / np.linalg.norm(direction)
         x, y, z = direction
         cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-        return sampson(cross @ Rotation.from_rotvec(change[:3]).as_matrix() @ start, *first)
+        return sampson_distances(cross @ Rotation.from_rotvec(change[:3]).as_matrix() @ start, *homogeneous)
 
-    best = least_squares(distances, np.zeros(5), loss="cauchy", f_scale=noise_rad, max_nfev=25)
+    solution = least_squares(distances, np.zeros(5), loss="cauchy", f_scale=noise_rad, max_nfev=25)
     count = len(before)
-    off = (distances(best.x) / noise_rad) ** 2
-    alone = ((np.linalg.norm(after - before @ turn.T, axis=1)) / noise_rad) ** 2
-    if (off < 9).mean() < _GOES_ALONG:
+    motion_residual = (distances(solution.x) / noise_rad) ** 2
+    rotation_residual = ((np.linalg.norm(after - before @ rotation.T, axis=1)) / noise_rad) ** 2
+    if (motion_residual < 9).mean() < _MIN_TRANSLATION_SHARE:
         return None
-    # Dimensions of what the models say of two points (2 and 3), and their parameters (3 and 5).
-    cost = np.minimum(off, 2).sum() + 3 * math.log(4) * count + 5 * math.log(4 * count)
-    if cost > np.minimum(alone, 4).sum() + 2 * math.log(4) * count + 3 * math.log(4 * count):
+    # Dimensions of the models' manifolds of point pairs (2 and 3), and their parameters (3 and 5).
+    motion_cost = np.minimum(motion_residual, 2).sum() + 3 * math.log(4) * count + 5 * math.log(4 * count)
+    rotation_cost = np.minimum(rotation_residual, 4).sum() + 2 * math.log(4) * count + 3 * math.log(4 * count)
+    if motion_cost > rotation_cost:
         return None
-    return Rotation.from_rotvec(best.x[:3]).as_matrix() @ start, off < 9
+    return Rotation.from_rotvec(solution.x[:3]).as_matrix() @ start, motion_residual < 9
 
 
-def sampson(
+def sampson_distances(
     essential: Float[np.ndarray, "3 3"], before: Float[np.ndarray, "K 3"], after: Float[np.ndarray, "K 3"]
 ) -> Float[np.ndarray, "K"]:
     """First-order distances of pairs of points at depth 1 from an essential matrix (Hartley and Zisserman, 11.4.3)."""
-    ahead, back = before @ essential.T, after @ essential
-    scale = (ahead[:, :2] ** 2).sum(1) + (back[:, :2] ** 2).sum(1)
-    return (after * ahead).sum(1) / np.sqrt(np.maximum(scale, 1e-18))
+    line_after, line_before = before @ essential.T, after @ essential
+    scale = (line_after[:, :2] ** 2).sum(1) + (line_before[:, :2] ** 2).sum(1)
+    return (after * line_after).sum(1) / np.sqrt(np.maximum(scale, 1e-18))
 
 
-def fit_turn(
+def fit_rotation(
     before: Float[np.ndarray, "K 3"],
     after: Float[np.ndarray, "K 3"],
     guess: Float[np.ndarray, "3 3"],
-    agree_rad: float,
+    inlier_rad: float,
 ) -> tuple[Float[np.ndarray, "3 3"], Bool[np.ndarray, "K"]]:
-    """The rotation R with after = R before for as many unit rays as possible, and which rays agree to `agree_rad`.
+    """The rotation R with after = R before for as many unit rays as possible, and which rays agree within `inlier_rad`.
 
-    Begins at `guess` moved by the median of what it leaves, so that up to half of the rays may belong to something else;
-    then Wahba's problem (Kabsch 1976) with Geman and McClure's weights, whose width narrows down to `agree_rad`.
+    Starts at `guess` shifted by its median residual, so that up to half of the rays may belong to another motion; then solves
+    Wahba's problem (Kabsch 1976) with Geman-McClure weights, whose width narrows down to `inlier_rad`.
     """
-    moved = before @ guess.T
-    shift = np.median(np.cross(moved, after), axis=0)
+    rotated = before @ guess.T
+    shift = np.median(np.cross(rotated, after), axis=0)
     starts = [guess, Rotation.from_rotvec(shift).as_matrix() @ guess]
-    left = [np.linalg.norm(after - before @ start.T, axis=1) for start in starts]
-    turn = starts[int(np.argmin([np.median(one) for one in left]))]
-    for width in agree_rad * np.array([8, 4, 2, 1, 1]):
-        error = ((after - before @ turn.T) ** 2).sum(axis=1)
+    residuals = [np.linalg.norm(after - before @ start.T, axis=1) for start in starts]
+    rotation = starts[int(np.argmin([np.median(residual) for residual in residuals]))]
+    for width in inlier_rad * np.array([8, 4, 2, 1, 1]):
+        error = ((after - before @ rotation.T) ** 2).sum(axis=1)
         weight = 1 / (1 + error / width**2) ** 2
         u, _, vt = np.linalg.svd((after * weight[:, None]).T @ before)
-        turn = u @ np.diag([1, 1, np.sign(np.linalg.det(u @ vt))]) @ vt
-    return turn, np.linalg.norm(after - before @ turn.T, axis=1) < agree_rad
+        rotation = u @ np.diag([1, 1, np.sign(np.linalg.det(u @ vt))]) @ vt
+    return rotation, np.linalg.norm(after - before @ rotation.T, axis=1) < inlier_rad

@@ -1,6 +1,7 @@
-"""People and their COCO-17 keypoints in single frames: ultralytics pose weights, run by OpenVINO on a CPU, by torch on CUDA.
+"""Detection of people and their COCO-17 keypoints in single frames: ultralytics pose weights, run by OpenVINO on a CPU, by
+torch on CUDA.
 
-On a CPU every frame is a request of its own on one thread, so the numbers do not depend on how many run at once.
+On a CPU every frame is a separate request on one thread, so the results do not depend on the number of parallel requests.
 """
 
 import os
@@ -24,15 +25,15 @@ from schemas.torchvision_ops import ensure_operators
 from stages.media.decoding import Image
 
 STRIDE = 32
-_MOST_OVERLAP = 0.7
-"""Intersection over union above which two boxes are one person."""
-_MOST_PEOPLE = 300
+_MAX_IOU = 0.7
+"""Intersection over union above which the lower-scored of two boxes is suppressed."""
+_MAX_PEOPLE = 300
 """In one frame."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Detections:
-    """People found in one frame, in its pixels."""
+    """People detected in one frame, in its pixels."""
 
     boxes: Float[np.ndarray, "P 4"]
     scores: Float[np.ndarray, "P"]
@@ -51,7 +52,7 @@ def default_weights() -> Path:
 
 
 class PoseDetector:
-    """Loads the weights once; `detect` takes frames one after another and yields what is in them, in order."""
+    """Loads the weights once; `detect` takes a stream of frames and yields the detections of each, in order."""
 
     def __init__(
         self,
@@ -64,16 +65,17 @@ class PoseDetector:
         threads: int = 0,
         batch: int = 16,
     ) -> None:
-        """`threads` 0 takes the cores that the worker was given; `batch` counts frames at once on CUDA."""
+        """`picture_px`: longer side of the network's input; `threads`: 0 for the worker's cores; `batch`: frames per batch on
+        CUDA."""
         self.weights = Path(weights) if weights else default_weights()
         if not self.weights.is_file():
             raise HumoError(
-                f"pose weights: {self.weights} is not there; give a YOLO pose file (.pt) in track_people.weights"
+                f"pose weights: {self.weights} does not exist; give a YOLO pose file (.pt) in track_people.weights"
             )
         import torch
 
         if device == "cuda" and not torch.cuda.is_available():
-            raise HumoError("track_people.device: cuda was asked for and torch sees none; use auto or cpu")
+            raise HumoError("track_people.device: cuda is not available to torch; use auto or cpu")
         self.device = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
         self.backend = ("torch" if self.device == "cuda" else "openvino") if backend == "auto" else backend
         self.picture_px, self.min_score = picture_px, min_score
@@ -92,7 +94,7 @@ class PoseDetector:
 
     @property
     def version(self) -> str:
-        """Weights by name and hash, and what runs them."""
+        """Name and hash of the weights, and the backend."""
         return f"{self.weights.stem} {file_digest(self.weights)[:12]} {self.backend}"
 
     def detect(self, images: Iterable[Image]) -> Iterator[Detections]:
@@ -100,39 +102,39 @@ class PoseDetector:
         if self.backend != "openvino":
             yield from self._detect_torch(images)
             return
-        with torch_threads(1):  # what is left for torch is tiny, and its threads would get in the network's way
+        with torch_threads(1):  # torch has little left to do, and its threads would compete with the network's
             yield from self._detect_openvino(images)
 
     def _detect_openvino(self, images: Iterable[Image]) -> Iterator[Detections]:
         import openvino
 
         queue: Any = None
-        fit: Letterbox
+        letterbox: Letterbox
         done: dict[int, Any] = {}
-        waiting: deque[int] = deque()
+        pending: deque[int] = deque()
         for number, image in enumerate(images):
             if queue is None:
-                fit = Letterbox(image.shape[0], image.shape[1], self.picture_px)
-                queue = openvino.AsyncInferQueue(self._compile(fit), self.threads)
+                letterbox = Letterbox(image.shape[0], image.shape[1], self.picture_px)
+                queue = openvino.AsyncInferQueue(self._compile(letterbox), self.threads)
                 queue.set_callback(
-                    lambda request, at: done.__setitem__(at, self._likely(request.get_output_tensor(0).data[0]))
+                    lambda request, at: done.__setitem__(at, self._candidates(request.get_output_tensor(0).data[0]))
                 )
-            queue.start_async({0: fit.apply(image)[None]}, number)
-            waiting.append(number)
-            while waiting and waiting[0] in done:
-                yield self._read(done.pop(waiting.popleft()), fit)
+            queue.start_async({0: letterbox.apply(image)[None]}, number)
+            pending.append(number)
+            while pending and pending[0] in done:
+                yield self._postprocess(done.pop(pending.popleft()), letterbox)
         if queue is not None:
             queue.wait_all()
-            for number in waiting:
-                yield self._read(done.pop(number), fit)
+            for number in pending:
+                yield self._postprocess(done.pop(number), letterbox)
 
-    def _compile(self, fit: "Letterbox") -> Any:
-        if fit.shape not in self._compiled:
+    def _compile(self, letterbox: "Letterbox") -> Any:
+        if letterbox.shape not in self._compiled:
             import openvino
             from openvino.preprocess import PrePostProcessor
 
             model = self._core.read_model(self._exported)
-            model.reshape([1, 3, *fit.shape])
+            model.reshape([1, 3, *letterbox.shape])
             prepare = PrePostProcessor(model)
             prepare.input().tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
             prepare.input().model().set_layout(openvino.Layout("NCHW"))
@@ -142,49 +144,49 @@ class PoseDetector:
                 "NUM_STREAMS": self.threads,
                 "INFERENCE_NUM_THREADS": self.threads,
             }
-            self._compiled[fit.shape] = self._core.compile_model(prepare.build(), "CPU", options)
-        return self._compiled[fit.shape]
+            self._compiled[letterbox.shape] = self._core.compile_model(prepare.build(), "CPU", options)
+        return self._compiled[letterbox.shape]
 
     def _detect_torch(self, images: Iterable[Image]) -> Iterator[Detections]:
-        fit: Letterbox | None = None
+        letterbox: Letterbox | None = None
         batch: list[np.ndarray] = []
         for image in images:
-            fit = fit or Letterbox(image.shape[0], image.shape[1], self.picture_px)
-            batch.append(fit.apply(image))
+            letterbox = letterbox or Letterbox(image.shape[0], image.shape[1], self.picture_px)
+            batch.append(letterbox.apply(image))
             if len(batch) == self.batch:
-                yield from self._run_torch(batch, fit)
+                yield from self._run_torch(batch, letterbox)
                 batch = []
-        if batch and fit:
-            yield from self._run_torch(batch, fit)
+        if batch and letterbox:
+            yield from self._run_torch(batch, letterbox)
 
-    def _run_torch(self, batch: list[np.ndarray], fit: "Letterbox") -> list[Detections]:
+    def _run_torch(self, batch: list[np.ndarray], letterbox: "Letterbox") -> list[Detections]:
         import torch
 
         pixels = torch.from_numpy(np.stack(batch)).to(self.device).permute(0, 3, 1, 2)
         with torch.inference_mode():
             output = self._model((pixels.half() if self.device == "cuda" else pixels.float()) / 255)
-        raw = (output[0] if isinstance(output, (tuple, list)) else output).float().cpu().numpy()
-        return [self._read(self._likely(one), fit) for one in raw]
+        outputs = (output[0] if isinstance(output, (tuple, list)) else output).float().cpu().numpy()
+        return [self._postprocess(self._candidates(raw), letterbox) for raw in outputs]
 
-    def _likely(self, raw: Float[np.ndarray, "56 A"]) -> Float[np.ndarray, "K 56"]:
-        """A copy of the candidates that reach the least score: some dozens of thousands."""
+    def _candidates(self, raw: Float[np.ndarray, "56 A"]) -> Float[np.ndarray, "K 56"]:
+        """A copy of the candidates above the lowest score: dozens out of thousands."""
         return raw[:, raw[4] > self.min_score].T
 
-    def _read(self, rows: Float[np.ndarray, "K 56"], fit: "Letterbox") -> Detections:
-        """Candidates (box centre and size, score, keypoints) to people: doubles suppressed, in the frame's pixels."""
+    def _postprocess(self, rows: Float[np.ndarray, "K 56"], letterbox: "Letterbox") -> Detections:
+        """Candidates (box centre and size, score, keypoints) to detections in the frame's pixels, by non-maximum suppression."""
         import torch
         from torchvision.ops import nms
 
         corners = np.concatenate([rows[:, :2] - rows[:, 2:4] / 2, rows[:, :2] + rows[:, 2:4] / 2], axis=1)
-        kept = nms(torch.from_numpy(corners), torch.from_numpy(rows[:, 4].copy()), _MOST_OVERLAP).numpy()[:_MOST_PEOPLE]
+        kept = nms(torch.from_numpy(corners), torch.from_numpy(rows[:, 4].copy()), _MAX_IOU).numpy()[:_MAX_PEOPLE]
         keypoints = rows[kept, 5:].reshape(-1, 17, 3).copy()
-        keypoints[..., :2] = fit.undo(keypoints[..., :2])
-        boxes = fit.undo(corners[kept].reshape(-1, 2, 2)).reshape(-1, 4)
+        keypoints[..., :2] = letterbox.undo(keypoints[..., :2])
+        boxes = letterbox.undo(corners[kept].reshape(-1, 2, 2)).reshape(-1, 4)
         return Detections(boxes=boxes, scores=rows[kept, 4].copy(), keypoints=keypoints)
 
 
 class Letterbox:
-    """Scale a picture into the network's and pad it grey to a multiple of the stride, and the way back."""
+    """Scales an image to the network's input size and pads it grey to a multiple of the stride; `undo` inverts this for points."""
 
     def __init__(self, height: int, width: int, picture_px: int) -> None:
         self.scale = picture_px / max(height, width)
@@ -205,9 +207,9 @@ class Letterbox:
         return out
 
     def undo(self, points: Float[np.ndarray, "*B 2"]) -> Float[np.ndarray, "*B 2"]:
-        """Points of the network's picture in the frame, kept inside it."""
-        back = (points - np.array([self.left, self.top], np.float32)) / np.float32(self.scale)
-        return np.clip(back, 0, np.array([self.width, self.height], np.float32))
+        """Points of the network's input in the frame, clipped to it."""
+        unscaled = (points - np.array([self.left, self.top], np.float32)) / np.float32(self.scale)
+        return np.clip(unscaled, 0, np.array([self.width, self.height], np.float32))
 
 
 def file_digest(path: Path) -> str:
@@ -230,10 +232,10 @@ def load_torch_model(weights: Path, device: str) -> Any:
 
 
 def export_openvino(weights: Path) -> Path:
-    """The weights as an OpenVINO network with free picture size, kept in the cache."""
+    """Export the weights to an OpenVINO network with dynamic image size, kept in the cache."""
     import openvino
 
-    def make(work: Path) -> Path:
+    def build(work: Path) -> Path:
         from ultralytics import YOLO
 
         copy = work / weights.name
@@ -241,21 +243,21 @@ def export_openvino(weights: Path) -> Path:
         return Path(YOLO(str(copy), task="pose").export(format="openvino", dynamic=True, imgsz=640, verbose=False))
 
     name = f"{file_digest(weights)[:16]}-{openvino.get_version().split('-')[0]}"
-    return made_once(cache_folder() / "openvino" / name, f"{weights.stem}.xml", make)
+    return build_once(cache_folder() / "openvino" / name, f"{weights.stem}.xml", build)
 
 
-def made_once(folder: Path, name: str, make: Callable[[Path], Path]) -> Path:
-    """A file in a folder of the cache that `make`, given a place to work in, makes the first time.
+def build_once(folder: Path, name: str, build: Callable[[Path], Path]) -> Path:
+    """A file in a folder of the cache; on first use `build` creates the folder's contents inside a work folder.
 
-    Workers that start together each make a folder of their own; the first to move it into place wins.
+    Workers that start together each build their own folder; the first to move it into place wins.
     """
     if (folder / name).exists():
         return folder / name
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as work:
-        made = make(Path(work))
+        built = build(Path(work))
         try:
-            made.rename(folder)
+            built.rename(folder)
         except OSError:
             if not (folder / name).exists():
                 raise

@@ -1,1 +1,1 @@
-"""What the scores of a motion are computed from: tracking evidence, anatomy and physics."""
+"""Computation of quality scores: track quality, anatomy and physics."""

@@ -1,11 +1,11 @@
-"""What bodies do before any image is looked at: a mean pose, how far joints stray from it, and where they stop.
+"""Pose prior: a mean pose, the spread of each joint about it, and joint limits.
 
 Poses are written as rotation vectors *after* a hanging arm: rotation = HANGING @ exp(vector), so that zero is a person who
 stands with the arms down. Axes are those of the T-pose: for a left elbow -y bends it, for knees +x, for hips -x lifts the
 thigh forwards, for a left shoulder x twists, -y takes the arm forwards and +z raises it sideways. Right sides mirror y and z.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
@@ -13,56 +13,55 @@ from torch import Tensor
 
 from schemas.rotations import axis_angle_to_matrix
 from schemas.skeleton import NUM_JOINTS, SMPL_JOINTS, joint
+from stages.geometry.joint_limits import JOINT_LIMITS_RAD
 
 HANG_RAD = 1.25
 """How far arms hang below the horizontal of the T-pose."""
-_MIRROR = torch.tensor([1.0, -1.0, -1.0])
-
-
-@dataclass(frozen=True)
-class _Range:
-    """Mean and spread of a rotation vector, and its limits, for a joint of the left or the middle; radians."""
-
-    mean: tuple[float, float, float]
-    spread: tuple[float, float, float]
-    low: tuple[float, float, float]
-    high: tuple[float, float, float]
-
-
-_STIFF = _Range((0, 0, 0), (0.1, 0.1, 0.1), (-0.4, -0.4, -0.4), (0.4, 0.4, 0.4))
-_SPINE = _Range((0.05, 0, 0), (0.2, 0.18, 0.15), (-0.3, -0.5, -0.4), (0.7, 0.5, 0.4))
-_RANGES = {
-    "hip": _Range((-0.15, 0, 0.05), (0.6, 0.25, 0.25), (-2.3, -0.8, -0.5), (0.6, 0.8, 1.2)),
-    "knee": _Range((0.3, 0, 0), (0.7, 0.1, 0.06), (0.0, -0.4, -0.2), (2.6, 0.4, 0.2)),
-    "ankle": _Range((-0.05, 0, 0), (0.25, 0.12, 0.1), (-0.7, -0.4, -0.4), (0.9, 0.4, 0.4)),
-    "foot": _Range((-0.05, 0, 0), (0.15, 0.05, 0.05), (-0.8, -0.2, -0.2), (0.3, 0.2, 0.2)),
-    "spine1": _SPINE,
-    "spine2": _SPINE,
-    "spine3": _SPINE,
-    "neck": _Range((0.05, 0, 0), (0.25, 0.3, 0.2), (-0.7, -0.9, -0.5), (0.8, 0.9, 0.5)),
-    "head": _Range((0.0, 0, 0), (0.2, 0.25, 0.15), (-0.5, -0.8, -0.4), (0.6, 0.8, 0.4)),
-    "collar": _Range((0, 0, 0), (0.05, 0.15, 0.15), (-0.2, -0.5, -0.3), (0.2, 0.4, 0.6)),
-    "shoulder": _Range((0.0, -0.25, 0.05), (0.6, 0.6, 0.6), (-1.6, -2.6, -0.6), (1.6, 0.7, 2.9)),
-    "elbow": _Range((0.0, -0.5, 0), (0.15, 0.8, 0.08), (-0.6, -2.6, -0.2), (0.6, -0.02, 0.2)),
-    "wrist": _STIFF,
-    "hand": _STIFF,
+_MEAN_AND_SPREAD = {
+    "hip": ((-0.15, 0, 0.05), (0.6, 0.25, 0.25)),
+    "knee": ((0.3, 0, 0), (0.7, 0.1, 0.06)),
+    "ankle": ((-0.05, 0, 0), (0.25, 0.12, 0.1)),
+    "foot": ((-0.05, 0, 0), (0.15, 0.05, 0.05)),
+    "spine1": ((0.05, 0, 0), (0.2, 0.18, 0.15)),
+    "spine2": ((0.05, 0, 0), (0.2, 0.18, 0.15)),
+    "spine3": ((0.05, 0, 0), (0.2, 0.18, 0.15)),
+    "neck": ((0.05, 0, 0), (0.25, 0.3, 0.2)),
+    "head": ((0.0, 0, 0), (0.2, 0.25, 0.15)),
+    "collar": ((0, 0, 0), (0.05, 0.15, 0.15)),
+    "shoulder": ((0.0, -0.25, 0.05), (0.6, 0.6, 0.6)),
+    "elbow": ((0.0, -0.5, 0), (0.15, 0.8, 0.08)),
+    "wrist": ((0, 0, 0), (0.1, 0.1, 0.1)),
+    "hand": ((0, 0, 0), (0.1, 0.1, 0.1)),
 }
+"""Mean and standard deviation of a rotation vector for a joint of the left or the middle, radians."""
+_ARM_LIMITS = {
+    "shoulder": ((-1.6, -2.6, -0.6), (1.6, 0.7, 2.9)),
+    "elbow": ((-0.6, -2.6, -0.2), (0.6, -0.02, 0.2)),
+    "wrist": ((-0.4, -0.4, -0.4), (0.4, 0.4, 0.4)),
+    "hand": ((-0.4, -0.4, -0.4), (0.4, 0.4, 0.4)),
+}
+"""Limits of arms. They are not those of `JOINT_LIMITS_RAD`: here zero is a hanging arm and a rotation vector mixes swing and
+twist, and 17 keypoints do not show how a hand is turned, so that it is held near rest."""
 
 
 def _table(which: str) -> Float[Tensor, "23 3"]:
     rows = []
     for name in SMPL_JOINTS[1:]:
         side, _, bare = name.partition("_")
-        here = _RANGES[bare or name]
-        row = torch.tensor(getattr(here, which), dtype=torch.float32)
+        bare = bare or name
+        mean, spread = _MEAN_AND_SPREAD[bare]
+        low, high = _ARM_LIMITS.get(bare, JOINT_LIMITS_RAD[bare])
         if side == "right":
-            if which in ("low", "high"):
-                opposite = torch.tensor(getattr(here, "high" if which == "low" else "low"), dtype=torch.float32)
-                row = torch.where(_MIRROR > 0, row, -opposite)
-            elif which == "mean":
-                row = row * _MIRROR
-        rows.append(row)
-    return torch.stack(rows)
+            # A mirrored interval exchanges its ends.
+            low, high = _mirrored(low, high), _mirrored(high, low)
+            mean = _mirrored(mean, mean)
+        rows.append({"mean": mean, "spread": spread, "low": low, "high": high}[which])
+    return torch.tensor(rows, dtype=torch.float32)
+
+
+def _mirrored(same: Sequence[float], opposite: Sequence[float]) -> tuple[float, float, float]:
+    """About x as `same`, about y and z the negative of `opposite`."""
+    return same[0], -opposite[1], -opposite[2]
 
 
 MEAN, SPREAD, LOW, HIGH = _table("mean"), _table("spread"), _table("low"), _table("high")

@@ -1,4 +1,4 @@
-"""What a fitter is and what it hands back, so that an optimiser or a network can stand behind the same stage."""
+"""Interface of fitters, so that an optimiser, a network or imported results can be behind the same stage."""
 
 import math
 from collections.abc import Sequence
@@ -22,20 +22,20 @@ class Fit:
     betas: Float[Tensor, "10"]
     camera: Camera
     reprojection: Float[np.ndarray, "T 17"]
-    """Distance of each projected keypoint from the one seen, in box heights."""
+    """Distance between projected and detected keypoints, box heights."""
     contacts: UInt8[np.ndarray, "T 4"] | None = None
-    """1 where left heel, left toe, right heel, right toe stand on the ground; None: to be found from how they move."""
+    """1 where left heel, left toe, right heel, right toe are in ground contact; None: derive them from the motion."""
     ground_m: float | None = None
-    """Height of the ground in the level world; None: to be found."""
+    """Height of the ground in the level world; None: derive it from the motion."""
     sigma_m: Float[np.ndarray, "T 22"] | None = None
-    """Expected error of each joint but the hands relative to the pelvis; None: not known."""
+    """Expected error of each joint except the hands, relative to the pelvis; None: unknown."""
     source: str = ""
-    """Where it comes from, if that differs from clip to clip; noted with the fitter's version."""
+    """Origin of the fit where it differs between clips; recorded with the fitter's version."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class NoFit:
-    """Why there is no body for a clip; it becomes the clip's rejection. NaN where the reason has no number."""
+    """Why there is no body for a clip; becomes the clip's rejection. NaN where the reason has no number."""
 
     reason: str
     detail: str = ""
@@ -48,8 +48,8 @@ class Fitter(Protocol):
     """Recovers bodies from clips. A clip's fit must not depend on the other clips of the call."""
 
     version: str
-    """Name and version, noted with every motion."""
+    """Name and version, recorded with every motion."""
 
     def fit(self, clips: Sequence[Clip]) -> Sequence[Fit | NoFit]:
-        """One fit a clip, or why there is none, in order."""
+        """One fit per clip, or why there is none, in order."""
         ...

@@ -1,4 +1,4 @@
-"""Synthetic people on film: procedural SMPL motions with labels, scenes, and a CPU renderer that makes videos of them."""
+"""Synthetic videos of people: labelled procedural SMPL motions, scenes, and a CPU renderer."""
 
 MIN_SECONDS = 1.5
-"""Shortest motion that the generator makes, seconds."""
+"""Shortest motion that the generator accepts, seconds."""

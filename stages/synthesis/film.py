@@ -1,4 +1,4 @@
-"""Videos of made-up people, with everything that a pipeline should find in them."""
+"""Videos of synthetic people with ground truth for everything that the pipeline recovers from them."""
 
 import multiprocessing
 import pickle
@@ -20,12 +20,12 @@ from stages.media.encoding import VideoWriter
 from stages.synthesis.framing import choose_cameras, choose_room
 from stages.synthesis.motions import Label, generate
 from stages.synthesis.outfit import Outfit
-from stages.synthesis.renderer import Camera, Person, Renderer, Surroundings
+from stages.synthesis.renderer import Camera, Environment, Person, Renderer
 
 
 @dataclass(frozen=True)
 class FilmedPerson:
-    """The truth about one person in a film."""
+    """Ground truth of one person in a film."""
 
     rotations: Float[Tensor, "T 24 3 3"]
     trans: Float[Tensor, "T 3"]
@@ -33,18 +33,18 @@ class FilmedPerson:
     keypoints: Float[np.ndarray, "T 17 2"]
     """COCO-17, pixels."""
     keypoints_3d: Float[np.ndarray, "T 17 3"]
-    """The same in the world, metres."""
+    """COCO-17 in the world, metres."""
     boxes: Float[np.ndarray, "T 4"]
-    """x0, y0, x1, y1 of the skin, pixels, not cut off at the picture's edge."""
+    """x0, y0, x1, y1 of the body's vertices, pixels, not clipped to the image."""
     visibility: Float[np.ndarray, "T 17"]
-    """Of each keypoint, 0 to 1: 0 outside the picture, behind furniture or behind somebody else; one's own body hides
-    nothing (see `Renderer.visibility`)."""
+    """Of each keypoint, 0 to 1: 0 outside the image or behind furniture or another person; self-occlusion is ignored (see
+    `Renderer.visibility`)."""
     labels: tuple[Label, ...]
 
 
 @dataclass(frozen=True)
 class Footage:
-    """A video file and what is in it."""
+    """A video file and its ground truth."""
 
     path: Path
     width: int
@@ -70,23 +70,23 @@ def film(
     seed: int = 0,
     body: BodyModel | None = None,
     cameras: Sequence[Camera] | None = None,
-    may_turn: bool = True,
+    may_rotate: bool = True,
 ) -> Footage:
     """Render people into an H.264 file; the same arguments give the same bytes.
 
-    Without `cameras` (one, or one a frame) the seed chooses a place from which everybody is seen; if that is too far
-    away, and `may_turn`, the camera turns to follow. Raises HumoError when motions differ from `fps`.
+    Without `cameras` (one, or one per frame) the seed chooses a position from which everybody is visible; if that is too
+    far away and `may_rotate` is set, the camera rotates to follow. Raises HumoError for a motion of another rate than `fps`.
     """
     for person in people:
         if person.motion.fps != fps:
             raise HumoError(
-                f"film: a motion has {person.motion.fps} fps, the film {fps}; generate it with the film's fps"
+                f"film: a motion has {person.motion.fps} fps, the film {fps} fps; generate the motion at the rate of the film"
             )
     body = body or BodyModel.load()
     rng = np.random.default_rng([seed, 3])
     frames = max(len(person.motion) for person in people)
     points = np.stack([keypoints_of(person, body, frames) for person in people])
-    cameras = list(cameras) if cameras else choose_cameras(points, rng, width, height, fps, may_turn=may_turn)
+    cameras = list(cameras) if cameras else choose_cameras(points, rng, width, height, fps, may_rotate=may_rotate)
     room = choose_room(points, cameras, rng)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with VideoWriter(path, width, height, fps) as writer:
@@ -96,33 +96,33 @@ def film(
 def shoot(
     people: Sequence[Person],
     cameras: Sequence[Camera],
-    surroundings: Surroundings,
+    environment: Environment,
     writer: VideoWriter,
     seed: int,
     body: BodyModel,
     *,
     path: Path,
 ) -> Footage:
-    """Render people before cameras (one, or one a frame) into an open video, which may go on afterwards."""
+    """Render people as seen by cameras (one, or one per frame) into an open video, to which more can be appended."""
     width, height = writer.width, writer.height
     frames = max(len(person.motion) for person in people)
     points = np.stack([keypoints_of(person, body, frames) for person in people])
-    renderer = Renderer(people, cameras, surroundings, body, width, height, seed)
-    boxes, seen = np.zeros((len(people), frames, 4)), np.zeros((len(people), frames, points.shape[2]))
-    each = cameras if len(cameras) > 1 else list(cameras) * frames
+    renderer = Renderer(people, cameras, environment, body, width, height, seed)
+    boxes, visibility = np.zeros((len(people), frames, 4)), np.zeros((len(people), frames, points.shape[2]))
+    frame_cameras = cameras if len(cameras) > 1 else list(cameras) * frames
     for frame in range(frames):
         writer.write(renderer.render(frame))
-        seen[:, frame] = renderer.visibility(frame, points[:, frame])
-        for i, skin in enumerate(renderer.skin(frame)):
-            pixels = each[frame].project(skin)
+        visibility[:, frame] = renderer.visibility(frame, points[:, frame])
+        for i, vertices in enumerate(renderer.vertices(frame)):
+            pixels = frame_cameras[frame].project(vertices)
             boxes[i, frame] = [*pixels.min(0), *pixels.max(0)]
-    filmed = []
+    filmed_people = []
     for i, person in enumerate(people):
         motion = person.placed(body)
-        pixels = np.stack([camera.project(p) for camera, p in zip(each, points[i], strict=True)])
-        filmed.append(
+        pixels = np.stack([camera.project(p) for camera, p in zip(frame_cameras, points[i], strict=True)])
+        filmed_people.append(
             FilmedPerson(
-                motion.rotations, motion.trans, motion.betas, pixels, points[i], boxes[i], seen[i], motion.labels
+                motion.rotations, motion.trans, motion.betas, pixels, points[i], boxes[i], visibility[i], motion.labels
             )
         )
     return Footage(
@@ -130,23 +130,23 @@ def shoot(
         width,
         height,
         writer.fps,
-        tuple(filmed),
+        tuple(filmed_people),
         cameras[0].K,
-        np.stack([c.R for c in each]),
-        np.stack([c.t for c in each]),
+        np.stack([c.R for c in frame_cameras]),
+        np.stack([c.t for c in frame_cameras]),
     )
 
 
 def keypoints_of(person: Person, body: BodyModel, frames: int) -> Float[np.ndarray, "T 17 3"]:
-    """COCO-17 in the world, metres; where the motion is over, those of its last frame."""
+    """COCO-17 in the world, metres; frames after the end of the motion repeat its last one."""
     motion = person.placed(body)
-    joints, turns = forward_kinematics(motion.rotations, body.rest_joints(motion.betas), motion.trans)
-    points = body.keypoint_rig().points(turns, joints, motion.betas).double().numpy()
+    joints, rotations = forward_kinematics(motion.rotations, body.rest_joints(motion.betas), motion.trans)
+    points = body.keypoint_rig().points(rotations, joints, motion.betas).double().numpy()
     return points[np.minimum(np.arange(frames), len(points) - 1)]
 
 
 class DemoFilm(NamedTuple):
-    """A rendered video with the words that would come with it."""
+    """A rendered video with a title and description."""
 
     path: Path
     title: str
@@ -160,7 +160,7 @@ class _Scene:
     title: str
     description: str
     actions: tuple[str, ...]
-    """One a person; the first is the one whom the description begins with."""
+    """One per person, in the order of the description."""
     seconds: float
     women: tuple[bool, ...]
     portrait: bool = False
@@ -182,19 +182,19 @@ _DEMO = (
     ),
 )  # fmt: skip
 _WOMAN = (-0.5, 0.8, 0.0, 1.0)
-"""Betas of the shipped body that make it a woman's; their negatives make it a man's."""
+"""Betas that give the shipped body a female shape; their negatives give a male one."""
 
 
 def demo_films(out_dir: str | Path, seed: int = 0, *, processes: int = 2, names: Sequence[str] = ()) -> list[DemoFilm]:
-    """Ten short videos of what `humo` can find: gaits, gestures, exercises, one upright picture, one of two people.
+    """Ten short demonstration videos: gaits, gestures, exercises; one in portrait format, one of two people.
 
-    The seed changes bodies, clothes, motions, rooms and cameras; the number of processes changes nothing. `names` picks
+    The seed changes bodies, clothes, motions, rooms and cameras; the number of processes changes nothing. `names` selects
     some of them by the names of their files.
     """
     jobs = [(scene, str(Path(out_dir)), seed + i) for i, scene in enumerate(_DEMO) if not names or scene.name in names]
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context) as pool:
-        # Pickled by hand: torch would otherwise hand its tensors over through shared memory that dies with the process.
+        # Pickled explicitly: torch would otherwise pass tensors through shared memory that is freed with the process.
         return [pickle.loads(result) for result in pool.map(_film_scene, jobs)]
 
 
@@ -208,10 +208,10 @@ def _film_scene(job: tuple[_Scene, str, int]) -> bytes:
         betas = torch.as_tensor(rng.normal(0, 0.35, 10), dtype=torch.float32)
         betas[: len(_WOMAN)] += torch.tensor(_WOMAN) * (1 if woman else -1)
         motion = generate(action, scene.seconds, seed + 100 * i, body=body, betas=betas)
-        aside = 1.5 * (i - (len(scene.actions) - 1) / 2)
-        people.append(Person(motion, Outfit.draw(seed + 100 * i, long_hair=woman), offset=(aside, 0.0)))
+        offset_x = 1.5 * (i - (len(scene.actions) - 1) / 2)
+        people.append(Person(motion, Outfit.draw(seed + 100 * i, long_hair=woman), offset=(offset_x, 0.0)))
     width, height = (480, 640) if scene.portrait else (640, 480)
     path = Path(out_dir) / f"{scene.name}.mp4"
-    # The chain takes the camera to stand still so far.
-    footage = film(people, path, width=width, height=height, seed=seed, body=body, may_turn=False)
+    # The chain assumes a static camera.
+    footage = film(people, path, width=width, height=height, seed=seed, body=body, may_rotate=False)
     return pickle.dumps(DemoFilm(path, scene.title, scene.description, footage))

@@ -1,4 +1,4 @@
-"""Furniture out of boxes: what stands around in a scene, and in the way."""
+"""Furniture made of boxes, in the background of a scene and as occluders of its people."""
 
 import math
 from collections.abc import Sequence
@@ -10,18 +10,18 @@ from jaxtyping import Bool, Float
 
 @dataclass(frozen=True)
 class Box:
-    """A block that stands upright."""
+    """An upright box."""
 
     centre: tuple[float, float, float]
     """Metres."""
-    half: tuple[float, float, float]
-    """Half of its width, height and depth, metres."""
+    half_extents: tuple[float, float, float]
+    """Half of width, height and depth, metres."""
     yaw_rad: float
     material: int
-    """Which of the surroundings' pictures it is covered with."""
+    """Index of its texture among the environment's materials."""
 
-    def inside(self, points: Float[np.ndarray, "*B 3"]) -> Float[np.ndarray, "*B 3"]:
-        """Points of the world in the box's own axes."""
+    def to_local(self, points: Float[np.ndarray, "*B 3"]) -> Float[np.ndarray, "*B 3"]:
+        """World points in the box's axes."""
         return (points - np.array(self.centre)) @ self.axes.T
 
     @property
@@ -32,46 +32,47 @@ class Box:
 
     @property
     def corners(self) -> Float[np.ndarray, "8 3"]:
-        """In the world."""
+        """World positions."""
         signs = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)])
-        return (signs * self.half) @ self.axes + self.centre
+        return (signs * self.half_extents) @ self.axes + self.centre
 
-    def crossed(
+    def intersect(
         self, start: Float[np.ndarray, "3"], directions: Float[np.ndarray, "*B 3"]
     ) -> tuple[Float[np.ndarray, "*B"], Float[np.ndarray, "*B"]]:
-        """Where rays enter and leave, in lengths of their directions; one that misses enters after it leaves."""
-        origin = self.inside(start)
-        along = directions @ self.axes.T
-        along = np.where(np.abs(along) < 1e-9, 1e-9, along)
-        first, second = (-np.array(self.half) - origin) / along, (np.array(self.half) - origin) / along
+        """Entry and exit of rays, in lengths of their directions; a ray that misses has its entry after its exit."""
+        origin = self.to_local(start)
+        local = directions @ self.axes.T
+        local = np.where(np.abs(local) < 1e-9, 1e-9, local)
+        half = np.array(self.half_extents)
+        first, second = (-half - origin) / local, (half - origin) / local
         return np.minimum(first, second).max(-1), np.maximum(first, second).min(-1)
 
-    def distance(self, points: Float[np.ndarray, "*B 3"]) -> Float[np.ndarray, "*B"]:
-        """From points to the box on the ground plan, metres; 0 above or below it."""
-        over = np.abs(self.inside(points)[..., [0, 2]]) - np.array(self.half)[[0, 2]]
-        return np.linalg.norm(np.maximum(over, 0), axis=-1)
+    def ground_distance(self, points: Float[np.ndarray, "*B 3"]) -> Float[np.ndarray, "*B"]:
+        """Horizontal distance from points to the box, metres; 0 above or below it."""
+        outside = np.abs(self.to_local(points)[..., [0, 2]]) - np.array(self.half_extents)[[0, 2]]
+        return np.linalg.norm(np.maximum(outside, 0), axis=-1)
 
 
 Piece = tuple[Box, ...]
-"""One piece of furniture."""
+"""The boxes of one piece of furniture."""
 _Part = tuple[tuple[float, float, float], tuple[float, float, float], int]
 """Centre and size of a box, metres, and its material."""
 
 
-def hides(
+def occluded_points(
     pieces: Sequence[Piece], eyes: Float[np.ndarray, "T 3"], points: Float[np.ndarray, "*P T K 3"]
 ) -> Bool[np.ndarray, "*P T K"]:
-    """Which points are behind a piece, seen from each frame's eye."""
-    hidden = np.zeros(points.shape[:-1], bool)
+    """Mask of the points that are behind a piece, seen from each frame's camera position."""
+    occluded = np.zeros(points.shape[:-1], bool)
     for box in (box for piece in pieces for box in piece):
         for frame, eye in enumerate(eyes):
-            enters, leaves = box.crossed(eye, points[..., frame, :, :] - eye)
-            hidden[..., frame, :] |= (enters < leaves) & (leaves > 0) & (enters < 1)
-    return hidden
+            entry, exit_ = box.intersect(eye, points[..., frame, :, :] - eye)
+            occluded[..., frame, :] |= (entry < exit_) & (exit_ > 0) & (entry < 1)
+    return occluded
 
 
 def draw_piece(rng: np.random.Generator, at_xz: Float[np.ndarray, "2"], yaw_rad: float, *, materials: int) -> Piece:
-    """A pillar, a screen, a table, a chair, a sideboard, a shelf or crates."""
+    """A random pillar, screen, table, chair, sideboard, shelf or stack of crates."""
     kind = _KINDS[rng.integers(len(_KINDS))]
     main, other = (int(value) for value in rng.integers(materials, size=2))
     wide, deep = rng.uniform(0.9, 1.7), rng.uniform(0.45, 0.8)
@@ -102,9 +103,9 @@ def draw_piece(rng: np.random.Generator, at_xz: Float[np.ndarray, "2"], yaw_rad:
             (
                 (float(rng.normal(0, 0.04)), base + 0.35 * size, float(rng.normal(0, 0.04))),
                 (size, 0.7 * size, size),
-                use,
+                material,
             )
-            for base, size, use in zip(heights[: rng.integers(1, 4)], sizes, (main, other, main), strict=False)
+            for base, size, material in zip(heights[: rng.integers(1, 4)], sizes, (main, other, main), strict=False)
         ]
     else:
         size = {
@@ -117,18 +118,18 @@ def draw_piece(rng: np.random.Generator, at_xz: Float[np.ndarray, "2"], yaw_rad:
     c, s = math.cos(yaw_rad), math.sin(yaw_rad)
     return tuple(
         Box(
-            (at_xz[0] + c * place[0] + s * place[2], place[1], at_xz[1] - s * place[0] + c * place[2]),
+            (at_xz[0] + c * centre[0] + s * centre[2], centre[1], at_xz[1] - s * centre[0] + c * centre[2]),
             (size[0] / 2, size[1] / 2, size[2] / 2),
             yaw_rad,
             material,
         )
-        for place, size, material in parts
+        for centre, size, material in parts
     )
 
 
 _KINDS = ("pillar", "pillar", "screen", "table", "chair", "sideboard", "shelf", "crates")
-_CLEAR_M, _CLEAR_OF_CAMERA_M = 0.35, 0.5
-"""How far furniture stays from people's keypoints and from the camera."""
+_PERSON_CLEARANCE_M, _CAMERA_CLEARANCE_M = 0.35, 0.5
+"""Smallest horizontal distance of furniture from people's keypoints and from the camera."""
 _TRIES = 40
 
 
@@ -140,32 +141,32 @@ def place_occluders(
     *,
     materials: int,
 ) -> list[Piece]:
-    """Furniture between camera and people, each piece hiding something, all of it never most of a person.
+    """Furniture between camera and people: each piece occludes something, all together less than half of any person.
 
-    Fewer than `count` pieces where people and camera leave no room for more.
+    Fewer than `count` pieces if people and camera leave no room for more.
     """
     pieces: list[Piece] = []
-    thin = slice(None, None, max(1, len(eyes) // 12))
+    sampled = slice(None, None, max(1, len(eyes) // 12))
     for _ in range(count):
         for _ in range(_TRIES):
             person, frame = rng.integers(len(points)), rng.integers(len(eyes))
             share = rng.uniform(0.35, 0.85)
             target = points[person, frame].mean(0)
-            spot = (1 - share) * eyes[frame] + share * target
-            across = np.cross(target - eyes[frame], [0.0, 1.0, 0.0])[[0, 2]]
-            place = spot[[0, 2]] + across / np.linalg.norm(across) * rng.normal(0, 0.3)
-            piece = draw_piece(rng, place, rng.uniform(-math.pi, math.pi), materials=materials)
+            point = (1 - share) * eyes[frame] + share * target
+            sideways = np.cross(target - eyes[frame], [0.0, 1.0, 0.0])[[0, 2]]
+            at_xz = point[[0, 2]] + sideways / np.linalg.norm(sideways) * rng.normal(0, 0.3)
+            piece = draw_piece(rng, at_xz, rng.uniform(-math.pi, math.pi), materials=materials)
             if not _is_clear(piece, points, eyes):
                 continue
-            new = hides([piece], eyes[thin], points[:, thin]).mean((1, 2))
-            whole = hides([*pieces, piece], eyes[thin], points[:, thin]).mean((1, 2))
-            if new.max() > 0.04 and whole.max() < 0.45:
+            added = occluded_points([piece], eyes[sampled], points[:, sampled]).mean((1, 2))
+            total = occluded_points([*pieces, piece], eyes[sampled], points[:, sampled]).mean((1, 2))
+            if added.max() > 0.04 and total.max() < 0.45:
                 pieces.append(piece)
                 break
     return pieces
 
 
-def place_around(
+def place_background(
     count: int,
     points: Float[np.ndarray, "P T 17 3"],
     eyes: Float[np.ndarray, "T 3"],
@@ -174,13 +175,13 @@ def place_around(
     *,
     materials: int,
 ) -> list[Piece]:
-    """Furniture inside `bounds` (lowest and highest x, z) that hides nobody."""
+    """Furniture inside `bounds` (min and max x, z) that occludes nobody."""
     pieces: list[Piece] = []
-    thin = slice(None, None, max(1, len(eyes) // 12))
+    sampled = slice(None, None, max(1, len(eyes) // 12))
     for _ in range(count * 4):
-        place = rng.uniform(bounds[0] + 0.4, bounds[1] - 0.4)
-        piece = draw_piece(rng, place, rng.integers(4) * math.pi / 2 + rng.normal(0, 0.1), materials=materials)
-        if _is_clear(piece, points, eyes) and not hides([piece], eyes[thin], points[:, thin]).any():
+        at_xz = rng.uniform(bounds[0] + 0.4, bounds[1] - 0.4)
+        piece = draw_piece(rng, at_xz, rng.integers(4) * math.pi / 2 + rng.normal(0, 0.1), materials=materials)
+        if _is_clear(piece, points, eyes) and not occluded_points([piece], eyes[sampled], points[:, sampled]).any():
             pieces.append(piece)
         if len(pieces) == count:
             break
@@ -189,6 +190,7 @@ def place_around(
 
 def _is_clear(piece: Piece, points: Float[np.ndarray, "P T 17 3"], eyes: Float[np.ndarray, "T 3"]) -> bool:
     return all(
-        box.distance(points[:, ::3]).min() > _CLEAR_M and box.distance(eyes[::3]).min() > _CLEAR_OF_CAMERA_M
+        box.ground_distance(points[:, ::3]).min() > _PERSON_CLEARANCE_M
+        and box.ground_distance(eyes[::3]).min() > _CAMERA_CLEARANCE_M
         for box in piece
     )

@@ -1,4 +1,4 @@
-"""Clothes, hair and a simple face, painted on the vertices of a body by which joint moves them and where they lie."""
+"""Clothes, hair and a simple face as vertex colours of a body, by each vertex's dominant joint and rest position."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ _SHOES = ((0.92, 0.92, 0.92), (0.08, 0.08, 0.08), (0.35, 0.20, 0.12), (0.70, 0.1
 
 @dataclass(frozen=True)
 class Outfit:
-    """What one person wears."""
+    """Clothes, skin and hair of one person."""
 
     shirt: Colour
     trousers: Colour
@@ -37,7 +37,7 @@ class Outfit:
 
     @classmethod
     def draw(cls, seed: int, *, long_hair: bool | None = None) -> "Outfit":
-        """A random one."""
+        """A random outfit."""
         rng = np.random.default_rng([seed, 7])
         shirt, trousers, shoes, skin, hair = (
             pool[rng.integers(len(pool))] for pool in (_SHIRTS, _TROUSERS, _SHOES, _SKINS, _HAIRS)
@@ -48,57 +48,61 @@ class Outfit:
 
 
 def paint(body: BodyModel, outfit: Outfit) -> Float[np.ndarray, "V 3"]:
-    """A colour for each vertex."""
-    place = body.template.numpy()
+    """The colour of each vertex."""
+    vertices = body.template.numpy()
     rest = body.joint_template.numpy()
     dominant = body.skinning_weights.argmax(1).numpy()
     names = np.array([name.removeprefix("left_").removeprefix("right_") for name in SMPL_JOINTS])[dominant]
-    marks = (body.keypoint_regressor @ body.template).numpy()
-    colour = np.tile(np.array(outfit.skin), (len(place), 1))
+    keypoints = (body.keypoint_regressor @ body.template).numpy()
+    colour = np.tile(np.array(outfit.skin), (len(vertices), 1))
 
-    def dress(where: np.ndarray, what: Colour) -> None:
-        colour[where] = what
+    def fill(mask: np.ndarray, value: Colour) -> None:
+        colour[mask] = value
 
     trunk = np.isin(names, ["spine1", "spine2", "spine3", "collar", "shoulder", "pelvis"])
-    neckline = (names == "neck") & (place[:, 1] < rest[joint("neck"), 1] + 0.01)
-    dress(trunk | neckline, outfit.shirt)
-    along = abs(place[:, 0])
+    neckline = (names == "neck") & (vertices[:, 1] < rest[joint("neck"), 1] + 0.01)
+    fill(trunk | neckline, outfit.shirt)
+    lateral = abs(vertices[:, 0])
     if outfit.long_sleeves:
-        dress(names == "elbow", outfit.shirt)
+        fill(names == "elbow", outfit.shirt)
     else:
-        middle = (rest[joint("left_shoulder"), 0] + 1.4 * rest[joint("left_elbow"), 0]) / 2.4
-        dress((names == "shoulder") & (along > middle), outfit.skin)
+        sleeve_end = (rest[joint("left_shoulder"), 0] + 1.4 * rest[joint("left_elbow"), 0]) / 2.4
+        fill((names == "shoulder") & (lateral > sleeve_end), outfit.skin)
     waist = rest[0, 1] + 0.06
-    dress(np.isin(names, ["pelvis", "hip", "spine1"]) & (place[:, 1] < waist), outfit.trousers)
+    fill(np.isin(names, ["pelvis", "hip", "spine1"]) & (vertices[:, 1] < waist), outfit.trousers)
     hem = rest[joint("left_knee"), 1] + 0.05
-    dress(np.isin(names, ["hip", "knee"]) & ((place[:, 1] > hem) | (not outfit.shorts)), outfit.trousers)
-    dress(np.isin(names, ["ankle", "foot"]), outfit.shoes)
-    _paint_head(place, names, marks, outfit, dress)
+    fill(np.isin(names, ["hip", "knee"]) & ((vertices[:, 1] > hem) | (not outfit.shorts)), outfit.trousers)
+    fill(np.isin(names, ["ankle", "foot"]), outfit.shoes)
+    _paint_head(vertices, names, keypoints, outfit, fill)
     return colour
 
 
 def _paint_head(
-    place: np.ndarray, names: np.ndarray, marks: np.ndarray, outfit: Outfit, dress: Callable[[np.ndarray, Colour], None]
+    vertices: np.ndarray,
+    names: np.ndarray,
+    keypoints: np.ndarray,
+    outfit: Outfit,
+    fill: Callable[[np.ndarray, Colour], None],
 ) -> None:
-    """Hair on the top and back of the head; eyes, brows and lips, without which a detector sees no face."""
+    """Hair on the top and back of the head; eyes, brows and lips, without which a detector finds no face."""
     head = np.isin(names, ["head", "neck"])
-    eyes = marks[[keypoint("left_eye"), keypoint("right_eye")]]
-    nose = marks[keypoint("nose")]
-    ears = marks[[keypoint("left_ear"), keypoint("right_ear")]].mean(0)
+    eyes = keypoints[[keypoint("left_eye"), keypoint("right_eye")]]
+    nose = keypoints[keypoint("nose")]
+    ears = keypoints[[keypoint("left_ear"), keypoint("right_ear")]].mean(0)
     level, front = eyes[:, 1].mean(), eyes[:, 2].mean()
-    # A hairline that rises from behind the ears to the forehead.
-    slope = (place[:, 2] - ears[2]) / (front - ears[2])
-    line = level - 0.02 + 0.085 * np.clip(slope, 0, 1)
-    hair = head & (place[:, 1] > line) & (slope < 1.2)
+    # The hairline rises from behind the ears to the forehead.
+    slope = (vertices[:, 2] - ears[2]) / (front - ears[2])
+    hairline = level - 0.02 + 0.085 * np.clip(slope, 0, 1)
+    hair = head & (vertices[:, 1] > hairline) & (slope < 1.2)
     bottom = level - (0.2 if outfit.long_hair else 0.1)
-    hair |= head & (slope < -0.1) & (place[:, 1] > bottom)
-    dress(hair, outfit.hair)
+    hair |= head & (slope < -0.1) & (vertices[:, 1] > bottom)
+    fill(hair, outfit.hair)
     dark = (0.55 * outfit.hair[0], 0.55 * outfit.hair[1], 0.55 * outfit.hair[2])
     for eye in eyes:
-        gap = place - eye
-        dress(head & (np.linalg.norm(gap * [0.75, 1.4, 0.5], axis=1) < 0.0115), (0.06, 0.05, 0.05))
-        brow = (abs(gap[:, 0]) < 0.022) & (abs(gap[:, 1] - 0.021) < 0.0045) & (gap[:, 2] > -0.02)
-        dress(head & brow, dark)
-    gap = place - (nose - [0.0, 0.042, 0.012])
-    lips = (abs(gap[:, 0]) < 0.024) & (abs(gap[:, 1]) < 0.009) & (gap[:, 2] > -0.02)
-    dress(head & lips, (0.62, 0.25, 0.24))
+        offset = vertices - eye
+        fill(head & (np.linalg.norm(offset * [0.75, 1.4, 0.5], axis=1) < 0.0115), (0.06, 0.05, 0.05))
+        brow = (abs(offset[:, 0]) < 0.022) & (abs(offset[:, 1] - 0.021) < 0.0045) & (offset[:, 2] > -0.02)
+        fill(head & brow, dark)
+    offset = vertices - (nose - [0.0, 0.042, 0.012])
+    lips = (abs(offset[:, 0]) < 0.024) & (abs(offset[:, 1]) < 0.009) & (offset[:, 2] > -0.02)
+    fill(head & lips, (0.62, 0.25, 0.24))

@@ -1,6 +1,6 @@
-"""A CPU renderer for people on a floor: Intel Embree finds what a pixel sees, numpy shades it. No graphics driver.
+"""A CPU renderer of people on a floor: Intel Embree casts the rays, numpy shades the hits. It needs no graphics driver.
 
-Image axes are OpenCV's: x right, y down, z forwards; pixel (0, 0) covers 0 to 1.
+Camera axes are OpenCV's: x right, y down, z forwards; pixel (0, 0) covers coordinates 0 to 1.
 """
 
 import math
@@ -17,13 +17,13 @@ from schemas.rotations import yaw_matrix
 from stages.synthesis.motions import LabelledMotion
 from stages.synthesis.outfit import Colour, Outfit, paint
 
-_AROUND_M = 0.03
-"""How far beside a keypoint it is looked whether it can be seen."""
+_PROBE_OFFSET_M = 0.03
+"""Distance of the visibility probes from their keypoint."""
 
 
 @dataclass(frozen=True)
 class Camera:
-    """A pinhole: pixel = K (R x + t), divided by its third number."""
+    """A pinhole camera: pixel = K (R x + t), divided by its third component."""
 
     K: Float[np.ndarray, "3 3"]
     """Pixels."""
@@ -32,29 +32,29 @@ class Camera:
     t: Float[np.ndarray, "3"]
 
     @classmethod
-    def looking(
+    def look_at(
         cls, eye: Float[np.ndarray, "3"], target: Float[np.ndarray, "3"], focal_px: float, width: int, height: int
     ) -> "Camera":
-        """At `eye`, level, the target in the middle of the image."""
-        ahead = (target - eye) / np.linalg.norm(target - eye)
-        right = np.cross(ahead, [0.0, 1.0, 0.0])
+        """A level camera at `eye` with the target at the centre of the image."""
+        forward = (target - eye) / np.linalg.norm(target - eye)
+        right = np.cross(forward, [0.0, 1.0, 0.0])
         right /= np.linalg.norm(right)
-        rotation = np.stack([right, np.cross(ahead, right), ahead])
+        rotation = np.stack([right, np.cross(forward, right), forward])
         K = np.array([[focal_px, 0, width / 2], [0, focal_px, height / 2], [0, 0, 1.0]])
         return cls(K, rotation, -rotation @ eye)
 
     @property
     def eye(self) -> Float[np.ndarray, "3"]:
-        """Where it stands, metres."""
+        """Position of the camera, metres."""
         return -self.R.T @ self.t
 
     def project(self, points: Float[np.ndarray, "*B 3"]) -> Float[np.ndarray, "*B 2"]:
-        """Pixels of points in the world."""
-        seen = (points @ self.R.T + self.t) @ self.K.T
-        return seen[..., :2] / seen[..., 2:]
+        """Pixel coordinates of points in the world."""
+        homogeneous = (points @ self.R.T + self.t) @ self.K.T
+        return homogeneous[..., :2] / homogeneous[..., 2:]
 
     def rays(self, width: int, height: int) -> Float[np.ndarray, "H W 3"]:
-        """Directions of the pixels' centres in the world, one unit deep along the optical axis."""
+        """World directions through the pixel centres, of unit depth along the optical axis."""
         u, v = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
         pixels = np.stack([u, v, np.ones_like(u)], -1)
         return pixels @ (np.linalg.inv(self.K).T @ self.R)
@@ -62,90 +62,90 @@ class Camera:
 
 @dataclass(frozen=True)
 class Person:
-    """A motion in clothes, put somewhere on the floor."""
+    """A motion with an outfit and a placement on the floor."""
 
     motion: LabelledMotion
     outfit: Outfit
     offset: tuple[float, float] = (0.0, 0.0)
-    """x and z of where the motion starts, metres."""
+    """x and z of the start of the motion, metres."""
     yaw_rad: float = 0.0
-    """Which way it starts to face; 0 is +Z."""
+    """Heading at the start; 0 is +Z."""
 
     def placed(self, body: BodyModel) -> LabelledMotion:
-        """The motion there."""
-        turn = yaw_matrix(torch.tensor(self.yaw_rad, dtype=torch.float32))
+        """The motion in the world, with yaw and offset applied."""
+        yaw = yaw_matrix(torch.tensor(self.yaw_rad, dtype=torch.float32))
         pelvis = body.rest_joints(self.motion.betas)[0]
         rotations = self.motion.rotations.clone()
-        rotations[:, 0] = turn @ rotations[:, 0]
-        position = (self.motion.trans + pelvis) @ turn.T + torch.tensor([self.offset[0], 0.0, self.offset[1]])
+        rotations[:, 0] = yaw @ rotations[:, 0]
+        position = (self.motion.trans + pelvis) @ yaw.T + torch.tensor([self.offset[0], 0.0, self.offset[1]])
         return LabelledMotion(
             rotations, position - pelvis, self.motion.betas, self.motion.fps, self.motion.labels, self.motion.contacts
         )
 
 
-class View(NamedTuple):
-    """What a camera sees where nobody is."""
+class Background(NamedTuple):
+    """An image of an environment without people."""
 
     image: Float[np.ndarray, "H W 3"]
     """0 to 255."""
     rays: Float[np.ndarray, "H W 3"]
     """As `Camera.rays`."""
     floor: Bool[np.ndarray, "H W"]
-    """Which pixels show the floor, on which shadows fall."""
+    """Mask of the floor, which receives shadows."""
     depth: Float[np.ndarray, "H W"] | None
-    """Along the optical axis, metres; None where nothing can stand before the people."""
+    """Along the optical axis, metres; None if nothing can occlude the people."""
 
 
 @runtime_checkable
-class Surroundings(Protocol):
-    """All that is in a film besides its people."""
+class Environment(Protocol):
+    """Everything in a scene except its people."""
 
     @property
     def light(self) -> tuple[float, float, float]:
-        """Towards the light, of length 1."""
+        """Unit vector towards the light."""
 
     @property
     def tint(self) -> Colour:
-        """Colour and strength of the light on people; (1, 1, 1) is white and plain."""
+        """Colour and intensity of the light on people; (1, 1, 1) is neutral white."""
 
     @property
     def noise(self) -> float:
         """Sensor noise, standard deviation in grey levels."""
 
-    def look(self, camera: Camera, width: int, height: int) -> View:
-        """The empty picture."""
+    def render_background(self, camera: Camera, width: int, height: int) -> Background:
+        """The image without people."""
 
 
 @dataclass(frozen=True)
 class Room:
-    """Floor, wall and light."""
+    """An environment of a tiled floor, one wall and a light."""
 
     floor: tuple[Colour, Colour]
     tile_m: float
     wall: tuple[Colour, Colour]
     """Bottom and top."""
     wall_normal: tuple[float, float]
-    """x and z; the wall stands `wall_m` from the origin against it."""
+    """x and z; the wall is at distance `wall_m` from the origin, against its normal."""
     wall_m: float
     light: tuple[float, float, float]
-    """Towards the light, of length 1."""
+    """Unit vector towards the light."""
     noise: float
     """Sensor noise, standard deviation in grey levels."""
     tint: Colour = (1.0, 1.0, 1.0)
 
-    def look(self, camera: Camera, width: int, height: int) -> View:
-        """The empty room; its wall is behind everybody, so there is no depth to compare."""
+    def render_background(self, camera: Camera, width: int, height: int) -> Background:
+        """The empty room; its wall is behind all people, so it needs no depth."""
         rays = camera.rays(width, height).astype(np.float32)
         image, floor = _empty_room(self, camera.eye.astype(np.float32), rays)
-        return View(image, rays, floor, None)
+        return Background(image, rays, floor, None)
 
     @classmethod
     def draw(cls, rng: np.random.Generator, *, view_xz: Float[np.ndarray, "2"], clear_m: float) -> "Room":
-        """A random room for a camera that looks along `view_xz`; nobody goes further than `clear_m` that way."""
+        """A random room for a camera that looks along `view_xz`; people stay within `clear_m` in that direction."""
         base = rng.uniform(0.35, 0.75, 3) * 0.3 + rng.uniform(0.3, 0.7) * 0.7
         wall = rng.uniform(0.45, 0.9, 3) * 0.35 + rng.uniform(0.45, 0.85) * 0.65
-        away = rng.uniform(0, 2 * math.pi)
-        light = np.array([0.55 * math.cos(away), 1.0, 0.55 * math.sin(away)])
+        azimuth = rng.uniform(0, 2 * math.pi)
+        light = np.array([0.55 * math.cos(azimuth), 1.0, 0.55 * math.sin(azimuth)])
         normal = -view_xz / np.linalg.norm(view_xz)
         return cls(
             floor=(tuple(base), tuple(base * rng.uniform(0.75, 0.92))),
@@ -159,182 +159,185 @@ class Room:
 
 
 class Renderer:
-    """Draws people in a room, a frame at a time; `cameras` has one for all frames or one for each."""
+    """Renders people in an environment, frame by frame; `cameras` holds one camera for all frames or one per frame."""
 
     def __init__(
         self,
         people: Sequence[Person],
         cameras: Sequence[Camera],
-        room: Surroundings,
+        environment: Environment,
         body: BodyModel,
         width: int,
         height: int,
         seed: int,
     ) -> None:
-        self._body, self._cameras, self._room = body, cameras, room
+        self._body, self._cameras, self._environment = body, cameras, environment
         self._motions = [person.placed(body) for person in people]
         self._colours = [paint(body, person.outfit).astype(np.float32) for person in people]
         self._faces = body.faces.numpy().astype(np.int32)
         self._size = (width, height)
-        self._light = np.array(room.light, dtype=np.float32)
-        self._tint = np.array(room.tint, dtype=np.float32)
+        self._light = np.array(environment.light, dtype=np.float32)
+        self._tint = np.array(environment.tint, dtype=np.float32)
         self._seed = seed
         rng = np.random.default_rng([seed, 11])
-        self._grain = rng.normal(0, room.noise, (height + 64, width + 64, 1)).astype(np.float32).repeat(3, axis=2)
-        self._skins: tuple[int, list[np.ndarray]] = (-1, [])
-        self._view: tuple[Camera, View] | None = None
-        self._built: tuple[int, Any, list[Any]] = (-1, None, [])
+        self._grain = (
+            rng.normal(0, environment.noise, (height + 64, width + 64, 1)).astype(np.float32).repeat(3, axis=2)
+        )
+        self._vertices: tuple[int, list[np.ndarray]] = (-1, [])
+        self._background: tuple[Camera, Background] | None = None
+        self._embree: tuple[int, Any, list[Any]] = (-1, None, [])
 
-    def skin(self, frame: int) -> list[Float[np.ndarray, "V 3"]]:
-        """Vertices of everybody; a person whose motion is over stays as they are."""
-        if self._skins[0] != frame:
+    def vertices(self, frame: int) -> list[Float[np.ndarray, "V 3"]]:
+        """Vertices of each person; a motion that has ended holds its last frame."""
+        if self._vertices[0] != frame:
             out = []
             for motion in self._motions:
                 i = min(frame, len(motion) - 1)
                 with torch.no_grad():
                     out.append(self._body.vertices(motion.rotations[i], motion.betas, motion.trans[i]).numpy())
-            self._skins = (frame, out)
-        return self._skins[1]
+            self._vertices = (frame, out)
+        return self._vertices[1]
 
     def render(self, frame: int) -> UInt8[np.ndarray, "H W 3"]:
-        """One picture, RGB."""
+        """The RGB image of a frame."""
         width, height = self._size
         camera = self._camera(frame)
-        view = self._behind(camera)
-        image = view.image.copy()
-        skins, scene = self.skin(frame), self._scene(frame)
+        background = self._background_of(camera)
+        image = background.image.copy()
+        vertices, scene = self.vertices(frame), self._scene(frame)
         eye = camera.eye.astype(np.float32)
-        self._cast_shadow(scene, camera, skins, image, view, eye)
-        for box in _boxes([camera.project(skin) for skin in skins], width, height):
+        self._cast_shadow(scene, camera, vertices, image, background, eye)
+        for box in _merged_boxes([camera.project(points) for points in vertices], width, height):
             area = (slice(box[1], box[3]), slice(box[0], box[2]))
-            directions = np.ascontiguousarray(view.rays[area].reshape(-1, 3))
+            directions = np.ascontiguousarray(background.rays[area].reshape(-1, 3))
             hit = scene.run(np.broadcast_to(eye, directions.shape).copy(), directions, output=True)
-            shown = hit["primID"] >= 0
-            if view.depth is not None:
-                shown &= hit["tfar"] < view.depth[area].reshape(-1)
-            seen = np.flatnonzero(shown)
+            visible = hit["primID"] >= 0
+            if background.depth is not None:
+                visible &= hit["tfar"] < background.depth[area].reshape(-1)
+            index = np.flatnonzero(visible)
             patch = image[area].reshape(-1, 3)
-            patch[seen] = self._shade({k: v[seen] for k, v in hit.items()}, directions[seen])
+            patch[index] = self._shade({k: v[index] for k, v in hit.items()}, directions[index])
             image[area] = patch.reshape(image[area].shape)
         dx, dy = np.random.default_rng([self._seed, frame]).integers(0, 64, 2)
         image += self._grain[dy : dy + height, dx : dx + width]
         return np.clip(image, 0, 255, out=image).astype(np.uint8)
 
     def visibility(self, frame: int, points: Float[np.ndarray, "P K 3"]) -> Float[np.ndarray, "P K"]:
-        """For K points of each person, the share of five spots (the point itself and four `_AROUND_M` beside it) that are
-        in the picture and not behind furniture or somebody else. One's own body hides nothing."""
+        """For K points of each person, the share of five probes (the point and four at `_PROBE_OFFSET_M` around it) that are
+        inside the image and not occluded by furniture or another person. Self-occlusion is ignored."""
         width, height = self._size
         camera = self._camera(frame)
-        view, scene = self._behind(camera), self._scene(frame)
-        beside = _AROUND_M * np.array([[0, 0], [1, 0], [-1, 0], [0, 1], [0, -1]]) @ camera.R[:2]
-        spots = points[:, :, None] + beside
-        depth = (spots @ camera.R.T + camera.t)[..., 2]
-        before = depth > 0.1
-        pixels = np.floor(camera.project(np.where(before[..., None], spots, points.mean((0, 1)))))
-        seen = before & (pixels >= 0).all(-1) & (pixels < [width, height]).all(-1)
-        if view.depth is not None:
+        background, scene = self._background_of(camera), self._scene(frame)
+        offsets = _PROBE_OFFSET_M * np.array([[0, 0], [1, 0], [-1, 0], [0, 1], [0, -1]]) @ camera.R[:2]
+        probes = points[:, :, None] + offsets
+        depth = (probes @ camera.R.T + camera.t)[..., 2]
+        in_front = depth > 0.1
+        pixels = np.floor(camera.project(np.where(in_front[..., None], probes, points.mean((0, 1)))))
+        visible = in_front & (pixels >= 0).all(-1) & (pixels < [width, height]).all(-1)
+        if background.depth is not None:
             columns, rows = (
                 pixels[..., axis].clip(0, side - 1).astype(int) for axis, side in ((0, width), (1, height))
             )
-            seen &= view.depth[rows, columns] > depth
+            visible &= background.depth[rows, columns] > depth
         if len(points) > 1:
             eye = camera.eye.astype(np.float32)
-            directions = (spots - camera.eye).reshape(-1, 3).astype(np.float32)
+            directions = (probes - camera.eye).reshape(-1, 3).astype(np.float32)
             hit = scene.run(np.broadcast_to(eye, directions.shape).copy(), directions, output=True)
-            whose = np.arange(len(points))[:, None, None]
-            other = (hit["primID"] >= 0).reshape(depth.shape) & (hit["geomID"].reshape(depth.shape) != whose)
-            seen &= ~(other & (hit["tfar"].reshape(depth.shape) < 1))
-        return seen.mean(-1)
+            person = np.arange(len(points))[:, None, None]
+            other = (hit["primID"] >= 0).reshape(depth.shape) & (hit["geomID"].reshape(depth.shape) != person)
+            visible &= ~(other & (hit["tfar"].reshape(depth.shape) < 1))
+        return visible.mean(-1)
 
     def _camera(self, frame: int) -> Camera:
         return self._cameras[frame if len(self._cameras) > 1 else 0]
 
     def _scene(self, frame: int) -> Any:
-        """The people as Embree's geometry."""
+        """The people as an Embree scene."""
         from embreex.mesh_construction import TriangleMesh
         from embreex.rtcore_scene import EmbreeScene
 
-        if self._built[0] != frame:
+        if self._embree[0] != frame:
             scene = EmbreeScene()
-            meshes = [TriangleMesh(scene, np.ascontiguousarray(skin), self._faces) for skin in self.skin(frame)]
-            self._built = (frame, scene, meshes)
-        return self._built[1]
+            meshes = [TriangleMesh(scene, np.ascontiguousarray(points), self._faces) for points in self.vertices(frame)]
+            self._embree = (frame, scene, meshes)
+        return self._embree[1]
 
     def _shade(self, hit: dict[str, np.ndarray], directions: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
         corners = self._faces[hit["primID"]]
         u, v = hit["u"][:, None], hit["v"][:, None]
         colour = np.empty((len(corners), 3), np.float32)
         for index, colours in enumerate(self._colours):
-            mine = hit["geomID"] == index
-            a, b, c = (colours[corners[mine, k]] for k in range(3))
-            colour[mine] = a * (1 - u[mine] - v[mine]) + b * u[mine] + c * v[mine]
+            mask = hit["geomID"] == index
+            a, b, c = (colours[corners[mask, k]] for k in range(3))
+            colour[mask] = a * (1 - u[mask] - v[mask]) + b * u[mask] + c * v[mask]
         normal = hit["Ng"] / np.linalg.norm(hit["Ng"], axis=1, keepdims=True)
         normal *= -np.sign((normal * directions).sum(1, keepdims=True))
-        # Half-Lambert keeps form in the shade; a little light from above and from the floor.
+        # Half-Lambert keeps shape visible in the shade; small terms for light from above and for surfaces facing the camera.
         sun = (0.5 + 0.5 * normal @ self._light).clip(0) ** 1.5
         facing = -(normal * directions).sum(1) / np.linalg.norm(directions, axis=1)
         colour *= self._tint
         return 255 * colour * (0.22 + 0.62 * sun + 0.1 * (0.5 + 0.5 * normal[:, 1]) + 0.16 * facing)[:, None]
 
-    def _behind(self, camera: Camera) -> View:
-        """What is seen where nobody is; kept while the camera stands still."""
-        if self._view is None or self._view[0] is not camera:
-            self._view = (camera, self._room.look(camera, *self._size))
-        return self._view[1]
+    def _background_of(self, camera: Camera) -> Background:
+        """The image without people, cached while the camera stays the same."""
+        if self._background is None or self._background[0] is not camera:
+            self._background = (camera, self._environment.render_background(camera, *self._size))
+        return self._background[1]
 
     def _cast_shadow(
         self,
         scene: Any,
         camera: Camera,
-        skins: list[np.ndarray],
+        vertices: list[np.ndarray],
         image: Float[np.ndarray, "H W 3"],
-        view: View,
+        background: Background,
         eye: Float[np.ndarray, "3"],
     ) -> None:
-        """Darkens the floor that the people keep the light from, a second ray from each pixel that could be."""
+        """Darkens the floor in the shadow of the people, by a shadow ray from each candidate pixel."""
         width, height = self._size
-        flat = [skin - (skin[:, 1:2] / self._light[1]) * self._light for skin in skins]
-        flat = [points[(points @ camera.R[2] + camera.t[2]) > 0.3] for points in flat]
-        for box in _boxes([camera.project(points) for points in flat if len(points)], width, height):
+        shadows = [points - (points[:, 1:2] / self._light[1]) * self._light for points in vertices]
+        shadows = [points[(points @ camera.R[2] + camera.t[2]) > 0.3] for points in shadows]
+        for box in _merged_boxes([camera.project(points) for points in shadows if len(points)], width, height):
             area = (slice(box[1], box[3]), slice(box[0], box[2]))
-            here = np.flatnonzero(view.floor[area])
-            directions = view.rays[area].reshape(-1, 3)[here]
+            floor = np.flatnonzero(background.floor[area])
+            directions = background.rays[area].reshape(-1, 3)[floor]
             ground = eye + directions * (-eye[1] / directions[:, 1:2])
             ground[:, 1] = 1e-3
-            towards = np.broadcast_to(self._light, ground.shape).copy()
-            dark = here[scene.run(np.ascontiguousarray(ground), towards, query="OCCLUDED") >= 0]
+            to_light = np.broadcast_to(self._light, ground.shape).copy()
+            shadowed = floor[scene.run(np.ascontiguousarray(ground), to_light, query="OCCLUDED") >= 0]
             patch = image[area].reshape(-1, 3)
-            patch[dark] *= 0.62
+            patch[shadowed] *= 0.62
             image[area] = patch.reshape(image[area].shape)
 
 
 def _empty_room(
     room: Room, eye: Float[np.ndarray, "3"], rays: Float[np.ndarray, "H W 3"]
 ) -> tuple[Float[np.ndarray, "H W 3"], Bool[np.ndarray, "H W"]]:
-    """The picture without people (0 to 255), and where the floor is."""
+    """The image without people (0 to 255), and the mask of the floor."""
     normal = np.array(room.wall_normal, dtype=np.float32)
-    across, fall = rays[..., 0] * normal[0] + rays[..., 2] * normal[1], rays[..., 1]
+    along_normal, vertical = rays[..., 0] * normal[0] + rays[..., 2] * normal[1], rays[..., 1]
     with np.errstate(divide="ignore"):
-        down = np.where(fall < -1e-4, -eye[1] / fall, np.float32(np.inf))
-        wall = np.where(across < -1e-4, (-np.float32(room.wall_m) - eye[[0, 2]] @ normal) / across, np.float32(1e4))
-    floor = down < wall
+        to_floor = np.where(vertical < -1e-4, -eye[1] / vertical, np.float32(np.inf))
+        wall_distance = -np.float32(room.wall_m) - eye[[0, 2]] @ normal
+        to_wall = np.where(along_normal < -1e-4, wall_distance / along_normal, np.float32(1e4))
+    floor = to_floor < to_wall
     image = np.empty(rays.shape, np.float32)
-    reach, below = down[floor], rays[floor]
-    x, z = eye[0] + below[:, 0] * reach, eye[2] + below[:, 2] * reach
+    distance, floor_rays = to_floor[floor], rays[floor]
+    x, z = eye[0] + floor_rays[:, 0] * distance, eye[2] + floor_rays[:, 2] * distance
     odd = (np.floor(x / room.tile_m).astype(np.int32) + np.floor(z / room.tile_m).astype(np.int32)) & 1
     fade = 255 * (1 - 0.25 * np.minimum(np.sqrt(x * x + z * z) / 14, 1))
     image[floor] = np.array(room.floor, np.float32)[odd] * fade[:, None]
-    up = eye[1] + fall[~floor] * wall[~floor]
-    # The wall's colour changes with height alone: a table of centimetres, its lowest ten the skirting board.
+    wall_height_m = eye[1] + vertical[~floor] * to_wall[~floor]
+    # The wall's colour depends on height alone: a table per centimetre, whose lowest ten entries are the skirting board.
     share = np.linspace(0, 1, 301, dtype=np.float32)[:, None]
-    paper = 255 * (np.array(room.wall[0], np.float32) * (1 - share) + np.array(room.wall[1], np.float32) * share)
-    paper[:10] *= 0.6
-    image[~floor] = paper[np.clip(up * 100, 0, 300).astype(np.int32)]
+    gradient = 255 * (np.array(room.wall[0], np.float32) * (1 - share) + np.array(room.wall[1], np.float32) * share)
+    gradient[:10] *= 0.6
+    image[~floor] = gradient[np.clip(wall_height_m * 100, 0, 300).astype(np.int32)]
     return image, floor
 
 
-def _boxes(points: list[Float[np.ndarray, "n 2"]], width: int, height: int) -> list[tuple[int, int, int, int]]:
-    """Pixel rectangles around sets of points, those that touch made one."""
+def _merged_boxes(points: list[Float[np.ndarray, "n 2"]], width: int, height: int) -> list[tuple[int, int, int, int]]:
+    """Bounding boxes of point sets in whole pixels, clipped to the image; overlapping boxes are merged."""
     boxes: list[tuple[int, int, int, int]] = []
     for pixels in points:
         x0, y0 = (int(value) for value in np.floor(pixels.min(0)))

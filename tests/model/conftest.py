@@ -1,4 +1,4 @@
-"""A small dataset on disk, made of labelled motions from the studio, for everything behind the shards."""
+"""A small dataset of labelled synthetic motions on disk, for tests of code that reads shards."""
 
 import io
 from collections.abc import Sequence
@@ -44,26 +44,26 @@ def write_dataset(
     seconds: float = 4.0,
     splits: str = "train",
 ) -> str:
-    """`clips` motions over `shards` mocap shards of every split named (with spaces between)."""
+    """Write `clips` motions in `shards` mocap shards for each split in `splits` (separated by spaces)."""
     body = BodyModel.load()
     storage = Storage(root)
     entries, serial = [], 0
     for split in splits.split():
         for shard in range(shards):
-            stretches, hours = [], 0.0
+            encoded, hours = [], 0.0
             for _ in range(clips // shards):
                 record = instructed(actions[serial % len(actions)], seconds, serial, body)
                 sample = encode_sample_record(record, None, "0" * 12)
-                stretches.append(encode_sample(sample.key, sample.members))
+                encoded.append(encode_sample(sample.key, sample.members))
                 hours += record.captioned.scored.motion.seconds / 3600
                 serial += 1
             file = io.BytesIO()
-            write_tar(file, stretches)
+            write_tar(file, encoded)
             path = f"shards/mocap/{split}-{shard:06d}.tar"
             storage.write_bytes(path, file.getvalue())
             entries.append(
                 ShardEntry(
-                    path=path, subset="mocap", split=split, samples=len(stretches), bytes=file.tell(),
+                    path=path, subset="mocap", split=split, samples=len(encoded), bytes=file.tell(),
                     sha256=storage.sha256(path), hours=hours,
                 )
             )  # fmt: skip
@@ -72,26 +72,26 @@ def write_dataset(
 
 
 def instructed(action: str, seconds: float, seed: int, body: BodyModel) -> InstructedMotion:
-    """A labelled motion as the pipeline would hand it to its last stage."""
-    made = generate(action, seconds, seed, body=body)
-    frames = len(made)
+    """A labelled motion as the input of the pipeline's last stage."""
+    generated = generate(action, seconds, seed, body=body)
+    frames = len(generated)
     source = Source(id=f"studio-{seed:05d}", uri=f"studio/{action}/{seed}", kind="mocap", licence="CC0", consent="n/a")
     motion = Motion(
         provenance=Provenance(
             source=source, sha256=f"{seed:064x}", person=0, start_s=0.0, end_s=frames / FPS, source_fps=FPS
         ),
         footage=None,
-        poses=matrix_to_axis_angle(made.rotations).numpy(),
-        trans=made.trans.numpy(),
-        betas=made.betas.numpy(),
-        contacts=made.contacts.numpy().astype(np.uint8),
+        poses=matrix_to_axis_angle(generated.rotations).numpy(),
+        trans=generated.trans.numpy(),
+        betas=generated.betas.numpy(),
+        contacts=generated.contacts.numpy().astype(np.uint8),
         joint_confidence=np.ones((frames, 24), np.float32),
         to_source=np.eye(4),
         body_model=body.id,
         models={},
     )
-    label = made.labels[0]
-    sentence = "a person " + " and ".join(dict.fromkeys(one.text for one in made.labels))
+    label = generated.labels[0]
+    sentence = "a person " + " and ".join(dict.fromkeys(event.text for event in generated.labels))
     event = Event(
         part=label.part, joint="pelvis", kind=label.kind, side=label.side, start_s=label.start_s, end_s=label.end_s,
         amount=1.0, speed=1.0, text=label.text,
@@ -101,11 +101,11 @@ def instructed(action: str, seconds: float, seed: int, body: BodyModel) -> Instr
         writers={"body": "labels"},
     )  # fmt: skip
     end = frames / FPS
-    nothing, whole = InstructionInput(kind="none"), InstructionInput(kind="motion", start_s=0.0, end_s=end)
+    no_input, whole = InstructionInput(kind="none"), InstructionInput(kind="motion", start_s=0.0, end_s=end)
     early, late = InstructionInput(kind="motion", end_s=1.0), InstructionInput(kind="motion", start_s=1.0, end_s=end)
     span = {"parts": tuple(PARTS), "start_s": 0.0, "end_s": end}
     instructions = (
-        Instruction(task="t2m", instruction=f"Show {sentence}.", inputs=nothing, target=whole, **span),
+        Instruction(task="t2m", instruction=f"Show {sentence}.", inputs=no_input, target=whole, **span),
         Instruction(
             task="m2t",
             instruction="Say what is done.",
@@ -128,7 +128,7 @@ def body() -> BodyModel:
 
 @pytest.fixture(scope="session")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Twelve clips of two seconds in three train shards, four in one val shard."""
+    """Twelve clips of three seconds in three shards, for each of train and val."""
     torch.set_num_threads(1)
     root = tmp_path_factory.mktemp("dataset")
     return write_dataset(root, clips=12, shards=3, seconds=3.0, splits="train val")
@@ -136,7 +136,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="session")
 def uneven_dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Seven clips in seven train shards, which two ranks cannot share equally."""
+    """Seven clips in seven train shards, which two ranks cannot split equally."""
     return write_dataset(tmp_path_factory.mktemp("uneven"), clips=7, shards=7, seconds=2.0)
 
 

@@ -1,9 +1,9 @@
-"""What the tests of several processes run in each of them; not a test itself.
+"""Program that the multi-process tests run in each process; not a test itself.
 
     torchrun --nproc-per-node 2 distributed_run.py DATASET OUT
     python distributed_run.py DATASET OUT ray
 
-Each rank makes a pass over the split, averaging gradients at every step as a training does, and writes what it saw.
+Each rank iterates over the split once, averages gradients at every step like a training, and writes the samples that it got.
 """
 
 import json
@@ -20,7 +20,7 @@ from model.data import MotionLoader
 
 
 def one_pass(dataset: str, out: str, *, rank: int, world_size: int, batch_size: int = 3) -> None:
-    """A step of an optimiser for every batch, then two more after going on from the state in the middle."""
+    """A backward pass for every batch, then the remaining batches after resuming from the first state."""
     config = MotionLoader.Config(dataset=dataset, batch_size=batch_size, workers=1, epochs=1, shuffle_window=8)
     loader = MotionLoader(config, rank=rank, world_size=world_size)
     module = DistributedDataParallel(torch.nn.Linear(3, 1))
@@ -32,13 +32,13 @@ def one_pass(dataset: str, out: str, *, rank: int, world_size: int, batch_size: 
         states.append(loader.state_dict())
     resumed = MotionLoader(config.model_copy(update={"workers": 0}), rank=rank, world_size=world_size)
     resumed.load_state_dict(states[0])
-    rest = [[(sample.key, sample.extra) for sample in batch] for batch in resumed]
-    found = {"seen": seen, "rest": rest, "steps": loader.steps_per_epoch, "state": states[0]}
-    Path(out, f"rank-{rank}.json").write_text(json.dumps(found))
+    remaining = [[(sample.key, sample.extra) for sample in batch] for batch in resumed]
+    result = {"seen": seen, "rest": remaining, "steps": loader.steps_per_epoch, "state": states[0]}
+    Path(out, f"rank-{rank}.json").write_text(json.dumps(result))
 
 
 def ray_worker(options: dict[str, str]) -> None:
-    """The pass as a worker of Ray Train makes it."""
+    """One pass in a Ray Train worker."""
     import ray.train
 
     context = ray.train.get_context()
@@ -46,7 +46,7 @@ def ray_worker(options: dict[str, str]) -> None:
 
 
 def with_ray(dataset: str, out: str) -> None:
-    """Ray of our own, two workers that share the cores."""
+    """A local Ray with two workers."""
     import ray
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
@@ -56,7 +56,7 @@ def with_ray(dataset: str, out: str) -> None:
             ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
             break
         except Exception:
-            # Ray waits half a minute for its own processes, which is not enough on a crowded machine.
+            # Ray waits 30 s for its own processes, which is not enough on a loaded machine.
             if attempt == 2:
                 raise
             ray.shutdown()
@@ -71,7 +71,7 @@ def with_ray(dataset: str, out: str) -> None:
 
 
 def with_torchrun(dataset: str, out: str) -> None:
-    """The pass as a process of torchrun makes it."""
+    """One pass in a torchrun process."""
     dist.init_process_group("gloo")
     one_pass(dataset, out, rank=int(os.environ["RANK"]), world_size=int(os.environ["WORLD_SIZE"]))
     dist.destroy_process_group()

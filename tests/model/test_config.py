@@ -1,4 +1,4 @@
-"""YAML to configs: what errors say."""
+"""YAML to configs: error messages."""
 
 from pathlib import Path
 from typing import Literal
@@ -18,10 +18,10 @@ class Inner(Config):
 
 
 class Other(Config):
-    """Another."""
+    """An alternative config."""
 
     kind: Literal["other"] = "other"
-    """Which."""
+    """A kind."""
 
 
 class Outer(Config):
@@ -30,17 +30,17 @@ class Outer(Config):
     name: str
     """A name."""
     mode: Literal["fast", "slow"] = "fast"
-    """How."""
+    """A mode."""
     inner: Inner = Inner()
-    """One."""
+    """An inner config."""
     many: list[Inner] = []
-    """Several."""
+    """A list of inner configs."""
     either: Inner | Other = Other()
-    """One or the other."""
+    """A union."""
 
 
 @pytest.mark.parametrize(
-    ("mapping", "said"),
+    ("mapping", "message"),
     [
         ({"name": "x", "inner": {"sped_mps": 2}}, r"inner\.sped_mps: is not a key; did you mean speed_mps\?"),
         ({"name": "x", "many": [{"speed_mps": 1}, {"speed": 1}]}, r"many\.1\.speed: .*did you mean speed_mps"),
@@ -52,13 +52,13 @@ class Outer(Config):
         ({"name": "x", "inner": 3}, "inner: 3: "),
     ],
 )
-def test_errors_name_the_key_and_the_remedy(mapping: dict[str, object], said: str) -> None:
-    with pytest.raises(UsageError, match=said) as caught:
+def test_errors_name_key_and_remedy(mapping: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
         parse_config(mapping, Outer, "a.yaml")
     assert str(caught.value).startswith("a.yaml: ")
 
 
-def test_all_errors_come_at_once() -> None:
+def test_all_errors_are_reported_at_once() -> None:
     with pytest.raises(UsageError) as caught:
         parse_config({"nam": 1, "mode": 3}, Outer, "a.yaml")
     assert len(str(caught.value).splitlines()) == 3
@@ -70,17 +70,21 @@ def test_overrides(tmp_path: Path) -> None:
     overrides = ["inner.speed_mps=1e-3", "many.1.speed_mps=5", "mode=slow", "name=a=b"]
     config = load_config(path, Outer, overrides)
     assert config.inner.speed_mps == 0.001
-    assert [one.speed_mps for one in config.many] == [1, 5]
+    assert [inner.speed_mps for inner in config.many] == [1, 5]
     assert (config.mode, config.name) == ("slow", "a=b")
-    for bad, said in (("mode", "no '='"), ("many.7.speed_mps=1", "no place"), ("innr.x=1", "did you mean inner")):
-        with pytest.raises(UsageError, match=said):
+    for bad, message in (
+        ("mode", "no '='"),
+        ("many.7.speed_mps=1", "not an index"),
+        ("innr.x=1", "did you mean inner"),
+    ):
+        with pytest.raises(UsageError, match=message):
             load_config(path, Outer, [bad])
 
 
-def test_files_that_are_no_configs(tmp_path: Path) -> None:
-    for content, said in (("- 1", "holds a list"), ("a: [", "not YAML"), ("", "name: is missing")):
+def test_invalid_files_are_rejected(tmp_path: Path) -> None:
+    for content, message in (("- 1", "holds a list"), ("a: [", "not YAML"), ("", "name: is missing")):
         (tmp_path / "a.yaml").write_text(content)
-        with pytest.raises(UsageError, match=said):
+        with pytest.raises(UsageError, match=message):
             load_config(tmp_path / "a.yaml", Outer)
     with pytest.raises(UsageError, match="no such config"):
         load_config(tmp_path / "b.yaml", Outer)
@@ -91,7 +95,7 @@ def test_presets() -> None:
     tiny = parse_config({**base, "architecture": "tiny"}, TokenizerTraining, "a.yaml")
     wider = parse_config({**base, "architecture": {"preset": "tiny", "width": 128}}, TokenizerTraining, "a.yaml")
     assert wider.architecture == tiny.architecture.model_copy(update={"width": 128})
-    with pytest.raises(UsageError, match="there are tiny, base"):
+    with pytest.raises(UsageError, match="known presets: tiny, base"):
         parse_config({**base, "architecture": "huge"}, TokenizerTraining, "a.yaml")
     with pytest.raises(UsageError, match="did you mean width"):
         parse_config({**base, "architecture": {"preset": "tiny", "widht": 128}}, TokenizerTraining, "a.yaml")

@@ -1,4 +1,4 @@
-"""Loading shards: order, shares, stops and tombstones."""
+"""Loading shards: order, ranks, resuming and tombstones."""
 
 import itertools
 import json
@@ -16,7 +16,15 @@ import webdataset
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from model.data import MotionDataset, MotionLoader, MotionSample, check_body_model, cut, mirror_text, motion_features
+from model.data import (
+    MotionDataset,
+    MotionLoader,
+    MotionSample,
+    check_body_model,
+    mirror_text,
+    motion_features,
+    slice_frames,
+)
 from schemas.body_model import BodyModel
 from schemas.dataset import TOMBSTONES, DatasetDescription, read_description, write_description, write_table
 from schemas.errors import HumoError, UsageError
@@ -25,8 +33,8 @@ from schemas.storage import Storage
 
 
 def _loader(dataset: str, *, rank: int = 0, world_size: int = 1, **options: object) -> MotionLoader:
-    chosen = {"batch_size": 3, "shuffle_window": 8, **options}
-    return MotionLoader(MotionLoader.Config(dataset=dataset, **chosen), rank=rank, world_size=world_size)
+    config = {"batch_size": 3, "shuffle_window": 8, **options}
+    return MotionLoader(MotionLoader.Config(dataset=dataset, **config), rank=rank, world_size=world_size)
 
 
 def _keys(batches: Iterable[list[MotionSample]], count: int | None = None) -> list[list[str]]:
@@ -37,38 +45,38 @@ def _flat(lists: Iterable[list[str]]) -> list[str]:
     return list(itertools.chain.from_iterable(lists))
 
 
-def _own(batches: Iterable[list[MotionSample]]) -> list[str]:
-    """Keys of an epoch without what only fills places."""
+def _without_extra(batches: Iterable[list[MotionSample]]) -> list[str]:
+    """Keys of an epoch without extra samples."""
     return [sample.key for batch in batches for sample in batch if not sample.extra]
 
 
 @pytest.fixture
 def copy(dataset: str, tmp_path: Path) -> str:
-    """The dataset once more, to be changed."""
+    """A copy of the dataset that a test may change."""
     shutil.copytree(dataset, tmp_path / "copy")
     return str(tmp_path / "copy")
 
 
-def test_the_dataset_is_the_split_in_stored_order(dataset: str) -> None:
+def test_dataset_is_the_split_in_stored_order(dataset: str) -> None:
     samples = MotionDataset(dataset)
     keys = [sample.key for sample in samples]
     assert len(keys) == len(set(keys)) == len(samples) == 12
     shards = [
         f"{dataset}/{shard.path}" for shard in read_description(Storage(dataset)).shards if shard.split == "train"
     ]
-    assert keys == [one["__key__"] for one in webdataset.WebDataset(shards, shardshuffle=False)]
+    assert keys == [sample["__key__"] for sample in webdataset.WebDataset(shards, shardshuffle=False)]
     assert samples[5].key == keys[5]
 
 
-def test_torch_loads_the_dataset_with_its_own_samplers(dataset: str) -> None:
+def test_dataset_works_with_torch_samplers(dataset: str) -> None:
     samples = MotionDataset(dataset)
     loader = torch.utils.data.DataLoader(samples, batch_size=5, shuffle=True, num_workers=2, collate_fn=list)
-    assert sorted(_own(loader)) == sorted(sample.key for sample in samples)
+    assert sorted(_without_extra(loader)) == sorted(sample.key for sample in samples)
     shares = [torch.utils.data.DistributedSampler(samples, 2, rank, shuffle=False) for rank in range(2)]
     assert sorted(itertools.chain(*shares)) == list(range(12))
 
 
-def test_order_depends_on_the_seed_alone_and_changes_with_the_epoch(dataset: str) -> None:
+def test_order_depends_on_seed_and_epoch_only(dataset: str) -> None:
     first = _keys(_loader(dataset, seed=3), 8)
     assert first == _keys(_loader(dataset, seed=3), 8)
     assert first == _keys(_loader(dataset, seed=3, workers=3), 8)
@@ -78,18 +86,18 @@ def test_order_depends_on_the_seed_alone_and_changes_with_the_epoch(dataset: str
 
 
 @pytest.mark.parametrize("ranks", [2, 3, 5, 12])
-def test_an_epoch_is_every_sample_once_and_as_many_full_batches_for_each_rank(dataset: str, ranks: int) -> None:
+def test_epoch_yields_every_sample_once_and_equally_many_full_batches_per_rank(dataset: str, ranks: int) -> None:
     shares = [list(_loader(dataset, rank=rank, world_size=ranks, epochs=1, batch_size=2)) for rank in range(ranks)]
     assert {len(share) for share in shares} == {_loader(dataset, world_size=ranks, batch_size=2).steps_per_epoch}
     assert all(len(batch) == 2 for share in shares for batch in share)
-    assert sorted(_flat(map(_own, shares))) == sorted(sample.key for sample in MotionDataset(dataset))
+    assert sorted(_flat(map(_without_extra, shares))) == sorted(sample.key for sample in MotionDataset(dataset))
 
 
-def test_ranks_meet_other_shards_in_each_epoch(dataset: str) -> None:
-    assert len(set(_own(_loader(dataset, world_size=3, epochs=30)))) == 12
+def test_rank_reads_different_shards_each_epoch(dataset: str) -> None:
+    assert len(set(_without_extra(_loader(dataset, world_size=3, epochs=30)))) == 12
 
 
-def test_more_workers_than_shards_are_refused_with_the_remedy(dataset: str) -> None:
+def test_more_workers_than_shards_raise_with_remedy(dataset: str) -> None:
     with pytest.raises(
         UsageError, match=r"3 shards of train for 4 workers .* workers: 1.*humo pack .* --shard-bytes \d+"
     ):
@@ -103,73 +111,73 @@ def test_more_workers_than_shards_are_refused_with_the_remedy(dataset: str) -> N
 @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(stop=st.integers(0, 11), ranks=st.integers(1, 3), before=st.integers(0, 1), after=st.integers(0, 1),
        bucket=st.sampled_from([0, 3]))  # fmt: skip
-def test_a_stopped_loader_goes_on_with_exactly_what_is_left(
+def test_resumed_loader_yields_exactly_the_remaining_samples(
     dataset: str, stop: int, ranks: int, before: int, after: int, bucket: int
 ) -> None:
-    """Wherever it stops, with other workers than before, through the ends of epochs."""
+    """At any batch, with a different number of workers, across epochs."""
     for rank in range(ranks):
         options = {"rank": rank, "world_size": ranks, "batch_size": 2, "seed": 1, "bucket_batches": bucket}
         whole = _keys(_loader(dataset, **options), 14)
         stopped = _loader(dataset, **options, workers=before)
-        begun = _keys(stopped, stop)
+        first = _keys(stopped, stop)
         resumed = _loader(dataset, **options, workers=after)
         resumed.load_state_dict(json.loads(json.dumps(stopped.state_dict())))
-        assert begun + _keys(resumed, 14 - stop) == whole
+        assert first + _keys(resumed, 14 - stop) == whole
 
 
-def test_one_loader_goes_on_by_itself(dataset: str) -> None:
+def test_second_iterator_continues(dataset: str) -> None:
     loader = _loader(dataset, seed=5)
     assert _keys(loader, 3) + _keys(loader, 4) == _keys(_loader(dataset, seed=5), 7)
 
 
-def test_an_epoch_is_finished_by_other_ranks_in_other_batches(dataset: str) -> None:
-    begun, states = [], []
+def test_epoch_resumes_with_other_ranks_and_batch_sizes(dataset: str) -> None:
+    first, states = [], []
     for rank in range(3):
         loader = _loader(dataset, rank=rank, world_size=3, batch_size=2, epochs=1)
-        begun += _own(itertools.islice(loader, 1))
+        first += _without_extra(itertools.islice(loader, 1))
         states.append(loader.state_dict())
     assert states[0] == states[1] == states[2]
     middle = []
     for rank in range(2):
         loader = _loader(dataset, rank=rank, world_size=2, batch_size=1, epochs=1)
         loader.load_state_dict(states[0])
-        middle += _own(itertools.islice(loader, 2))
+        middle += _without_extra(itertools.islice(loader, 2))
         states.append(loader.state_dict())
     last = _loader(dataset, batch_size=4, epochs=1)
     last.load_state_dict(states[-1])
-    assert sorted(begun + middle + _own(last)) == sorted(sample.key for sample in MotionDataset(dataset))
+    assert sorted(first + middle + _without_extra(last)) == sorted(sample.key for sample in MotionDataset(dataset))
 
 
-def test_a_state_of_other_shards_begins_the_next_epoch(dataset: str) -> None:
+def test_state_of_another_order_starts_the_next_epoch(dataset: str) -> None:
     loader = _loader(dataset, seed=1)
     _keys(loader, 2)
     other = _loader(dataset, seed=2)
-    with pytest.warns(UserWarning, match="epoch 1 begins"):
+    with pytest.warns(UserWarning, match="continuing with epoch 1"):
         other.load_state_dict(loader.state_dict())
     assert other.state_dict()["epoch"] == 1
 
 
-def test_removed_samples_stay_away(copy: str) -> None:
+def test_removed_samples_are_skipped(copy: str) -> None:
     keys = [sample.key for sample in MotionDataset(copy)]
-    begun = _loader(copy)
-    first = _flat(_keys(begun, 2))
+    interrupted = _loader(copy)
+    first = _flat(_keys(interrupted, 2))
     write_table(Storage(copy), TOMBSTONES, pa.table({"key": keys[:2]}))
     assert [sample.key for sample in MotionDataset(copy)] == keys[2:]
-    assert sorted(_own(_loader(copy, epochs=1))) == sorted(keys[2:])
+    assert sorted(_without_extra(_loader(copy, epochs=1))) == sorted(keys[2:])
     for rank in range(2):
         batches = _keys(_loader(copy, rank=rank, world_size=2, epochs=3))
         assert [len(batch) for batch in batches] == [3] * 6
         assert not set(_flat(batches)) & set(keys[:2])
-    # Going on after a removal: what is left of the epoch is left, but for what was removed.
+    # A resumed epoch yields the remaining samples, without removed ones.
     resumed = _loader(copy, epochs=1)
-    resumed.load_state_dict(begun.state_dict())
-    assert sorted(_own(resumed)) == sorted(set(keys[2:]) - set(first))
+    resumed.load_state_dict(interrupted.state_dict())
+    assert sorted(_without_extra(resumed)) == sorted(set(keys[2:]) - set(first))
     write_table(Storage(copy), TOMBSTONES, pa.table({"key": keys}))
     with pytest.raises(HumoError, match="removed"):
         MotionDataset(copy)
 
 
-def test_removal_is_noticed_while_loading(copy: str) -> None:
+def test_removal_takes_effect_while_loading(copy: str) -> None:
     loader = _loader(copy)
     batches = iter(loader)
     keys = [sample.key for sample in MotionDataset(copy)]
@@ -179,7 +187,7 @@ def test_removal_is_noticed_while_loading(copy: str) -> None:
     assert not set(_flat(_keys(batches, 8))) & set(keys[:6])
 
 
-def test_a_repacked_dataset_is_not_read_by_an_old_index(copy: str) -> None:
+def test_stale_index_of_a_repacked_dataset_raises(copy: str) -> None:
     samples = MotionDataset(copy)
     shard = read_description(Storage(copy)).shards[0]
     content = Storage(copy).read_bytes(shard.path)
@@ -191,11 +199,11 @@ def test_a_repacked_dataset_is_not_read_by_an_old_index(copy: str) -> None:
     with pytest.raises(HumoError, match="bytes, dataset"):
         MotionDataset(copy)
     path.unlink()
-    with pytest.raises(HumoError, match="not there"):
+    with pytest.raises(HumoError, match="does not exist"):
         MotionDataset(copy)
 
 
-def test_hashes_are_checked_once_if_asked(copy: str) -> None:
+def test_check_hashes_verifies_each_shard(copy: str) -> None:
     shard = read_description(Storage(copy)).shards[1]
     path = Path(copy, shard.path)
     content = bytearray(path.read_bytes())
@@ -208,36 +216,36 @@ def test_hashes_are_checked_once_if_asked(copy: str) -> None:
             list(_loader(copy, epochs=1, check_hashes=True, workers=workers))
 
 
-def test_clips_are_stepped_over(dataset: str, tmp_path: Path) -> None:
-    """A sample beside a clip of 16 MB takes no more memory than it is large itself, and neither does the index."""
+def test_clips_are_skipped(dataset: str, tmp_path: Path) -> None:
+    """Neither reading a sample with a clip of 16 MB nor indexing it loads the clip into memory."""
     shard = read_description(Storage(dataset)).shards[0]
     with Storage(dataset).open(shard.path) as file:
         samples = list(read_samples(file))
     storage = Storage(tmp_path)
     with storage.publish("shards/a.tar") as file:
-        stretches = (encode_sample(key, {**members, "clip.mp4": bytes(16 << 20)}) for key, members in samples)
-        content = write_tar(file, stretches)
+        encoded = (encode_sample(key, {**members, "clip.mp4": bytes(16 << 20)}) for key, members in samples)
+        content = write_tar(file, encoded)
     entry = replace(shard, path="shards/a.tar", bytes=content.bytes, sha256=content.sha256)
     write_description(storage, DatasetDescription(shards=[entry]))
     tracemalloc.start()
-    found = [sample.key for sample in MotionDataset(str(tmp_path))]
-    _, most = tracemalloc.get_traced_memory()
+    keys = [sample.key for sample in MotionDataset(str(tmp_path))]
+    _, peak_bytes = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert found == [key for key, _ in samples]
-    assert most < 4 << 20
+    assert keys == [key for key, _ in samples]
+    assert peak_bytes < 4 << 20
 
 
 def test_samples_are_decoded(dataset: str, body: BodyModel) -> None:
     sample = next(iter(MotionDataset(dataset)))
     assert sample.body[0].startswith("a person ")
-    assert [one.task for one in sample.instructions] == ["t2m", "m2t", "prediction"]
+    assert [instruction.task for instruction in sample.instructions] == ["t2m", "m2t", "prediction"]
     assert sample.instructions[1].target.text == sample.body[0]
     assert motion_features([sample.motion], body).shape == (1, len(sample.motion.poses) - 1, 263)
-    assert len(cut(sample.motion, 3, 10).poses) == 7
+    assert len(slice_frames(sample.motion, 3, 10).poses) == 7
     assert sample.motion.poses.dtype == np.float32
 
 
-def test_what_does_not_serve_says_so(dataset: str, tmp_path: Path, body: BodyModel) -> None:
+def test_unusable_datasets_raise(dataset: str, tmp_path: Path, body: BodyModel) -> None:
     with pytest.raises(HumoError, match="mocap/train"):
         MotionDataset(dataset, split="test")
     with pytest.raises(HumoError, match=r"no dataset\.json"):

@@ -1,4 +1,4 @@
-"""Shards from afar: fetched once, checked, kept within bounds; and the index that the catalogue gives."""
+"""Cache of remote shards: fetched once, verified, limited in size; and the index from the catalogue."""
 
 import multiprocessing
 import os
@@ -17,12 +17,12 @@ from schemas.storage import Storage
 
 
 @pytest.fixture
-def afar(dataset: str) -> str:
-    """The dataset in fsspec's memory file system, which is remote as far as the loader knows."""
-    there, here = Storage("memory://datasets/humo"), Storage(dataset)
-    for path in here.list(""):
-        there.write_bytes(path, here.read_bytes(path))
-    return there.uri
+def remote_dataset(dataset: str) -> str:
+    """The dataset in fsspec's memory file system, which the loader treats as remote."""
+    remote, local = Storage("memory://datasets/humo"), Storage(dataset)
+    for path in local.list(""):
+        remote.write_bytes(path, local.read_bytes(path))
+    return remote.uri
 
 
 def _fetch(folder: Path, limit: int, source: str, numbers: list[int], results: "multiprocessing.Queue[bytes]") -> None:
@@ -38,12 +38,12 @@ def _shards(dataset: str) -> list[ShardEntry]:
     return read_description(Storage(dataset)).shards
 
 
-def test_samples_from_afar_are_the_same(dataset: str, afar: str, tmp_path: Path) -> None:
-    config = MotionLoader.Config(dataset=afar, batch_size=3, workers=2, epochs=2, cache=str(tmp_path))
+def test_remote_samples_equal_local_ones(dataset: str, remote_dataset: str, tmp_path: Path) -> None:
+    config = MotionLoader.Config(dataset=remote_dataset, batch_size=3, workers=2, epochs=2, cache=str(tmp_path))
     keys = [sample.key for batch in MotionLoader(config) for sample in batch]
-    near = MotionLoader(config.model_copy(update={"dataset": dataset, "workers": 0}))
-    assert keys == [sample.key for batch in near for sample in batch]
-    assert {path.stem for path in tmp_path.glob("*.tar")} == {one.sha256 for one in _shards(dataset)[:3]}
+    local = MotionLoader(config.model_copy(update={"dataset": dataset, "workers": 0}))
+    assert keys == [sample.key for batch in local for sample in batch]
+    assert {path.stem for path in tmp_path.glob("*.tar")} == {shard.sha256 for shard in _shards(dataset)[:3]}
 
 
 def test_several_processes_fetch_a_shard_once(dataset: str, tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_several_processes_fetch_a_shard_once(dataset: str, tmp_path: Path) -> N
     assert not list(tmp_path.glob("*.partial"))
 
 
-def test_the_cache_keeps_to_its_size_and_drops_what_was_used_first(dataset: str, tmp_path: Path) -> None:
+def test_cache_limits_its_size_and_evicts_least_recently_used(dataset: str, tmp_path: Path) -> None:
     storage, shards = Storage(dataset), _shards(dataset)
     limit = shards[0].bytes + shards[1].bytes + shards[2].bytes // 2
     cache = ShardCache(tmp_path, limit)
@@ -73,26 +73,26 @@ def test_the_cache_keeps_to_its_size_and_drops_what_was_used_first(dataset: str,
     assert {path.stem for path in tmp_path.glob("*.tar")} == {shards[0].sha256, shards[2].sha256}
     os.close(cache.open(storage, shards[1]))
     assert not (tmp_path / f"{shards[0].sha256}.tar").exists()
-    assert len(os.pread(first, 10**9, 0)) == shards[0].bytes  # dropped, but whoever has it open still reads it
+    assert len(os.pread(first, 10**9, 0)) == shards[0].bytes  # evicted, but still readable through the open descriptor
     os.close(first)
     with pytest.raises(HumoError, match="raise cache_gib"):
         ShardCache(tmp_path, 100).open(storage, shards[0])
 
 
-def test_what_a_killed_download_left_makes_room(dataset: str, tmp_path: Path) -> None:
+def test_abandoned_downloads_are_evicted(dataset: str, tmp_path: Path) -> None:
     storage, shards = Storage(dataset), _shards(dataset)
-    left, held = tmp_path / "dead.partial", tmp_path / "held.partial"
-    for path in (left, held):
+    abandoned, active = tmp_path / "abandoned.partial", tmp_path / "active.partial"
+    for path in (abandoned, active):
         path.write_bytes(bytes(shards[0].bytes))
-    with FileLock(held.with_suffix(".lock")):
-        os.close(ShardCache(tmp_path, 2 * max(one.bytes for one in shards)).open(storage, shards[1]))
-    assert held.exists()
-    assert not left.exists()
+    with FileLock(active.with_suffix(".lock")):
+        os.close(ShardCache(tmp_path, 2 * max(shard.bytes for shard in shards)).open(storage, shards[1]))
+    assert active.exists()
+    assert not abandoned.exists()
 
 
-def test_a_shard_that_is_not_what_is_listed_is_refused(dataset: str, afar: str, tmp_path: Path) -> None:
+def test_corrupt_or_missing_shards_raise(dataset: str, remote_dataset: str, tmp_path: Path) -> None:
     shard = _shards(dataset)[0]
-    storage = Storage(afar)
+    storage = Storage(remote_dataset)
     content = bytearray(storage.read_bytes(shard.path))
     content[700] ^= 1
     storage.write_bytes(shard.path, bytes(content))
@@ -100,33 +100,33 @@ def test_a_shard_that_is_not_what_is_listed_is_refused(dataset: str, afar: str, 
         ShardCache(tmp_path, 10**9).open(storage, shard)
     assert not list(tmp_path.glob("*.tar")) + list(tmp_path.glob("*.partial"))
     storage.delete(shard.path)
-    with pytest.raises(HumoError, match="is not there"):
+    with pytest.raises(HumoError, match="does not exist"):
         ShardCache(tmp_path, 10**9).open(storage, shard)
 
 
-def test_a_window_that_the_cache_cannot_hold_is_refused(afar: str, tmp_path: Path) -> None:
-    config = MotionLoader.Config(dataset=afar, batch_size=3, cache=str(tmp_path), cache_gib=200 / 2**20)
+def test_shuffle_window_beyond_the_cache_raises(remote_dataset: str, tmp_path: Path) -> None:
+    config = MotionLoader.Config(dataset=remote_dataset, batch_size=3, cache=str(tmp_path), cache_gib=200 / 2**20)
     with pytest.raises(UsageError, match="shuffle_window"):
         MotionLoader(config)
     MotionLoader(config.model_copy(update={"shuffle_window": 2}))
 
 
-def test_the_catalogue_saves_opening_the_shards(dataset: str, tmp_path: Path) -> None:
+def test_index_from_the_catalogue_equals_scanned_index(dataset: str, tmp_path: Path) -> None:
     shutil.copytree(dataset, tmp_path / "copy")
-    walked = MotionDataset(dataset)
+    scanned = MotionDataset(dataset)
     storage = Storage(tmp_path / "copy")
-    ends = [*walked.reader.index.offsets[1:4], walked.reader.shards[0].bytes - 1024]
+    ends = [*scanned.reader.index.offsets[1:4], scanned.reader.shards[0].bytes - 1024]
     rows = {
-        "key": [key.decode() for key in walked.reader.index.keys[:4]],
-        "shard": [walked.reader.shards[0].path] * 4,
-        "frames": walked.reader.index.frames[:4],
-        "bytes": [int(end - start) for start, end in zip(walked.reader.index.offsets[:4], ends, strict=True)],
+        "key": [key.decode() for key in scanned.reader.index.keys[:4]],
+        "shard": [scanned.reader.shards[0].path] * 4,
+        "frames": scanned.reader.index.frames[:4],
+        "bytes": [int(end - start) for start, end in zip(scanned.reader.index.offsets[:4], ends, strict=True)],
     }
     write_table(storage, "catalogue/mocap-train-000000.parquet", pa.table(rows))
     listed = MotionDataset(str(tmp_path / "copy"))
     for name in ("keys", "offsets", "frames", "counts"):
-        assert (getattr(listed.reader.index, name) == getattr(walked.reader.index, name)).all()
-    assert [one.key for one in listed] == [one.key for one in walked]
-    # One that does not fit the shard is not believed.
+        assert (getattr(listed.reader.index, name) == getattr(scanned.reader.index, name)).all()
+    assert [sample.key for sample in listed] == [sample.key for sample in scanned]
+    # A catalogue that does not match the shard is ignored.
     write_table(storage, "catalogue/mocap-train-000000.parquet", pa.table({**rows, "bytes": [512] * 4}))
-    assert (MotionDataset(str(tmp_path / "copy")).reader.index.offsets == walked.reader.index.offsets).all()
+    assert (MotionDataset(str(tmp_path / "copy")).reader.index.offsets == scanned.reader.index.offsets).all()

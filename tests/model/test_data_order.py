@@ -1,10 +1,10 @@
-"""The order of an epoch, as numbers: any shards, ranks, batches and stops."""
+"""The order of an epoch as sample numbers: any shards, ranks, batch sizes and interruptions."""
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.order import EpochOrder, Taken
+from model.order import Consumed, EpochOrder
 
 COUNTS = st.lists(st.integers(0, 9), min_size=1, max_size=6).filter(lambda counts: sum(counts) > 0)
 
@@ -15,8 +15,10 @@ def _order(counts: list[int], *, seed: int = 0, window: int = 7, bucket: int = 0
     return EpochOrder(counts=np.array(counts), frames=frames, seed=seed, window=window, bucket_batches=bucket)
 
 
-def _rows(order: EpochOrder, epoch: int, ranks: int, batch: int, taken: tuple[Taken, ...] = ()) -> list[np.ndarray]:
-    return [order.slots(epoch, rank=rank, ranks=ranks, batch_size=batch, taken=taken) for rank in range(ranks)]
+def _rows(
+    order: EpochOrder, epoch: int, ranks: int, batch: int, consumed: tuple[Consumed, ...] = ()
+) -> list[np.ndarray]:
+    return [order.slots(epoch, rank=rank, ranks=ranks, batch_size=batch, consumed=consumed) for rank in range(ranks)]
 
 
 def _numbers(rows: list[np.ndarray]) -> list[int]:
@@ -39,22 +41,22 @@ def test_every_sample_once_and_equal_steps(
 
 @settings(deadline=None)
 @given(counts=COUNTS, data=st.data(), bucket=st.integers(0, 3))
-def test_other_ranks_finish_what_was_begun(counts: list[int], data: st.DataObject, bucket: int) -> None:
-    """Stopped again and again, each time going on with other ranks and batches: every sample comes once."""
+def test_other_ranks_finish_an_interrupted_epoch(counts: list[int], data: st.DataObject, bucket: int) -> None:
+    """Every sample occurs once when resumed repeatedly with other ranks and batch sizes."""
     order = _order(counts, bucket=bucket)
-    taken: tuple[Taken, ...] = ()
+    consumed: tuple[Consumed, ...] = ()
     seen: list[int] = []
     for _ in range(4):
         ranks, batch = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 4))
-        rows = _rows(order, 1, ranks, batch, taken)
+        rows = _rows(order, 1, ranks, batch, consumed)
         steps = data.draw(st.integers(0, len(rows[0]) - 1))
         seen += _numbers([row[:steps] for row in rows])
-        taken = (*taken, Taken(ranks, batch, steps))
-    seen += _numbers(_rows(order, 1, 1, 3, taken))
+        consumed = (*consumed, Consumed(ranks, batch, steps))
+    seen += _numbers(_rows(order, 1, 1, 3, consumed))
     assert sorted(seen) == list(range(sum(counts)))
 
 
-def test_order_follows_from_seed_and_epoch() -> None:
+def test_order_depends_on_seed_and_epoch() -> None:
     counts = [40, 30, 50]
     first = _rows(_order(counts, seed=1), 0, 2, 4)
     assert all(np.array_equal(a, b) for a, b in zip(first, _rows(_order(counts, seed=1), 0, 2, 4), strict=True))
@@ -63,7 +65,7 @@ def test_order_follows_from_seed_and_epoch() -> None:
     assert _numbers(_rows(_order(counts, window=0), 3, 1, 4)) == list(range(120))
 
 
-def test_a_rank_reads_few_shards_at_a_time() -> None:
+def test_rank_reads_few_shards_at_a_time() -> None:
     order = _order([100] * 20, window=200)
     for row in _rows(order, 0, 4, 10):
         assert len(set(row.reshape(-1) // 100)) <= 6
@@ -71,7 +73,7 @@ def test_a_rank_reads_few_shards_at_a_time() -> None:
             assert len(set(row.reshape(-1)[start : start + 200] // 100)) <= 3
 
 
-def test_batches_of_like_length() -> None:
+def test_buckets_batch_similar_lengths() -> None:
     plain, bucketed = _order([500, 500], window=1000), _order([500, 500], window=1000, bucket=25)
 
     def spread(order: EpochOrder) -> float:
@@ -79,6 +81,8 @@ def test_batches_of_like_length() -> None:
 
     assert spread(bucketed) < spread(plain) / 5
     lengths = [bucketed.frames[batch].mean() for batch in bucketed.slots(0, rank=0, ranks=1, batch_size=20)]
-    assert abs(np.corrcoef(lengths, np.arange(len(lengths)))[0, 1]) < 0.5  # batches themselves come in no order
-    both = [bucketed.frames[row].mean(1) for row in _rows(bucketed, 0, 2, 20)]
-    assert np.abs(both[0] - both[1]).mean() < 15  # ranks work on like lengths at the same time
+    assert (
+        abs(np.corrcoef(lengths, np.arange(len(lengths)))[0, 1]) < 0.5
+    )  # batches themselves are not ordered by length
+    per_rank = [bucketed.frames[row].mean(1) for row in _rows(bucketed, 0, 2, 20)]
+    assert np.abs(per_rank[0] - per_rank[1]).mean() < 15  # ranks process similar lengths at the same step

@@ -1,4 +1,4 @@
-"""Several processes over one dataset: torchrun and Ray Train, gradients averaged by Gloo."""
+"""Several processes on one dataset: torchrun and Ray Train, gradients averaged by Gloo."""
 
 import json
 import os
@@ -11,6 +11,8 @@ import pytest
 from model.data import MotionDataset
 from pipeline import PROJECT_ROOT
 
+pytestmark = pytest.mark.ray
+
 ENVIRONMENT = {
     **os.environ,
     "OMP_NUM_THREADS": "1",
@@ -22,7 +24,7 @@ TIMEOUT_S = 480
 
 
 def _check(out: Path, dataset: str) -> None:
-    """Equal steps, every sample once, and the state goes on with exactly what was left."""
+    """Equal steps, every sample once, and resuming yields exactly the remaining samples."""
     ranks = [json.loads((out / f"rank-{rank}.json").read_text()) for rank in range(2)]
     assert len(ranks[0]["seen"]) == len(ranks[1]["seen"]) == ranks[0]["steps"] == 2
     assert all(len(batch) == 3 for rank in ranks for batch in rank["seen"])
@@ -41,7 +43,7 @@ def test_torchrun(uneven_dataset: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_ray_train(uneven_dataset: str, tmp_path: Path) -> None:
-    """Two of Ray Train's workers, on this machine."""
+    """Two Ray Train workers on this machine."""
     missing = _run(["-c", "import ray.train.torch"])
     if missing.returncode:
         pytest.skip(f"Ray Train cannot be imported here: {missing.stderr.strip().splitlines()[-1]}")

@@ -1,4 +1,4 @@
-"""The language model: what it may see, caches, losses, sequences."""
+"""The language model: causality, caches, losses, sequences."""
 
 from dataclasses import replace
 
@@ -7,14 +7,14 @@ import torch
 
 from model.data import MotionSample
 from model.examples import build, caption_instruction, collate, trainable
-from model.language_model import LanguageModelConfig, MotionLanguageModel, Picker
+from model.language_model import CodeSampler, LanguageModelConfig, MotionLanguageModel
 from model.vocabulary import TextVocabulary
 from schemas.errors import HumoError
 from schemas.records import Instruction, InstructionInput
 
 TINY = LanguageModelConfig(width=32, layers=2, heads=2, step_width=16, step_layers=2, step_heads=2, context=64)
 PARTS, LEVELS, CODES = 5, 4, 8
-NOTHING = torch.zeros(1, 1, 32)
+NO_PROMPT = torch.zeros(1, 1, 32)
 
 
 @pytest.fixture
@@ -39,33 +39,33 @@ def _instruction(task: str, inputs: InstructionInput, target: InstructionInput) 
 MOTION, TEXT = InstructionInput(kind="motion", end_s=2.0), InstructionInput(kind="text", text="a person waves")
 
 
-def test_states_depend_on_the_past_alone(model: MotionLanguageModel) -> None:
-    x = model.embed_motion(_codes(12)[None], NOTHING)
+def test_states_depend_on_the_past_only(model: MotionLanguageModel) -> None:
+    x = model.embed_motion(_codes(12)[None], NO_PROMPT)
     changed = x.clone()
     changed[:, 8:] += 1
     assert torch.allclose(model.backbone(x)[:, :8], model.backbone(changed)[:, :8], atol=1e-5)
 
 
-def test_the_cache_gives_what_one_pass_gives(model: MotionLanguageModel) -> None:
-    x = model.embed_motion(_codes(12)[None], NOTHING)
+def test_cached_states_equal_one_pass(model: MotionLanguageModel) -> None:
+    x = model.embed_motion(_codes(12)[None], NO_PROMPT)
     cache = model.new_cache(1)
-    pieces = [model.backbone(x[:, :5], cache)] + [model.backbone(x[:, i : i + 1], cache) for i in range(5, 12)]
-    assert torch.allclose(torch.cat(pieces, 1), model.backbone(x), atol=1e-5)
+    chunks = [model.backbone(x[:, :5], cache)] + [model.backbone(x[:, i : i + 1], cache) for i in range(5, 12)]
+    assert torch.allclose(torch.cat(chunks, 1), model.backbone(x), atol=1e-5)
 
 
-def test_codes_are_not_interchangeable(model: MotionLanguageModel) -> None:
-    """The same codes at other levels or parts are another step."""
+def test_embedding_depends_on_part_and_level(model: MotionLanguageModel) -> None:
+    """The same codes at other levels or parts have a different embedding."""
     codes = torch.zeros(1, 1, PARTS, LEVELS, dtype=torch.long)
     codes[..., 0, 0] = 1
     assert not torch.allclose(
-        model.embed_motion(codes, NOTHING), model.embed_motion(codes.roll(1, -1), NOTHING), atol=1e-4
+        model.embed_motion(codes, NO_PROMPT), model.embed_motion(codes.roll(1, -1), NO_PROMPT), atol=1e-4
     )
     assert not torch.allclose(
-        model.embed_motion(codes, NOTHING), model.embed_motion(codes.roll(1, -2), NOTHING), atol=1e-4
+        model.embed_motion(codes, NO_PROMPT), model.embed_motion(codes.roll(1, -2), NO_PROMPT), atol=1e-4
     )
 
 
-def test_a_level_sees_all_parts_of_the_levels_before(model: MotionLanguageModel) -> None:
+def test_level_depends_on_all_parts_of_previous_levels(model: MotionLanguageModel) -> None:
     state, codes = torch.randn(1, 32), _codes(1)
     logits = model.step_decoder(state, codes)
     assert logits.shape == (1, LEVELS, PARTS, CODES)
@@ -76,80 +76,80 @@ def test_a_level_sees_all_parts_of_the_levels_before(model: MotionLanguageModel)
     assert differs[2:].all()
 
 
-def test_sampling_follows_the_logits_that_training_sees(model: MotionLanguageModel) -> None:
+def test_sampling_matches_training_logits(model: MotionLanguageModel) -> None:
     state = torch.randn(3, 32)
-    codes = model.step_decoder.sample(state, Picker(0, 0, 1.0, torch.Generator()))
+    codes = model.step_decoder.sample(state, CodeSampler(0, 0, 1.0, torch.Generator()))
     assert torch.equal(model.step_decoder(state, codes).argmax(-1).transpose(1, 2), codes)
 
 
-def test_picking() -> None:
+def test_code_sampler() -> None:
     logits = torch.randn(2, 5, 8)
-    likeliest = logits.argmax(-1)
-    seeded = [Picker(1.0, 0, 1.0, torch.Generator().manual_seed(3))(logits) for _ in range(2)]
+    most_likely = logits.argmax(-1)
+    seeded = [CodeSampler(1.0, 0, 1.0, torch.Generator().manual_seed(3))(logits) for _ in range(2)]
     assert torch.equal(*seeded)
-    assert torch.equal(Picker(1.0, 1, 1.0, torch.Generator())(logits), likeliest)
-    guided = Picker(0, 0, 3.0, torch.Generator())(logits)
+    assert torch.equal(CodeSampler(1.0, 1, 1.0, torch.Generator())(logits), most_likely)
+    guided = CodeSampler(0, 0, 3.0, torch.Generator())(logits)
     assert torch.equal(guided[0], guided[1])
     assert torch.equal(guided[0], (3 * logits[0] - 2 * logits[1]).argmax(-1))
 
 
 def test_sequences(vocabulary: TextVocabulary) -> None:
     codes = _codes(15)
-    made = build(
+    text_to_motion = build(
         _instruction("t2m", InstructionInput(kind="none"), MOTION), codes, vocabulary, downsample=4, max_steps=99
     )
-    told = build(_instruction("m2t", MOTION, TEXT), codes, vocabulary, downsample=4, max_steps=10)
-    assert made is not None
-    assert told is not None
-    batch = collate([made, told], vocabulary, parts=PARTS, levels=LEVELS, context=64)
-    assert batch.text.shape[1] == max(len(made), len(told))
+    motion_to_text = build(_instruction("m2t", MOTION, TEXT), codes, vocabulary, downsample=4, max_steps=10)
+    assert text_to_motion is not None
+    assert motion_to_text is not None
+    batch = collate([text_to_motion, motion_to_text], vocabulary, parts=PARTS, levels=LEVELS, context=64)
+    assert batch.text.shape[1] == max(len(text_to_motion), len(motion_to_text))
     assert batch.is_motion.sum(1).tolist() == [15, 10]
     assert batch.is_target_motion.sum(1).tolist() == [15, 0]
-    assert batch.is_running.sum() == 15
+    assert batch.is_continue.sum() == 15
     assert batch.is_stop.sum() == 1
     assert torch.equal(batch.codes[0][batch.is_motion[0]], codes)
     assert torch.equal(batch.codes[1][batch.is_motion[1]], codes[5:])
     assert vocabulary.decode(batch.text[1][batch.is_target_text[1]].tolist()).endswith("a person waves")
-    assert batch.text[1][len(told) - 1] == vocabulary.end
+    assert batch.text[1][len(motion_to_text) - 1] == vocabulary.end
     assert vocabulary.decode(batch.text[0][batch.is_prompt[0]].tolist()) == "go on"
-    assert torch.equal(batch.codes[1][batch.is_given[1]], codes[5:])
-    assert not batch.is_given[0].any()
+    assert torch.equal(batch.codes[1][batch.is_input_motion[1]], codes[5:])
+    assert not batch.is_input_motion[0].any()
     answer = batch.text[1][batch.is_answer[1]].tolist()
     assert answer[0] == vocabulary.answer
     assert vocabulary.decode(answer) == "a person waves"
     with pytest.raises(HumoError, match="context"):
-        collate([made], vocabulary, parts=PARTS, levels=LEVELS, context=8)
+        collate([text_to_motion], vocabulary, parts=PARTS, levels=LEVELS, context=8)
 
 
-def test_what_is_asked_for_is_never_handed_over(vocabulary: TextVocabulary) -> None:
+def test_target_is_never_part_of_the_input(vocabulary: TextVocabulary) -> None:
     codes = _codes(30)
     middle = InstructionInput(kind="motion", start_s=1.0, end_s=3.0)
     whole = InstructionInput(kind="motion", start_s=0.0, end_s=4.0)
     example = build(_instruction("inbetween", whole, middle), codes, vocabulary, downsample=4, max_steps=99)
     assert example is not None
-    assert example.given is not None
-    assert example.made is not None
+    assert example.input_motion is not None
+    assert example.target_motion is not None
     first, last = round(30 / 4), round(90 / 4)
-    assert torch.equal(example.made, codes[first:last])
-    assert torch.equal(example.given, torch.cat([codes[:first], codes[last:]]))
+    assert torch.equal(example.target_motion, codes[first:last])
+    assert torch.equal(example.input_motion, torch.cat([codes[:first], codes[last:]]))
 
 
 @pytest.mark.parametrize(
-    "one",
+    "instruction",
     [
         replace(_instruction("i2pm", InstructionInput(kind="none"), MOTION), parts=("left_arm",)),
         _instruction("i2m_image", InstructionInput(kind="image"), MOTION),
         _instruction("i2m_pose", InstructionInput(kind="pose"), MOTION),
-        _instruction("unheard_of", InstructionInput(kind="smell"), MOTION),
-        _instruction("unheard_of", MOTION, InstructionInput(kind="image")),
+        _instruction("unknown", InstructionInput(kind="smell"), MOTION),
+        _instruction("unknown", MOTION, InstructionInput(kind="image")),
     ],
 )
-def test_instructions_that_cannot_be_followed_yet_are_left_out(vocabulary: TextVocabulary, one: Instruction) -> None:
-    assert not trainable(one)
-    assert build(one, _codes(15), vocabulary, downsample=4, max_steps=99) is None
+def test_unsupported_instructions_are_skipped(vocabulary: TextVocabulary, instruction: Instruction) -> None:
+    assert not trainable(instruction)
+    assert build(instruction, _codes(15), vocabulary, downsample=4, max_steps=99) is None
 
 
-def test_long_motions_are_followed_to_their_end_or_not_at_all(vocabulary: TextVocabulary) -> None:
+def test_long_motions_are_never_truncated(vocabulary: TextVocabulary) -> None:
     long = _instruction("i2lm", InstructionInput(kind="none"), MOTION)
     assert trainable(long)
     assert build(long, _codes(15), vocabulary, downsample=4, max_steps=15) is not None
@@ -161,9 +161,9 @@ def test_spans_and_sides(vocabulary: TextVocabulary) -> None:
     late = InstructionInput(kind="motion", start_s=2.0, end_s=4.0)
     example = build(_instruction("prediction", MOTION, late), codes, vocabulary, downsample=4, max_steps=99)
     assert example is not None
-    assert example.given is not None
-    assert example.made is not None
-    assert torch.equal(torch.cat([example.given, example.made]), codes)
+    assert example.input_motion is not None
+    assert example.target_motion is not None
+    assert torch.equal(torch.cat([example.input_motion, example.target_motion]), codes)
     instant = InstructionInput(kind="motion", start_s=1.0, end_s=1.0)
     assert build(_instruction("x", instant, late), codes, vocabulary, downsample=4, max_steps=99) is None
     left = Instruction(
@@ -175,12 +175,12 @@ def test_spans_and_sides(vocabulary: TextVocabulary) -> None:
         start_s=0,
         end_s=1,
     )
-    turned = build(left, codes, vocabulary, downsample=4, max_steps=99, mirrored=True)
-    assert turned is not None
-    assert vocabulary.decode(turned.prompt) == "right hand"
+    mirrored = build(left, codes, vocabulary, downsample=4, max_steps=99, mirrored=True)
+    assert mirrored is not None
+    assert vocabulary.decode(mirrored.prompt) == "right hand"
 
 
-def test_losses_ignore_padding_and_fall(model: MotionLanguageModel, vocabulary: TextVocabulary) -> None:
+def test_losses_ignore_padding_and_decrease(model: MotionLanguageModel, vocabulary: TextVocabulary) -> None:
     examples = [
         build(
             _instruction("t2m", InstructionInput(kind="none"), MOTION),

@@ -32,21 +32,21 @@ def test_shapes(changes: dict[str, object], streams: int) -> None:
     assert tokenizer.decode(codes).shape == (2, 28, 263)
 
 
-def test_a_prefix_has_the_codes_of_the_whole() -> None:
+def test_prefix_has_the_same_codes() -> None:
     tokenizer = _trained(TINY)
     rows = torch.randn(1, 64, 263)
     assert torch.equal(tokenizer.encode(rows)[:, :5], tokenizer.encode(rows[:, :20]))
 
 
-def test_steps_decoded_one_by_one_are_the_whole() -> None:
+def test_streaming_equals_decoding_at_once() -> None:
     tokenizer = _trained(TINY)
     codes = tokenizer.encode(torch.randn(2, 64, 263))
     memory: dict[torch.nn.Module, torch.Tensor] = {}
-    pieces = [tokenizer.decode(codes[:, i : i + 1], memory) for i in range(16)]
-    assert torch.allclose(torch.cat(pieces, 1), tokenizer.decode(codes), atol=1e-5)
+    chunks = [tokenizer.decode(codes[:, i : i + 1], memory) for i in range(16)]
+    assert torch.allclose(torch.cat(chunks, 1), tokenizer.decode(codes), atol=1e-5)
 
 
-def test_a_part_changes_its_own_columns_only() -> None:
+def test_part_changes_its_own_columns_only() -> None:
     tokenizer = _trained(TINY)
     codes = tokenizer.encode(torch.randn(1, 32, 263))
     other = codes.clone()
@@ -59,7 +59,7 @@ def test_a_part_changes_its_own_columns_only() -> None:
     assert not (changed & ~own).any()
 
 
-def test_a_step_of_training_reduces_the_loss() -> None:
+def test_training_reduces_the_loss() -> None:
     torch.manual_seed(0)
     tokenizer = MotionTokenizer(TINY)
     optimiser = torch.optim.AdamW(tokenizer.parameters(), lr=3e-3)
@@ -75,7 +75,7 @@ def test_a_step_of_training_reduces_the_loss() -> None:
     assert all(p.grad is not None for p in tokenizer.parameters())
 
 
-def test_normalisation_is_undone() -> None:
+def test_decoding_inverts_normalisation() -> None:
     tokenizer = _trained(TINY)
     codes = tokenizer.encode(torch.randn(1, 32, 263))
     before = tokenizer.decode(codes)
@@ -111,5 +111,5 @@ def test_text_tokens() -> None:
         assert all(token >= len(SPECIAL) for token in tokens)
     assert vocabulary.encode("A person waves.") == vocabulary.encode("a  person waves")
     assert len(vocabulary.encode("left hand")) == 2
-    again = TextVocabulary.from_json(vocabulary.to_json())
-    assert again.encode("a person waves") == vocabulary.encode("a person waves")
+    loaded = TextVocabulary.from_json(vocabulary.to_json())
+    assert loaded.encode("a person waves") == vocabulary.encode("a person waves")

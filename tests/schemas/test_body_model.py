@@ -34,7 +34,7 @@ def regress(regressor, vertices):
 
 
 def smpl_arrays(seed: int = 0) -> dict[str, np.ndarray]:
-    """A blob with SMPL's names and shapes."""
+    """Random arrays with SMPL's names and shapes."""
     rng = np.random.default_rng(seed)
     weights = rng.random((6890, 24)) ** 8
     joints = np.zeros((24, 6890))
@@ -124,19 +124,19 @@ def test_rigs_equal_regression_from_the_skin(model, smpl_npz, kind, betas_shape,
     axis_angle, _, trans = random_pose(2, 3)
     betas = torch.randn(betas_shape, generator=torch.Generator().manual_seed(1))
     rotations = axis_angle_to_matrix(axis_angle)
-    joints, turns = forward_kinematics(rotations, body.rest_joints(betas), trans)
+    joints, global_rotations = forward_kinematics(rotations, body.rest_joints(betas), trans)
     expected = regress(regressor, body.vertices(rotations, betas, trans))
-    torch.testing.assert_close(rig.points(turns, joints, betas), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(rig.points(global_rotations, joints, betas), expected, atol=1e-5, rtol=0)
 
 
 def test_rig_has_gradients(model):
     axis_angle, betas, trans = random_pose(2)
     rig = model.keypoint_rig()
 
-    def keypoints(angles, shape, place):
+    def keypoints(angles, betas, trans):
         rotations = axis_angle_to_matrix(angles)
-        joints, turns = forward_kinematics(rotations, model.rest_joints(shape), place)
-        return rig.points(turns, joints, shape)
+        joints, global_rotations = forward_kinematics(rotations, model.rest_joints(betas), trans)
+        return rig.points(global_rotations, joints, betas)
 
     inputs = [x.requires_grad_() for x in (axis_angle, betas, trans)]
     gradients = torch.autograd.grad(keypoints(*inputs).square().sum(), inputs)
@@ -152,8 +152,8 @@ def test_left_arm_raises_left_wrist(model):
     axis_angle = torch.zeros(24, 3)
     axis_angle[joint("left_shoulder"), 2] = torch.pi / 2
     rotations = axis_angle_to_matrix(axis_angle)
-    joints, turns = forward_kinematics(rotations, model.joint_template, torch.zeros(3))
-    points = model.keypoint_rig().points(turns, joints, torch.zeros(10))
+    joints, global_rotations = forward_kinematics(rotations, model.joint_template, torch.zeros(3))
+    points = model.keypoint_rig().points(global_rotations, joints, torch.zeros(10))
     assert points[keypoint("left_wrist"), 1] > points[keypoint("nose"), 1]
     assert points[keypoint("right_wrist"), 1] < points[keypoint("nose"), 1]
 
@@ -172,29 +172,29 @@ def test_smpl_npz(smpl_npz):
 
 
 def fake_class(module: str, name: str) -> type:
-    """A class that pickles under the name of one that is not installed."""
+    """A class that pickles under the name of an uninstalled one."""
     return type(name, (), {"__module__": module})
 
 
 @pytest.fixture
 def python2_pickle(tmp_path, monkeypatch):
-    """Writes what SMPL's .pkl files hold: chumpy arrays, a chumpy selection and a scipy matrix."""
+    """Writes a pickle like SMPL's .pkl files: chumpy arrays, a chumpy selection and a scipy matrix."""
     classes = {
         "chumpy.ch": ["Ch"], "chumpy.reordering": ["Select"], "scipy.sparse.csc": ["csc_matrix"], "os_like": ["Evil"]
     }  # fmt: skip
-    made = {}
+    stubs = {}
     monkeypatch.setitem(sys.modules, "chumpy", types.ModuleType("chumpy"))
     for module, names in classes.items():
         stub = types.ModuleType(module)
         for name in names:
-            made[name] = fake_class(module, name)
-            setattr(stub, name, made[name])
+            stubs[name] = fake_class(module, name)
+            setattr(stub, name, stubs[name])
         monkeypatch.setitem(sys.modules, module, stub)
 
     def instance(name, **state):
-        thing = made[name]()
-        thing.__dict__.update(state)
-        return thing
+        stub = stubs[name]()
+        stub.__dict__.update(state)
+        return stub
 
     def write(**extra):
         arrays = smpl_arrays()
@@ -202,9 +202,9 @@ def python2_pickle(tmp_path, monkeypatch):
         rows, columns = np.nonzero(joints.T)[::-1]
         stored = dict(arrays)
         stored["v_template"] = instance("Ch", x=arrays["v_template"], _dirty_vars=set())
-        every = instance("Ch", x=np.concatenate([arrays["shapedirs"], np.zeros((6890, 3, 2))], axis=2))
-        chosen = np.arange(6890 * 3 * 12).reshape(6890, 3, 12)[..., :10]
-        stored["shapedirs"] = instance("Select", a=every, idxs=chosen.ravel(), preferred_shape=chosen.shape)
+        padded = instance("Ch", x=np.concatenate([arrays["shapedirs"], np.zeros((6890, 3, 2))], axis=2))
+        indices = np.arange(6890 * 3 * 12).reshape(6890, 3, 12)[..., :10]
+        stored["shapedirs"] = instance("Select", a=padded, idxs=indices.ravel(), preferred_shape=indices.shape)
         stored["J_regressor"] = instance(
             "csc_matrix", data=joints[rows, columns], indices=rows.astype(np.int32), _shape=joints.shape, format="csc",
             indptr=np.concatenate([[0], np.bincount(columns, minlength=6890).cumsum()]).astype(np.int32),
@@ -224,7 +224,7 @@ def test_smpl_pickle_equals_npz(python2_pickle, smpl_npz):
     torch.testing.assert_close(from_pickle.vertices(*pose), from_npz.vertices(*pose))
 
 
-def test_pickles_with_foreign_classes_are_refused(python2_pickle):
+def test_pickles_with_unknown_classes_are_rejected(python2_pickle):
     with pytest.raises(HumoError, match=r"os_like\.Evil"):
         BodyModel.load(python2_pickle(extra=("Evil",)))
 
@@ -234,7 +234,7 @@ class RunsCode:
         return eval, ("1 + 1",)
 
 
-def test_arrays_that_would_point_anywhere_are_refused(tmp_path):
+def test_arrays_of_object_pointers_are_rejected(tmp_path):
     class Pointer:
         def __reduce__(self):
             return np.ndarray, ((1,), np.dtype("O"), b"\0" * 8)
@@ -245,7 +245,7 @@ def test_arrays_that_would_point_anywhere_are_refused(tmp_path):
         BodyModel.load(path)
 
 
-def test_pickles_that_run_code_are_refused(tmp_path):
+def test_pickles_that_run_code_are_rejected(tmp_path):
     path = tmp_path / "SMPL.pkl"
     path.write_bytes(pickle.dumps({"v_template": RunsCode()}, protocol=2))
     with pytest.raises(HumoError, match="eval"):
@@ -262,7 +262,7 @@ def test_pickles_that_run_code_are_refused(tmp_path):
         ({"kintree_table": np.zeros((2, 24), np.int64)}, "parents"),
     ],
 )
-def test_other_layouts_are_refused(tmp_path, change, message):
+def test_other_layouts_are_rejected(tmp_path, change, message):
     path = tmp_path / "body.npz"
     np.savez(path, **{name: a for name, a in (smpl_arrays() | change).items() if a is not None})
     with pytest.raises(HumoError, match=message) as caught:
@@ -270,7 +270,7 @@ def test_other_layouts_are_refused(tmp_path, change, message):
     assert str(path) in str(caught.value)
 
 
-def test_missing_and_broken_files_are_refused(tmp_path):
+def test_missing_and_broken_files_are_rejected(tmp_path):
     with pytest.raises(HumoError, match="no such body model"):
         BodyModel.load(tmp_path / "none.npz")
     (tmp_path / "broken.npz").write_bytes(b"not a zip")
@@ -305,15 +305,19 @@ def test_components_are_scaled_to_one_standard_deviation():
 
 def test_t_pose_straightens_any_limbs(model):
     axis_angle = torch.zeros(24, 3)
-    for name, turn in (("left_shoulder", [0, 0, -0.7]), ("left_elbow", [0, -0.6, 0]), ("right_hip", [-0.3, 0.1, -0.1])):
-        axis_angle[joint(name)] = torch.tensor(turn)
+    for name, rotation in (
+        ("left_shoulder", [0, 0, -0.7]),
+        ("left_elbow", [0, -0.6, 0]),
+        ("right_hip", [-0.3, 0.1, -0.1]),
+    ):
+        axis_angle[joint(name)] = torch.tensor(rotation)
     rotations = axis_angle_to_matrix(axis_angle)
     bent, _ = forward_kinematics(rotations, model.joint_template, torch.zeros(3))
     skin = model.vertices(rotations, torch.zeros(10), torch.zeros(3))
-    # A straight right elbow has no hinge to find: bend it a little.
+    # The hinge of a straight elbow is undefined: bend the right one slightly.
     bent[[joint("right_wrist"), joint("right_hand")], 2] += 0.02
     _, joints = to_t_pose(skin[None].double().numpy(), bent[None].double().numpy(), model.skinning_weights.numpy())
-    # Feet are turned about Y only: they are flat when they come.
+    # Feet are only rotated about Y: they are flat in the input.
     straight = [j for j in range(24) if j != joint("right_foot")]
     np.testing.assert_allclose(joints[0, straight], model.joint_template[straight], atol=0.002)
 

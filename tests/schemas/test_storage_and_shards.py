@@ -13,7 +13,7 @@ from schemas.shards import encode_sample, read_samples, write_tar
 from schemas.storage import Storage
 
 
-def test_what_fails_while_written_is_never_seen(tmp_path: Path) -> None:
+def test_a_failed_write_is_not_published(tmp_path: Path) -> None:
     storage = Storage(tmp_path)
     storage.write_bytes("a/b.bin", b"whole")
 
@@ -31,7 +31,7 @@ def test_what_fails_while_written_is_never_seen(tmp_path: Path) -> None:
     assert storage.list("nowhere") == []
 
 
-def test_the_same_on_another_file_system() -> None:
+def test_another_file_system() -> None:
     storage = Storage("memory://bucket/data")
     storage.write_bytes("parts/x.tar", b"123")
     assert storage.exists("parts/x.tar")

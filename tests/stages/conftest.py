@@ -1,4 +1,4 @@
-"""What the tests of the lifter share: body, rigs, a few motions, and examples drawn from them."""
+"""Fixtures shared by the tests of the lifter: body, rigs, a few motions, and examples drawn from them."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ def rigs(body: BodyModel) -> Rigs:
 
 @pytest.fixture(scope="session")
 def dataset(body: BodyModel) -> motion_dataset.MotionDataset:
-    return motion_dataset.make_studio(range(1), body, seconds=3.0)
+    return motion_dataset.generate_studio_motions(range(1), body, seconds=3.0)
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from stages.encode_clip import crop_box
 
 
 def track(times_s: np.ndarray, *, height: float = 200.0, confidence: float | np.ndarray = 0.9) -> Track:
-    """Somebody who moves to the right at 30 pixels a second."""
+    """A person moving to the right at 30 pixels per second."""
     n = len(times_s)
     video = Video(
         source=Source(id="v", uri="v.mp4"),
@@ -40,12 +40,12 @@ def track(times_s: np.ndarray, *, height: float = 200.0, confidence: float | np.
     )
 
 
-def cut(one: Track, **settings_: float) -> tuple[list[Clip], list[Rejection]]:
-    return apply(CutClips(CutClips.Config(**settings_)), [one])
+def cut(record: Track, **settings_: float) -> tuple[list[Clip], list[Rejection]]:
+    return apply(CutClips(CutClips.Config(**settings_)), [record])
 
 
 @pytest.mark.parametrize("fps", [15.0, 24.0, 25.0, 30.0, 29.97, 60.0])
-def test_any_frame_rate_becomes_thirty(fps: float) -> None:
+def test_clips_have_thirty_frames_per_second(fps: float) -> None:
     times_s = np.arange(0, 5, 1 / fps)
     (clip,), rejected = cut(track(times_s))
     assert not rejected
@@ -58,13 +58,13 @@ def test_any_frame_rate_becomes_thirty(fps: float) -> None:
 @given(st.floats(2.1, 45.0))
 @settings(max_examples=25, deadline=None)
 def test_long_tracks_are_cut_into_equal_pieces_without_loss(seconds: float) -> None:
-    one = track(np.arange(0, seconds, 1 / 30))
-    clips, rejected = cut(one)
+    record = track(np.arange(0, seconds, 1 / 30))
+    clips, rejected = cut(record)
     assert not rejected
     lengths = [len(clip.boxes) for clip in clips]
     assert max(lengths) <= 301
     assert max(lengths) - min(lengths) <= 1
-    assert sum(lengths) == len(one.times_s)
+    assert sum(lengths) == len(record.times_s)
     assert all(a.end_s == pytest.approx(b.start_s, abs=1e-6) for a, b in pairwise(clips))
 
 
@@ -72,20 +72,20 @@ def test_short_gaps_are_bridged_without_confidence_and_long_ones_split() -> None
     times_s = np.arange(0, 6, 1 / 30)
     bridged, _ = cut(track(np.delete(times_s, slice(60, 66))))
     assert len(bridged) == 1
-    unsure = (bridged[0].keypoints[..., 2] == 0).all(axis=1)
-    assert unsure.nonzero()[0].tolist() == list(range(60, 66))
+    without_confidence = (bridged[0].keypoints[..., 2] == 0).all(axis=1)
+    assert without_confidence.nonzero()[0].tolist() == list(range(60, 66))
     split, _ = cut(track(np.delete(times_s, slice(80, 100))))
     assert len(split) == 2
 
 
-def test_hidden_bodies_small_people_and_short_stretches_are_rejected() -> None:
+def test_hidden_bodies_small_people_and_short_tracks_are_rejected() -> None:
     times_s = np.arange(0, 5, 1 / 30)
-    for one, reason in (
+    for record, reason in (
         (track(times_s, confidence=0.1), "body_not_visible"),
         (track(times_s, height=40.0), "person_too_small"),
         (track(times_s[:40]), "body_not_visible"),
     ):
-        clips, (rejection,) = cut(one)
+        clips, (rejection,) = cut(record)
         assert not clips
         assert rejection.reason == reason
         assert rejection.measured < rejection.limit
@@ -100,39 +100,39 @@ def test_a_flicker_of_visibility_cuts_nothing() -> None:
 
 
 @pytest.mark.parametrize("fps", [12.0, 25.0, 30.0, 59.94])
-def test_the_cameras_turn_is_counted_from_each_clips_first_frame(fps: float) -> None:
-    def turns(times_s: np.ndarray) -> Rotation:
+def test_camera_rotations_are_relative_to_each_clips_first_frame(fps: float) -> None:
+    def rotations(times_s: np.ndarray) -> Rotation:
         return Rotation.from_rotvec(np.outer(times_s, np.radians([0, 20, 0])) + np.radians([10, 0, 5]))
 
     times_s = np.arange(0, 13, 1 / fps)
-    clips, _ = cut(replace(track(times_s), camera_turn=turns(times_s).as_rotvec().astype(np.float32)))
+    clips, _ = cut(replace(track(times_s), camera_turn=rotations(times_s).as_rotvec().astype(np.float32)))
     assert len(clips) == 2
     for clip in clips:
-        whole = turns(clip.start_s + np.arange(len(clip.boxes)) / FPS)
-        found = Rotation.from_rotvec(clip.camera_turn)
+        target = rotations(clip.start_s + np.arange(len(clip.boxes)) / FPS)
+        rotation = Rotation.from_rotvec(clip.camera_turn)
         assert not clip.camera_turn[0].any()
-        assert np.degrees((found * (whole * whole[0].inv()).inv()).magnitude()).max() < 0.05
+        assert np.degrees((rotation * (target * target[0].inv()).inv()).magnitude()).max() < 0.05
 
 
 @pytest.mark.parametrize("fps", [25.0, 30.0, 59.94])
-def test_what_a_closer_look_told_is_cut_with_the_keypoints(fps: float) -> None:
+def test_the_closer_look_is_cut_with_the_keypoints(fps: float) -> None:
     times_s = np.arange(0, 13, 1 / fps)
-    told = np.stack([times_s, np.ones_like(times_s), 2 + times_s], -1)[:, None].repeat(17, 1).astype(np.float32)
-    clips, _ = cut(replace(track(times_s), closeup=told))
+    closeup = np.stack([times_s, np.ones_like(times_s), 2 + times_s], -1)[:, None].repeat(17, 1).astype(np.float32)
+    clips, _ = cut(replace(track(times_s), closeup=closeup))
     assert len(clips) == 2
     for clip in clips:
         assert clip.closeup is not None
         np.testing.assert_allclose(clip.closeup[:, 3, 0], clip.start_s + np.arange(len(clip.boxes)) / FPS, atol=1e-3)
         np.testing.assert_allclose(clip.closeup[..., 2] - clip.closeup[..., 0], 2, atol=1e-3)
-    (plain,), _ = cut(track(times_s[: round(5 * fps)]))
-    assert plain.closeup is None
+    (clip,), _ = cut(track(times_s[: round(5 * fps)]))
+    assert clip.closeup is None
 
 
-def test_still_and_unknown_cameras_stay_so() -> None:
+def test_static_and_unknown_cameras_stay_so() -> None:
     times_s = np.arange(0, 4, 1 / 25)
-    (still,), _ = cut(replace(track(times_s), camera_turn=np.zeros((len(times_s), 3), np.float32)))
-    assert still.camera_turn.shape == (len(still.boxes), 3)
-    assert not still.camera_turn.any()
+    (static,), _ = cut(replace(track(times_s), camera_turn=np.zeros((len(times_s), 3), np.float32)))
+    assert static.camera_turn.shape == (len(static.boxes), 3)
+    assert not static.camera_turn.any()
     (unknown,), _ = cut(track(times_s))
     assert unknown.camera_turn is None
 

@@ -16,7 +16,7 @@ import urllib3
 from schemas.records import Source
 from stages import failures
 from stages.base import QUARANTINE_REASONS, Stage, apply
-from stages.failures import describe, is_transient, short_path, short_paths
+from stages.failures import describe_error, is_transient, short_path, short_paths
 from stages.read_videos import ReadVideos
 
 
@@ -25,14 +25,14 @@ def http_error(status: int) -> urllib.error.HTTPError:
 
 
 def store_error(name: str, **attributes: object) -> Exception:
-    """An error as botocore and aiohttp raise them, which are not installed everywhere."""
+    """An error with the class of botocore or aiohttp, which are not always installed."""
     library, _, kind = name.partition(".")
     error = type(kind, (Exception,), {"__module__": f"{library}.exceptions"})("from the store")
     vars(error).update(attributes)
     return error
 
 
-PASSING = [
+TRANSIENT_ERRORS = [
     ConnectionResetError(errno.ECONNRESET, "reset by peer"),
     TimeoutError("timed out"),
     OSError(errno.ETIMEDOUT, "timed out"),
@@ -51,7 +51,7 @@ PASSING = [
     store_error("aiohttp.ClientPayloadError"),
     store_error("gcsfs.HttpError", code=502),
 ]
-LASTING = [
+PERMANENT_ERRORS = [
     ValueError("no good"),
     MemoryError(),
     FileNotFoundError(errno.ENOENT, "not there"),
@@ -67,88 +67,90 @@ LASTING = [
 ]
 
 
-@pytest.mark.parametrize("error", PASSING, ids=lambda error: f"{type(error).__name__}-{error}"[:40])
-def test_what_may_pass(error: Exception) -> None:
+@pytest.mark.parametrize("error", TRANSIENT_ERRORS, ids=lambda error: f"{type(error).__name__}-{error}"[:40])
+def test_transient_errors(error: Exception) -> None:
     assert is_transient(error)
     with pytest.raises(OSError, match="file system") as raised:
         raise OSError(errno.EIO, "as a file system puts it") from error
     assert is_transient(raised.value)
 
 
-@pytest.mark.parametrize("error", LASTING, ids=lambda error: f"{type(error).__name__}-{error}"[:40])
-def test_what_stays(error: Exception) -> None:
+@pytest.mark.parametrize("error", PERMANENT_ERRORS, ids=lambda error: f"{type(error).__name__}-{error}"[:40])
+def test_permanent_errors(error: Exception) -> None:
     assert not is_transient(error)
 
 
-class Ask(Stage[Source, Source]):
-    """Raises the next of its errors with each try, as long as there are any."""
+class FailingStage(Stage[Source, Source]):
+    """Raises the next of its errors on each attempt while any are left."""
 
     def __init__(self, errors: Iterable[Exception]) -> None:
         super().__init__()
-        self.errors, self.tries = [*errors], 0
+        self.errors, self.attempts = [*errors], 0
 
     def run(self, record: Source) -> list[Source]:
-        self.tries += 1
+        self.attempts += 1
         if self.errors:
             raise self.errors.pop(0)
         return [record]
 
 
 @pytest.fixture
-def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """How long was waited, seconds; nobody does wait."""
-    waited: list[float] = []
-    monkeypatch.setattr("tenacity.nap.time.sleep", waited.append)
-    return waited
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The waits between attempts, seconds; nothing sleeps."""
+    slept: list[float] = []
+    monkeypatch.setattr("tenacity.nap.time.sleep", slept.append)
+    return slept
 
 
 SOURCE = Source(id="one", uri="s3://nowhere/one.mp4")
 
 
-def test_a_store_that_comes_back_is_waited_for(pauses: list[float]) -> None:
-    stage = Ask([ConnectionResetError()] * failures.TRIES)  # the first is the whole batch's
+def test_a_store_that_recovers_is_retried(waits: list[float]) -> None:
+    stage = FailingStage([ConnectionResetError()] * failures.MAX_ATTEMPTS)  # the first is the whole batch's
     assert apply(stage, [SOURCE]) == ([SOURCE], [])
-    assert len(pauses) == failures.TRIES - 1
-    assert all(later > earlier >= failures.FIRST_PAUSE_S for earlier, later in pairwise(pauses))
+    assert len(waits) == failures.MAX_ATTEMPTS - 1
+    assert all(later > earlier >= failures.INITIAL_BACKOFF_S for earlier, later in pairwise(waits))
 
 
-def test_a_store_that_stays_away_is_unreachable(pauses: list[float]) -> None:
-    stage = Ask(ConnectionResetError(errno.ECONNRESET, "reset by peer") for _ in range(100))
+def test_a_store_that_does_not_recover_is_unreachable(waits: list[float]) -> None:
+    stage = FailingStage(ConnectionResetError(errno.ECONNRESET, "reset by peer") for _ in range(100))
     results, [rejection] = apply(stage, [SOURCE])
     assert results == []
-    assert (rejection.id, rejection.stage, rejection.reason) == ("one", "ask", "unreachable")
+    assert (rejection.id, rejection.stage, rejection.reason) == ("one", "failing_stage", "unreachable")
     assert rejection.detail.startswith("ConnectionResetError: [Errno")
-    assert stage.tries == 1 + failures.TRIES
+    assert stage.attempts == 1 + failures.MAX_ATTEMPTS
     assert "unreachable" in QUARANTINE_REASONS
 
 
-def test_errors_that_stay_are_not_tried_again(pauses: list[float]) -> None:
-    stage = Ask(ValueError(f"no good, {number}") for number in range(100))
+def test_permanent_errors_are_not_retried(waits: list[float]) -> None:
+    stage = FailingStage(ValueError(f"no good, {number}") for number in range(100))
     _, [rejection] = apply(stage, [SOURCE])
-    assert (rejection.reason, stage.tries, pauses) == ("error", 2, [])
+    assert (rejection.reason, stage.attempts, waits) == ("error", 2, [])
     assert rejection.detail.startswith("ValueError: no good, 1 (")
 
 
-def deep(depth: int) -> None:
+def raise_at_depth(depth: int) -> None:
     if depth:
-        deep(depth - 1)
+        raise_at_depth(depth - 1)
     raise ValueError("x" * 5000)
 
 
-def test_descriptions_are_short_and_of_no_machine() -> None:
+def test_descriptions_are_bounded_and_without_machine_paths() -> None:
     try:
-        deep(50)
+        raise_at_depth(50)
     except ValueError as error:
-        said = describe(error)
-    assert len(said) == 2000
-    assert said.startswith("ValueError: xxx")
-    fails, calls = (f"test_failures.py:{deep.__code__.co_firstlineno + line} in deep" for line in (3, 2))
-    assert said.endswith(f" ({fails}{f' < {calls}' * 5})")
-    assert str(Path(__file__).parent) not in said
-    assert describe(ValueError("never raised")) == "ValueError: never raised"
+        description = describe_error(error)
+    assert len(description) == 2000
+    assert description.startswith("ValueError: xxx")
+    fails, calls = (
+        f"test_failures.py:{raise_at_depth.__code__.co_firstlineno + line} in raise_at_depth" for line in (3, 2)
+    )
+    assert description.endswith(f" ({fails}{f' < {calls}' * 5})")
+    assert str(Path(__file__).parent) not in description
+    assert describe_error(ValueError("never raised")) == "ValueError: never raised"
 
 
-def test_files_are_named_below_where_python_finds_them() -> None:
+def test_paths_are_relative_to_sys_path() -> None:
     root = next(folder for folder in sys.path if folder and Path(folder).is_dir())
     assert short_path(f"{root}/some/module.py") == "some/module.py"
     assert short_path("/not/on/the/path.py") == "path.py"
@@ -157,11 +159,11 @@ def test_files_are_named_below_where_python_finds_them() -> None:
     assert short_paths(dump) == '  File "some/module.py", line 3 in run'
 
 
-def test_a_source_out_of_reach_is_not_missing(pauses: list[float]) -> None:
-    """File systems of the web say of a refused connection that the file is not found."""
+def test_an_unreachable_source_is_not_missing(waits: list[float]) -> None:
+    """Web file systems report a refused connection as a missing file."""
     refused = FileNotFoundError("http://store/one.mp4")
     refused.__cause__ = ConnectionRefusedError(errno.ECONNREFUSED, "refused")
-    stage = Ask([])
+    stage = FailingStage([])
     with pytest.raises(FileNotFoundError):
         stage.reject_unread(SOURCE, refused)
     reasons = [stage.reject_unread(SOURCE, error).reason for error in (FileNotFoundError(), PermissionError())]
@@ -171,4 +173,4 @@ def test_a_source_out_of_reach_is_not_missing(pauses: list[float]) -> None:
     source = Source(id="one", uri=f"http://127.0.0.1:{port}/one.mp4")
     _, [rejection] = apply(ReadVideos(), [source])
     assert rejection.reason == "unreachable"
-    assert len(pauses) == failures.TRIES - 1
+    assert len(waits) == failures.MAX_ATTEMPTS - 1

@@ -1,4 +1,4 @@
-"""Synthetic people through synthetic cameras, fitted back."""
+"""Recovery of synthetic people observed by synthetic cameras."""
 
 import math
 from dataclasses import replace
@@ -32,30 +32,30 @@ def filmed(
     seconds: float = 2.0,
     pitch_rad: float = 0.12,
     seed: int = 1,
-    away_m: float = 5.0,
-    lens: float = 1.0,
+    distance_m: float = 5.0,
+    focal_ratio: float = 1.0,
 ):
-    """A clip of a generated motion seen by a level camera `away_m` away, with the joints and root in the camera's world. Its
-    focal length is `lens` times the one that is guessed."""
+    """A clip of a generated motion seen by a level camera at `distance_m`, with the joints and root in the camera's world. Its
+    focal length is `focal_ratio` times the assumed one."""
     motion = generate(action, seconds, seed, body=BODY)
     rest = BODY.rest_joints(motion.betas)
-    turn = yaw_matrix(torch.tensor(yaw_rad))
+    rotation = yaw_matrix(torch.tensor(yaw_rad))
     rotations = motion.rotations.clone()
-    rotations[:, 0] = turn @ rotations[:, 0]
-    pelvis = (motion.trans + rest[0]) @ turn.T
-    ahead = torch.tensor([0.0, -np.sin(pitch_rad) * away_m, -np.cos(pitch_rad) * away_m]).float()
-    pelvis = pelvis - pelvis.mean(0) + ahead
-    joints, turns = forward_kinematics(rotations, rest, pelvis - rest[0])
-    points = BODY.keypoint_rig().points(turns, joints, motion.betas).numpy()
-    rotation = level_to_camera(torch.tensor(pitch_rad)).numpy()
-    camera = still_camera(rotation, np.zeros(3), len(points))
-    camera.intrinsics[:2] *= lens
+    rotations[:, 0] = rotation @ rotations[:, 0]
+    pelvis = (motion.trans + rest[0]) @ rotation.T
+    offset = torch.tensor([0.0, -np.sin(pitch_rad) * distance_m, -np.cos(pitch_rad) * distance_m]).float()
+    pelvis = pelvis - pelvis.mean(0) + offset
+    joints, global_rotations = forward_kinematics(rotations, rest, pelvis - rest[0])
+    points = BODY.keypoint_rig().points(global_rotations, joints, motion.betas).numpy()
+    to_camera = level_to_camera(torch.tensor(pitch_rad)).numpy()
+    camera = static_camera(to_camera, np.zeros(3), len(points))
+    camera.intrinsics[:2] *= focal_ratio
     pixels = project(points, camera)
     keypoints = np.concatenate([pixels, np.full((*pixels.shape[:2], 1), 0.9)], -1).astype(np.float32)
     return clip_of(keypoints), joints.numpy(), rotations
 
 
-def still_camera(rotation: np.ndarray, position: np.ndarray, frames: int) -> Camera:
+def static_camera(rotation: np.ndarray, position: np.ndarray, frames: int) -> Camera:
     return Camera(
         rotation=np.repeat(rotation[None], frames, 0).astype(np.float32),
         position=np.repeat(position[None], frames, 0).astype(np.float32),
@@ -88,37 +88,39 @@ def stage(request: pytest.FixtureRequest) -> FitSmpl:
     return stage
 
 
-def posed(motion: Motion):
+def forward_kinematics_of(motion: Motion):
     betas, rotations = torch.from_numpy(motion.betas), axis_angle_to_matrix(torch.from_numpy(motion.poses))
-    joints, turns = forward_kinematics(rotations, BODY.rest_joints(betas), torch.from_numpy(motion.trans))
-    return joints.numpy(), turns, betas
+    joints, global_rotations = forward_kinematics(rotations, BODY.rest_joints(betas), torch.from_numpy(motion.trans))
+    return joints.numpy(), global_rotations, betas
 
 
 @pytest.mark.parametrize(("action", "yaw_rad"), [("walk", 0.6), ("wave_left", 2.6), ("turn_right", -1.5)])
 def test_recovers_a_generated_motion(stage: FitSmpl, action: str, yaw_rad: float) -> None:
-    clip, truth, rotations = filmed(action, yaw_rad)
+    clip, target, rotations = filmed(action, yaw_rad)
     (motion,), rejections = apply(stage, [clip])
     assert not rejections
-    joints, turns, betas = posed(motion)
+    joints, global_rotations, betas = forward_kinematics_of(motion)
 
     in_source = joints @ motion.to_source[:3, :3].T + motion.to_source[:3, 3]
-    error = np.linalg.norm((in_source - in_source[:, :1] - truth + truth[:, :1])[:, :22], axis=-1).mean()
+    error = np.linalg.norm((in_source - in_source[:, :1] - target + target[:, :1])[:, :22], axis=-1).mean()
     assert error < 0.12
-    facing_error = heading_rad(torch.from_numpy(motion.to_source[:3, :3]) @ turns[:, 0]) - heading_rad(rotations[:, 0])
-    assert torch.atan2(facing_error.sin(), facing_error.cos()).abs().median() < 0.35
+    heading_error = heading_rad(torch.from_numpy(motion.to_source[:3, :3]) @ global_rotations[:, 0]) - heading_rad(
+        rotations[:, 0]
+    )
+    assert torch.atan2(heading_error.sin(), heading_error.cos()).abs().median() < 0.35
 
-    # The footage's camera sees the body where the keypoints are.
-    points = BODY.keypoint_rig().points(turns, torch.from_numpy(joints), betas).numpy()
-    apart = np.linalg.norm(project(points, motion.footage.camera) - clip.keypoints[..., :2], axis=-1)
-    assert np.median(apart / (clip.boxes[:, 3] - clip.boxes[:, 1])[:, None]) < 0.02
+    # The keypoints project to the detected ones in the footage's camera.
+    points = BODY.keypoint_rig().points(global_rotations, torch.from_numpy(joints), betas).numpy()
+    distance_px = np.linalg.norm(project(points, motion.footage.camera) - clip.keypoints[..., :2], axis=-1)
+    assert np.median(distance_px / (clip.boxes[:, 3] - clip.boxes[:, 1])[:, None]) < 0.02
 
 
 def test_a_motion_starts_at_the_origin_on_the_ground_facing_z(stage: FitSmpl) -> None:
     (motion,), _ = apply(stage, [filmed("stand", 1.0)[0]])
-    joints, turns, betas = posed(motion)
+    joints, global_rotations, betas = forward_kinematics_of(motion)
     np.testing.assert_allclose(joints[0, joint("pelvis"), [0, 2]], 0, atol=1e-5)
-    assert abs(float(heading_rad(turns[0, 0]))) < 1e-4
-    soles = BODY.contact_rig().points(turns, torch.from_numpy(joints), betas)[..., 1]
+    assert abs(float(heading_rad(global_rotations[0, 0]))) < 1e-4
+    soles = BODY.contact_rig().points(global_rotations, torch.from_numpy(joints), betas)[..., 1]
     assert abs(float(soles.min(-1).values.median())) < 0.02
     assert motion.contacts.mean() > 0.8
     assert motion.poses.dtype == motion.trans.dtype == motion.joint_confidence.dtype == np.float32
@@ -127,22 +129,22 @@ def test_a_motion_starts_at_the_origin_on_the_ground_facing_z(stage: FitSmpl) ->
     assert motion.models["fit_smpl"].startswith({"lift": "lifter ", "optimise": "optimise 1"}[stage.config.fitter])
 
 
-@pytest.mark.parametrize("lens", [0.65, 1.4])
-def test_a_walk_tells_a_focal_length_that_nobody_told(lens: float) -> None:
+@pytest.mark.parametrize("focal_ratio", [0.65, 1.4])
+def test_a_walk_gives_an_unknown_focal_length(focal_ratio: float) -> None:
     stage = FitSmpl(FitSmpl.Config(fitter="lift"))
     stage.setup()
-    clip, truth, _ = filmed("walk", 0.3, seconds=4.0, away_m=7.0, lens=lens)
-    video = replace(clip.track.shot.video, focal_px=math.hypot(WIDTH, HEIGHT) * lens)
-    told = replace(clip, track=replace(clip.track, shot=replace(clip.track.shot, video=video)))
-    (found, known), _ = apply(stage, [clip, told])
+    clip, target, _ = filmed("walk", 0.3, seconds=4.0, distance_m=7.0, focal_ratio=focal_ratio)
+    video = replace(clip.track.shot.video, focal_px=math.hypot(WIDTH, HEIGHT) * focal_ratio)
+    with_metadata = replace(clip, track=replace(clip.track, shot=replace(clip.track.shot, video=video)))
+    (estimated, known), _ = apply(stage, [clip, with_metadata])
     assert known.footage.camera.intrinsics[0] == pytest.approx(video.focal_px)
-    assert found.footage.camera.intrinsics[0] == pytest.approx(video.focal_px, rel=0.2)
-    for motion in (found, known):
-        gone = np.linalg.norm(motion.trans[-1] - motion.trans[0])
-        assert gone == pytest.approx(np.linalg.norm(truth[-1, 0] - truth[0, 0]), rel=0.15)
+    assert estimated.footage.camera.intrinsics[0] == pytest.approx(video.focal_px, rel=0.2)
+    for motion in (estimated, known):
+        displacement_m = np.linalg.norm(motion.trans[-1] - motion.trans[0])
+        assert displacement_m == pytest.approx(np.linalg.norm(target[-1, 0] - target[0, 0]), rel=0.15)
 
 
-def test_fits_do_not_depend_on_their_company(stage: FitSmpl) -> None:
+def test_fits_do_not_depend_on_the_other_clips(stage: FitSmpl) -> None:
     clips = [filmed("wave_right", 0.4)[0], filmed("squat", -0.8, seconds=1.6)[0]]
     threads = torch.get_num_threads()
     together, _ = apply(stage, clips)
@@ -152,19 +154,19 @@ def test_fits_do_not_depend_on_their_company(stage: FitSmpl) -> None:
         assert getattr(together[1], name).tobytes() == getattr(alone[0], name).tobytes()
 
 
-def test_unseen_people_and_scrambled_keypoints_are_rejected_with_numbers(stage: FitSmpl) -> None:
+def test_invisible_people_and_scrambled_keypoints_are_rejected_with_values(stage: FitSmpl) -> None:
     clip = filmed("stand", 0.0, seconds=1.5)[0]
-    unseen = clip.keypoints.copy()
-    unseen[..., 5:, 2] = 0
+    invisible = clip.keypoints.copy()
+    invisible[..., 5:, 2] = 0
     scrambled = clip.keypoints.copy()
     scrambled[..., :2] = np.random.default_rng(0).uniform(100, 400, scrambled[..., :2].shape)
-    _, rejections = apply(stage, [clip_of(unseen), clip_of(scrambled)])
+    _, rejections = apply(stage, [clip_of(invisible), clip_of(scrambled)])
     assert [rejection.reason for rejection in rejections] == ["too_few_keypoints", "fit_did_not_converge"]
     assert rejections[0].measured == 5.0 < rejections[0].limit
     assert rejections[1].measured > rejections[1].limit
 
 
-def test_frames_without_keypoints_are_bridged(stage: FitSmpl) -> None:
+def test_frames_without_keypoints_are_interpolated(stage: FitSmpl) -> None:
     clip = filmed("walk", 0.6)[0]
     keypoints = clip.keypoints.copy()
     keypoints[20:26] = np.nan
@@ -182,7 +184,7 @@ def test_very_short_clips_are_fitted(stage: FitSmpl, frames: int) -> None:
     assert motion.poses.shape == (frames, 24, 3)
 
 
-def test_unknown_fitters_and_missing_weights_are_refused(tmp_path: Path) -> None:
+def test_unknown_fitters_and_missing_weights_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="oracle"):
         FitSmpl.Config(fitter="oracle")
     with pytest.raises(HumoError, match="no lifter weights"):
@@ -199,12 +201,12 @@ def test_projection_follows_a_moving_camera() -> None:
     fx, fy, cx, cy = camera.intrinsics
     depth = np.einsum("ti,tki->tk", camera.rotation[:, 2], points - position[:, None])
     rays = np.stack([(pixels[..., 0] - cx) / fx, (pixels[..., 1] - cy) / fy, np.ones_like(depth)], -1)
-    back = np.einsum("tji,tkj->tki", camera.rotation, rays * depth[..., None]) + position[:, None]
-    np.testing.assert_allclose(back, points, atol=1e-4)
+    reconstructed = np.einsum("tji,tkj->tki", camera.rotation, rays * depth[..., None]) + position[:, None]
+    np.testing.assert_allclose(reconstructed, points, atol=1e-4)
 
 
-def test_a_level_camera_sees_up_as_up_and_right_as_right() -> None:
-    camera = still_camera(level_to_camera(torch.tensor(0.0)).numpy(), np.zeros(3), 1)
+def test_a_level_camera_keeps_up_and_right() -> None:
+    camera = static_camera(level_to_camera(torch.tensor(0.0)).numpy(), np.zeros(3), 1)
     centre, right, up = project(np.array([[[0, 0, -3.0], [1, 0, -3], [0, 1, -3]]]), camera)[0]
     np.testing.assert_allclose(centre, [WIDTH / 2, HEIGHT / 2])
     assert right[0] > centre[0]
@@ -212,14 +214,14 @@ def test_a_level_camera_sees_up_as_up_and_right_as_right() -> None:
 
 
 @pytest.mark.parametrize("yaw_rad", np.linspace(-3, 3, 7))
-def test_facing_is_told_from_keypoints(yaw_rad: float) -> None:
+def test_heading_is_estimated_from_keypoints(yaw_rad: float) -> None:
     clip, _, rotations = filmed("stand", float(yaw_rad))
-    found = torch.from_numpy(facing.best_path(facing.yaw_evidence(clip.keypoints)))
-    apart = found - heading_rad(rotations[:, 0])
-    assert torch.atan2(apart.sin(), apart.cos()).abs().max() < 0.5
+    estimated = torch.from_numpy(facing.best_path(facing.yaw_costs(clip.keypoints)))
+    error = estimated - heading_rad(rotations[:, 0])
+    assert torch.atan2(error.sin(), error.cos()).abs().max() < 0.5
 
 
-def test_priors_mirror_and_like_knees_that_bend_one_way() -> None:
+def test_the_pose_prior_is_symmetric_and_penalises_hyperextended_knees() -> None:
     order = [j - 1 for j in mirror_order(SMPL_JOINTS)[1:]]
     pose = torch.randn(4, 23, 3, generator=torch.Generator().manual_seed(0))
     mirrored = pose[:, order] * torch.tensor([1.0, -1.0, -1.0])

@@ -1,4 +1,4 @@
-"""The sieve of words."""
+"""Filtering of videos by their text."""
 
 import pytest
 
@@ -25,7 +25,7 @@ def verdict(record: Video, **config: object) -> str:
     return "kept" if results else rejections[0].reason
 
 
-def test_there_are_many_keywords() -> None:
+def test_there_are_at_least_200_keywords() -> None:
     assert len(KEYWORDS) >= 200
     assert all(word == word.casefold().strip() for word in KEYWORDS)
 
@@ -35,14 +35,14 @@ def test_there_are_many_keywords() -> None:
     ["A WOMAN dances", "two men jogging", "my sister's knees", "Getting up early", "mixed martial arts", "He ran home",
      "children playing", "five squats", "the runners' shoes", "boxes and boxing", "ladies", "he carried it"],
 )  # fmt: skip
-def test_people_are_found(text: str) -> None:
+def test_texts_about_people_are_kept(text: str) -> None:
     assert verdict(video(title=text)) == "kept"
 
 
 @pytest.mark.parametrize(
     "text", ["Sunset over mountains", "Manifold arithmetic", "Lego Technic review", "legend of armada"]
 )
-def test_other_things_are_not(text: str) -> None:
+def test_other_texts_are_rejected(text: str) -> None:
     stage = KeepHumanText()
     (rejection,) = stage.run(video(description=text))
     assert isinstance(rejection, Rejection)
@@ -50,38 +50,38 @@ def test_other_things_are_not(text: str) -> None:
     assert rejection.detail == text
 
 
-def test_every_field_counts_and_can_be_left_out() -> None:
+def test_every_field_is_searched_unless_excluded() -> None:
     assert verdict(video(title="Clouds", speech="now bend your knees")) == "kept"
     assert verdict(video(title="Clouds", speech="now bend your knees"), fields=("title",)) == "no_human_keyword"
 
 
-def test_phrases_stay_within_a_sentence_and_a_field() -> None:
+def test_phrases_do_not_match_across_sentences_and_fields() -> None:
     assert matches("He got up. Down the road", ("get up", "up down")) == ["get up"]
     assert (
         verdict(video(title="things that stand", description="up there"), keywords=("stand up",)) == "no_human_keyword"
     )
 
 
-def test_without_text() -> None:
+def test_videos_without_text() -> None:
     assert verdict(video()) == "kept"
     assert verdict(video(title="  12:30 -- !!")) == "kept"
     assert verdict(video(), without_text="reject") == "no_text"
 
 
-def test_a_script_that_no_keyword_uses_is_no_text() -> None:
+def test_text_in_a_script_of_no_keyword_is_ignored() -> None:
     assert verdict(video(title="山の夕日")) == "kept"
     assert verdict(video(title="山の夕日"), without_text="reject") == "no_text"
     assert verdict(video(title="山の夕日"), extra_keywords=("跳舞",)) == "no_human_keyword"
     assert verdict(video(title="她在跳舞呢"), extra_keywords=("跳舞",)) == "kept"
 
 
-def test_block_list_comes_first() -> None:
+def test_the_block_list_takes_precedence() -> None:
     record = video(title="A man dances in a video game")
     assert verdict(record, blocklist=("Video Game",)) == "blocked_text"
     assert verdict(record, blocklist=("game show",)) == "kept"
 
 
-def test_more_matches_can_be_asked_for() -> None:
+def test_the_minimum_number_of_matches_is_a_setting() -> None:
     record = video(title="a man smiles")
     assert verdict(record, min_matches=2) == "no_human_keyword"
     assert verdict(record, min_matches=2, extra_keywords=("smile",)) == "kept"

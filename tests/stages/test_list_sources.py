@@ -24,7 +24,7 @@ def test_file_folder_and_glob_agree(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
-def test_manifests_say_the_same(tmp_path: Path, suffix: str) -> None:
+def test_all_manifest_formats_give_the_same_sources(tmp_path: Path, suffix: str) -> None:
     rows = [
         {"uri": "a.mp4", "id": "one", "title": "Läuft, schnell", "licence": "CC-BY-4.0"},
         {"uri": "/b.mp4", "id": "two"},
@@ -42,27 +42,27 @@ def test_manifests_say_the_same(tmp_path: Path, suffix: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "message"),
     [
         ("title\nhello\n", "column `uri`"),
-        ("uri,id\na.mp4,x\nb.mp4,x\n", "'x' stands 2 times"),
+        ("uri,id\na.mp4,x\nb.mp4,x\n", "'x' is used 2 times"),
         ("uri\n", "no rows"),
         ("uri,id\n,x\n", "row 1"),
     ],
 )
-def test_bad_manifests_stop_before_work(tmp_path: Path, content: str, says: str) -> None:
+def test_invalid_manifests_raise(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "list.csv").write_text(content)
-    with pytest.raises(UsageError, match=says):
+    with pytest.raises(UsageError, match=message):
         listed(tmp_path / "list.csv")
 
 
 def test_empty_folder_missing_manifest_and_pattern(tmp_path: Path) -> None:
-    for path, says in (
-        (tmp_path, "holds no video"),
-        (tmp_path / "no.csv", "not there"),
+    for path, message in (
+        (tmp_path, "contains no video"),
+        (tmp_path / "no.csv", "does not exist"),
         (tmp_path / "*.mp4", "no file matches"),
     ):
-        with pytest.raises(UsageError, match=says):
+        with pytest.raises(UsageError, match=message):
             listed(path)
 
 
@@ -74,14 +74,14 @@ def test_ids_are_stable_and_clean(tmp_path: Path) -> None:
     assert not set(first.id) & set("./ ,")
 
 
-def test_focal_lengths_are_taken_over(tmp_path: Path) -> None:
+def test_focal_lengths_of_manifest_and_config(tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_text("uri,focal_35mm\na.mp4,50\nb.mp4,\n")
     one, two = sorted(
         list_sources([SourceConfig(path=str(tmp_path / "list.csv"), focal_35mm=24.0)]), key=lambda s: s.uri
     )
     assert (one.focal_35mm, two.focal_35mm) == (50.0, 24.0)
     assert listed(tmp_path / "a.mp4")[0].focal_35mm == 0.0
-    for wrong in ("wide", "-3", "4000", "inf"):
-        (tmp_path / "list.csv").write_text(f"uri,focal_35mm\na.mp4,{wrong}\n")
+    for invalid in ("wide", "-3", "4000", "inf"):
+        (tmp_path / "list.csv").write_text(f"uri,focal_35mm\na.mp4,{invalid}\n")
         with pytest.raises(UsageError, match=r"row 1: focal_35mm is"):
             listed(tmp_path / "list.csv")

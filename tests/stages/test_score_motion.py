@@ -1,4 +1,4 @@
-"""Scores of motions whose faults are known."""
+"""Scores of motions with known defects."""
 
 from dataclasses import replace
 from typing import Any
@@ -21,18 +21,18 @@ BODY = BodyModel.load()
 
 
 def mocap(action: str = "walk") -> Motion:
-    made = generate(action, 2.0, 3, body=BODY)
+    motion = generate(action, 2.0, 3, body=BODY)
     return Motion(
         provenance=Provenance(
             source=Source(id="mocap", uri="walk.bvh", kind="mocap"), sha256="1" * 64, person=0, start_s=0.0, end_s=2.0,
             source_fps=30.0,
         ),
         footage=None,
-        poses=matrix_to_axis_angle(made.rotations).numpy(),
-        trans=made.trans.numpy(),
-        betas=made.betas.numpy(),
-        contacts=made.contacts.numpy().astype(np.uint8),
-        joint_confidence=np.ones((len(made), 24), np.float32),
+        poses=matrix_to_axis_angle(motion.rotations).numpy(),
+        trans=motion.trans.numpy(),
+        betas=motion.betas.numpy(),
+        contacts=motion.contacts.numpy().astype(np.uint8),
+        joint_confidence=np.ones((len(motion), 24), np.float32),
         to_source=np.eye(4, dtype=np.float32),
         body_model=BODY.id,
         models={},
@@ -47,34 +47,34 @@ def scores(motion: Motion, **config: Any) -> dict[str, float]:
     return scored.scores
 
 
-def test_a_clean_motion_has_all_scores_and_no_faults() -> None:
-    found = scores(mocap())
-    assert tuple(found) == SCORES
-    assert all(type(value) is float and np.isfinite(value) for value in found.values())
-    assert found["foot_slide"] < 0.005
-    assert found["penetration"] < 0.005
-    assert found["float"] < 0.01
-    assert found["reprojection"] == 0.0
-    assert found["visibility"] == found["camera_seen"] == 1.0
-    assert 0.8 < found["max_root_speed"] < 2.5
-    assert found["identity_switches"] == found["truncation"] == found["joint_limits"] == 0.0
-    assert found["physical"] < 0.15
+def test_a_clean_motion_has_all_scores_and_no_defects() -> None:
+    result = scores(mocap())
+    assert tuple(result) == SCORES
+    assert all(type(value) is float and np.isfinite(value) for value in result.values())
+    assert result["foot_slide"] < 0.005
+    assert result["penetration"] < 0.005
+    assert result["float"] < 0.01
+    assert result["reprojection"] == 0.0
+    assert result["visibility"] == result["camera_seen"] == 1.0
+    assert 0.8 < result["max_root_speed"] < 2.5
+    assert result["identity_switches"] == result["truncation"] == result["joint_limits"] == 0.0
+    assert result["physical"] < 0.15
 
 
-def test_faults_show_in_their_score() -> None:
+def test_defects_raise_their_score() -> None:
     clean = mocap()
-    good = scores(clean)
-    sunk = scores(replace(clean, trans=clean.trans - np.array([0, 0.05, 0], np.float32)))
-    assert sunk["penetration"] == pytest.approx(good["penetration"] + 0.05, abs=0.005)
+    clean_scores = scores(clean)
+    lowered = scores(replace(clean, trans=clean.trans - np.array([0, 0.05, 0], np.float32)))
+    assert lowered["penetration"] == pytest.approx(clean_scores["penetration"] + 0.05, abs=0.005)
     raised = scores(replace(clean, trans=clean.trans + np.array([0, 0.05, 0], np.float32)))
-    assert raised["float"] == pytest.approx(good["float"] + 0.05, abs=0.005)
+    assert raised["float"] == pytest.approx(clean_scores["float"] + 0.05, abs=0.005)
     drift = np.zeros_like(clean.trans)
     drift[:, 0] = np.arange(len(drift)) * 0.02
     assert scores(replace(clean, trans=clean.trans + drift))["foot_slide"] == pytest.approx(0.02, abs=0.004)
     noise = np.random.default_rng(0).normal(0, 0.01, clean.trans.shape).astype(np.float32)
-    assert scores(replace(clean, trans=clean.trans + noise))["jitter"] > good["jitter"] + 0.01
-    hung = scores(replace(clean, trans=clean.trans + np.array([0, 0.25, 0], np.float32)))
-    assert hung["physical"] > 0.85
+    assert scores(replace(clean, trans=clean.trans + noise))["jitter"] > clean_scores["jitter"] + 0.01
+    suspended = scores(replace(clean, trans=clean.trans + np.array([0, 0.25, 0], np.float32)))
+    assert suspended["physical"] > 0.85
     knees = clean.poses.copy()
     knees[:20, joint("left_knee")] = (-0.8, 0, 0)
     assert scores(replace(clean, poses=knees), max_joint_speed=1e3)["joint_limits"] == pytest.approx(20 / len(knees))
@@ -85,13 +85,13 @@ def test_standing_is_less_dynamic_than_running() -> None:
 
 
 def test_a_single_frame_scores_without_nan() -> None:
-    one = mocap()
+    motion = mocap()
     short = replace(
-        one,
-        poses=one.poses[:1],
-        trans=one.trans[:1],
-        contacts=one.contacts[:1] * 0,
-        joint_confidence=one.joint_confidence[:1],
+        motion,
+        poses=motion.poses[:1],
+        trans=motion.trans[:1],
+        contacts=motion.contacts[:1] * 0,
+        joint_confidence=motion.joint_confidence[:1],
     )
     assert all(np.isfinite(value) for value in scores(short).values())
 
@@ -105,7 +105,7 @@ def test_a_single_frame_scores_without_nan() -> None:
         ({"max_physical": 0.0}, "high_physical"),
     ],
 )
-def test_limits_reject_with_their_numbers(config: dict[str, Any], reason: str) -> None:
+def test_limits_reject_with_their_values(config: dict[str, Any], reason: str) -> None:
     stage = ScoreMotion(ScoreMotion.Config(**config))
     stage.setup()
     results, (rejection,) = apply(stage, [mocap()])
@@ -114,14 +114,14 @@ def test_limits_reject_with_their_numbers(config: dict[str, Any], reason: str) -
     assert rejection.limit == next(iter(config.values()))
 
 
-def test_every_limit_is_of_a_score_and_none_but_the_necessary_bind() -> None:
+def test_every_limit_belongs_to_a_score() -> None:
     limits = limits_of(ScoreMotion.Config())
     assert tuple(limits) == SCORES
-    ends = sum(np.isfinite(end) for pair in limits.values() for end in pair)
-    assert ends == len(ScoreMotion.Config.model_fields) - 1  # All settings but body_model.
+    finite_bounds = sum(np.isfinite(bound) for pair in limits.values() for bound in pair)
+    assert finite_bounds == len(ScoreMotion.Config.model_fields) - 1  # All settings except body_model.
 
 
-def test_another_body_is_refused() -> None:
+def test_another_body_is_rejected() -> None:
     stage = ScoreMotion()
     stage.setup()
     _, (rejection,) = apply(stage, [replace(mocap(), body_model="smpl-00000000")])
@@ -132,8 +132,8 @@ def test_reprojection_is_measured_in_box_heights() -> None:
     motion = mocap("wave_left")
     frames = len(motion.poses)
     betas, rotations = torch.from_numpy(motion.betas), axis_angle_to_matrix(torch.from_numpy(motion.poses))
-    joints, turns = forward_kinematics(rotations, BODY.rest_joints(betas), torch.from_numpy(motion.trans))
-    points = BODY.keypoint_rig().points(turns, joints, betas).numpy()
+    joints, global_rotations = forward_kinematics(rotations, BODY.rest_joints(betas), torch.from_numpy(motion.trans))
+    points = BODY.keypoint_rig().points(global_rotations, joints, betas).numpy()
     camera = Camera(
         rotation=level_to_camera(torch.zeros(frames)).numpy(),
         position=np.tile(np.array([0, 1, 5], np.float32), (frames, 1)),
@@ -149,8 +149,8 @@ def test_reprojection_is_measured_in_box_heights() -> None:
     track = Track(shot=shot, person=0, times_s=np.arange(frames) / 30, boxes=boxes, keypoints=shifted, models={},
                   camera_seen=0.6)  # fmt: skip
     clip = Clip(track=track, start_s=0.0, end_s=2.0, boxes=boxes, keypoints=shifted)
-    found = scores(replace(motion, footage=Footage(clip=clip, camera=camera)))
-    assert found["reprojection"] == pytest.approx(5 / 200, rel=1e-3)
-    assert found["visibility"] == pytest.approx(0.8)
-    assert found["identity_switches"] == 0.0
-    assert found["camera_seen"] == 0.6
+    result = scores(replace(motion, footage=Footage(clip=clip, camera=camera)))
+    assert result["reprojection"] == pytest.approx(5 / 200, rel=1e-3)
+    assert result["visibility"] == pytest.approx(0.8)
+    assert result["identity_switches"] == 0.0
+    assert result["camera_seen"] == 0.6

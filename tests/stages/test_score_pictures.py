@@ -1,4 +1,4 @@
-"""Pictures against words with small open_clip models of random weights: the road is real, the numbers mean nothing."""
+"""Image-text similarity with small open_clip models of random weights: the code path is real, the values are meaningless."""
 
 import json
 from dataclasses import replace
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from videos import noise
+from videos import noise_video
 
 from schemas.errors import HumoError
 from schemas.records import (
@@ -40,14 +40,14 @@ open_clip = pytest.importorskip("open_clip")
 WIDTH = 16
 
 
-def save_model(folder: Path, *, writes: bool = False) -> Path:
-    """A tiny CLIP, or a CoCa if it shall write, as open_clip lays it out in a folder."""
+def save_model(folder: Path, *, generates_text: bool = False) -> Path:
+    """Save a tiny CLIP, or a CoCa if it generates text, in open_clip's folder layout."""
     import safetensors.torch
 
     vision: dict[str, Any] = {"image_size": 32, "layers": 1, "width": WIDTH, "patch_size": 16, "head_width": 8}
     text: dict[str, Any] = {"context_length": 77, "vocab_size": 49408, "width": WIDTH, "heads": 2, "layers": 1}
     config: dict[str, Any] = {"embed_dim": WIDTH, "vision_cfg": vision, "text_cfg": text}
-    if writes:
+    if generates_text:
         vision |= {"attentional_pool": True, "attn_pooler_heads": 2, "output_tokens": True}
         text |= {"context_length": 76, "embed_cls": True, "output_tokens": True}
         config["multimodal_cfg"] = {**text, "attn_pooler_heads": 2}
@@ -67,8 +67,8 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def captioned(tmp_path_factory: pytest.TempPathFactory) -> CaptionedMotion:
-    """A motion that says nothing, over a video of noise."""
-    path = noise(tmp_path_factory.mktemp("video") / "noise.mp4", frames=60)
+    """A constant motion over a video of noise."""
+    path = noise_video(tmp_path_factory.mktemp("video") / "noise.mp4", frames=60)
     source, count = Source(id="noise", uri=str(path)), 60
     video = Video(
         source=source, sha256="cd" * 32, width=320, height=240, fps=30.0, duration_s=2.0, has_audio=False
@@ -102,7 +102,7 @@ def scored(record: CaptionedMotion, **settings: Any) -> list[Any]:
     return [*results, *rejections]
 
 
-def test_without_weights_all_passes_and_it_says_why(captioned: CaptionedMotion) -> None:
+def test_without_weights_records_pass_and_the_remark_gives_the_reason(captioned: CaptionedMotion) -> None:
     (result,) = scored(captioned)
     assert result.scored.scores == {"jitter": 0.1, SIMILARITY: 0.0}
     assert result.visual_embedding.shape == (0,)
@@ -110,7 +110,7 @@ def test_without_weights_all_passes_and_it_says_why(captioned: CaptionedMotion) 
     assert "no weights come with humo" in ScorePictures().remark()
 
 
-def test_pictures_get_a_score_and_a_vector(captioned: CaptionedMotion, weights: Path) -> None:
+def test_records_get_a_score_and_an_embedding(captioned: CaptionedMotion, weights: Path) -> None:
     (result,) = scored(captioned, model=str(weights), frames=4)
     assert -1 <= result.scored.scores[SIMILARITY] <= 1
     assert result.scored.scores[SIMILARITY] != 0
@@ -122,44 +122,44 @@ def test_pictures_get_a_score_and_a_vector(captioned: CaptionedMotion, weights: 
     assert ScorePictures(ScorePictures.Config(model=str(weights))).remark() == ""
 
 
-def test_the_score_is_the_cosine_of_what_open_clip_says(captioned: CaptionedMotion, weights: Path) -> None:
+def test_the_score_is_the_cosine_of_open_clip(captioned: CaptionedMotion, weights: Path) -> None:
     from PIL import Image
 
-    from stages.language.describers.pictures import person_pictures
+    from stages.language.describers.clip_images import person_crops
 
     footage = captioned.scored.motion.footage
     assert footage is not None
     (result,) = scored(captioned, model=str(weights), frames=1)
     model, prepare = open_clip.create_model_from_pretrained(f"local-dir:{weights}")
-    (picture,) = person_pictures(footage.clip, 1)
+    (crop,) = person_crops(footage.clip, 1)
     with torch.no_grad():
-        image = model.encode_image(prepare(Image.fromarray(picture))[None])
+        image = model.encode_image(prepare(Image.fromarray(crop))[None])
         words = model.encode_text(open_clip.get_tokenizer(f"local-dir:{weights}")(list(captioned.captions.body)))
         cosine = torch.nn.functional.cosine_similarity(image, words).mean()
     assert result.scored.scores[SIMILARITY] == pytest.approx(float(cosine), abs=1e-5)
 
 
 def test_an_architecture_with_a_weights_file(captioned: CaptionedMotion, weights: Path) -> None:
-    """The same by name: a weights file for another architecture is refused, with what is wrong."""
+    """Weights of another architecture are rejected with the cause."""
     file = weights / "open_clip_model.safetensors"
     with pytest.raises(HumoError, match="does not load"):
         scored(captioned, model="RN50", weights=str(file))
 
 
 @pytest.mark.parametrize(
-    ("settings", "says"),
+    ("settings", "message"),
     [
-        ({"model": "ViT-B-32"}, "is no folder and has no weights"),
-        ({"model": "ViT-B-32", "weights": "nowhere.pt"}, "is no file"),
+        ({"model": "ViT-B-32"}, "is not a folder and has no weights"),
+        ({"model": "ViT-B-32", "weights": "nowhere.pt"}, "is not a file"),
         ({"model": "hf-hub:nobody/nothing"}, "does not load"),
     ],
 )
-def test_missing_weights_are_named(captioned: CaptionedMotion, settings: dict[str, str], says: str) -> None:
-    with pytest.raises(HumoError, match=says):
+def test_missing_weights_are_reported(captioned: CaptionedMotion, settings: dict[str, str], message: str) -> None:
+    with pytest.raises(HumoError, match=message):
         scored(captioned, **settings)
 
 
-def test_a_limit_rejects(captioned: CaptionedMotion, weights: Path) -> None:
+def test_records_below_the_limit_are_rejected(captioned: CaptionedMotion, weights: Path) -> None:
     (rejection,) = scored(captioned, model=str(weights), min_similarity=1.0)
     assert rejection.reason == "low_clip_similarity"
     assert rejection.measured < rejection.limit == 1.0
@@ -171,27 +171,31 @@ def test_motion_capture_passes(captioned: CaptionedMotion, weights: Path) -> Non
     assert result.scored.scores[SIMILARITY] == 0.0
 
 
-def test_the_vector_is_stored(captioned: CaptionedMotion, weights: Path) -> None:
+def test_the_embedding_is_stored(captioned: CaptionedMotion, weights: Path) -> None:
     for settings, length in (({}, 0), ({"model": str(weights)}, WIDTH)):
         (result,) = scored(captioned, **settings)
         sample = encode_sample_record(InstructedMotion(captioned=result, instructions=()), b"clip", "digest")
         stored = decode_npz(sample.members["keypoints.npz"])["visual_embedding"]
         assert (stored.shape, stored.dtype) == ((length,), np.float32)
-        assert not [one for one in sample_problems(sample.key, sample.members, "video") if "keypoints" in one]
+        assert not [
+            problem for problem in sample_problems(sample.key, sample.members, "video") if "keypoints" in problem
+        ]
 
 
-def test_coca_writes_a_sentence(captioned: CaptionedMotion, tmp_path: Path) -> None:
-    describer = Coca(CocaConfig(model=str(save_model(tmp_path / "coca", writes=True)), device="cpu", max_words=5))
-    scene = Scene(motion=captioned.scored.motion, ruled=captioned.captions, transcript=captioned.transcript)
+def test_coca_generates_a_sentence(captioned: CaptionedMotion, tmp_path: Path) -> None:
+    describer = Coca(
+        CocaConfig(model=str(save_model(tmp_path / "coca", generates_text=True)), device="cpu", max_words=5)
+    )
+    scene = Scene(motion=captioned.scored.motion, rule_captions=captioned.captions, transcript=captioned.transcript)
     answer = describer.describe(scene)
-    assert answer.effort.outcome == "answered"
-    assert answer.effort.describer.startswith("coca open_clip")
+    assert answer.usage.outcome == "answered"
+    assert answer.usage.describer.startswith("coca open_clip")
     assert answer.sentences["body"]
     assert describer.describe(scene) == answer
     bare = replace(scene, motion=replace(scene.motion, footage=None))
-    assert describer.describe(bare).effort.outcome == "skipped"
+    assert describer.describe(bare).usage.outcome == "skipped"
 
 
-def test_a_clip_model_writes_nothing(weights: Path) -> None:
-    with pytest.raises(HumoError, match="writes no text"):
+def test_a_clip_model_generates_no_text(weights: Path) -> None:
+    with pytest.raises(HumoError, match="generates no text"):
         Coca(CocaConfig(model=str(weights), device="cpu"))

@@ -1,4 +1,4 @@
-"""Tracking on rendered people, whose keypoints are known, and on the development videos."""
+"""Tracking on rendered people with known keypoints, and on the development videos."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -26,9 +26,9 @@ from stages.track_people import TrackPeople
 
 @pytest.fixture(scope="module")
 def stage() -> TrackPeople:
-    made = TrackPeople()
-    made.setup()
-    return made
+    stage = TrackPeople()
+    stage.setup()
+    return stage
 
 
 def shots(path: Path) -> list[Shot]:
@@ -42,15 +42,15 @@ def tracks(stage: TrackPeople, path: Path) -> list[Track]:
 
 
 def test_two_rendered_people_are_two_tracks(stage: TrackPeople, films: Path) -> None:
-    found = tracks(stage, films / "pair.mp4")
-    assert [len(track.times_s) for track in found] == [90, 90]
-    assert all(track.keypoints[..., 2].mean() > 0.8 for track in found)
-    assert all(track.camera_seen == 1 and not track.camera_turn.any() for track in found)
-    centres = [track.boxes[:, [0, 2]].mean() for track in found]
+    pair = tracks(stage, films / "pair.mp4")
+    assert [len(track.times_s) for track in pair] == [90, 90]
+    assert all(track.keypoints[..., 2].mean() > 0.8 for track in pair)
+    assert all(track.camera_seen == 1 and not track.camera_turn.any() for track in pair)
+    centres = [track.boxes[:, [0, 2]].mean() for track in pair]
     assert abs(centres[0] - centres[1]) > 40
 
 
-def test_the_same_numbers_with_any_number_of_threads(stage: TrackPeople, films: Path) -> None:
+def test_results_do_not_depend_on_the_number_of_threads(stage: TrackPeople, films: Path) -> None:
     (one,) = tracks(stage, films / "wave.mp4")
     other_stage = TrackPeople(TrackPeople.Config(threads=3))
     other_stage.setup()
@@ -61,79 +61,79 @@ def test_the_same_numbers_with_any_number_of_threads(stage: TrackPeople, films: 
 
 def test_openvino_and_torch_agree(stage: TrackPeople, films: Path) -> None:
     (one,) = tracks(stage, films / "wave.mp4")
-    plain = TrackPeople(TrackPeople.Config(backend="torch", tracker="botsort"))
-    plain.setup()
-    (other,) = tracks(plain, films / "wave.mp4")
+    torch_stage = TrackPeople(TrackPeople.Config(backend="torch", tracker="botsort"))
+    torch_stage.setup()
+    (other,) = tracks(torch_stage, films / "wave.mp4")
     height = np.median(one.boxes[:, 3] - one.boxes[:, 1])
-    sure = (one.keypoints[..., 2] > 0.5) & (other.keypoints[..., 2] > 0.5)
-    apart = np.linalg.norm(one.keypoints[..., :2] - other.keypoints[..., :2], axis=-1)[sure]
-    assert sure.mean() > 0.8
-    assert apart.mean() / height < 0.01
+    confident = (one.keypoints[..., 2] > 0.5) & (other.keypoints[..., 2] > 0.5)
+    distance = np.linalg.norm(one.keypoints[..., :2] - other.keypoints[..., :2], axis=-1)[confident]
+    assert confident.mean() > 0.8
+    assert distance.mean() / height < 0.01
     assert one.closeup is not None
     assert other.closeup is not None
-    assert np.abs(one.closeup[..., 0] - other.closeup[..., 0])[sure].mean() / height < 0.01
+    assert np.abs(one.closeup[..., 0] - other.closeup[..., 0])[confident].mean() / height < 0.01
 
 
-def test_people_are_looked_at_again(stage: TrackPeople, films: Path, tmp_path: Path) -> None:
-    (closer,) = tracks(stage, films / "wave.mp4")
-    plain = TrackPeople(TrackPeople.Config(closeup="never"))
-    plain.setup()
-    (other,) = tracks(plain, films / "wave.mp4")
-    assert other.closeup is None
-    assert closer.closeup is not None
-    assert closer.closeup.shape == (len(closer.times_s), 17, 3)
-    np.testing.assert_array_equal(closer.boxes, other.boxes)
-    np.testing.assert_array_equal(closer.keypoints[..., 2], other.keypoints[..., 2])
-    height = np.median(closer.boxes[:, 3] - closer.boxes[:, 1])
-    sure = other.keypoints[..., 2] > 0.9
-    apart = np.linalg.norm(closer.keypoints[..., :2] - other.keypoints[..., :2], axis=-1)[sure] / height
-    assert 0 < np.median(apart) < 0.03
-    assert (closer.closeup[..., 1:] > 0).all()
-    assert np.abs(closer.closeup[..., 0]).max() < height
-    assert "closeup" in closer.models["detector"]
-    assert "closeup" not in other.models["detector"]
+def test_the_closer_look_refines_keypoints(stage: TrackPeople, films: Path, tmp_path: Path) -> None:
+    (with_closeup,) = tracks(stage, films / "wave.mp4")
+    detector_alone = TrackPeople(TrackPeople.Config(closeup="never"))
+    detector_alone.setup()
+    (without,) = tracks(detector_alone, films / "wave.mp4")
+    assert without.closeup is None
+    assert with_closeup.closeup is not None
+    assert with_closeup.closeup.shape == (len(with_closeup.times_s), 17, 3)
+    np.testing.assert_array_equal(with_closeup.boxes, without.boxes)
+    np.testing.assert_array_equal(with_closeup.keypoints[..., 2], without.keypoints[..., 2])
+    height = np.median(with_closeup.boxes[:, 3] - with_closeup.boxes[:, 1])
+    confident = without.keypoints[..., 2] > 0.9
+    distance = np.linalg.norm(with_closeup.keypoints[..., :2] - without.keypoints[..., :2], axis=-1)[confident] / height
+    assert 0 < np.median(distance) < 0.03
+    assert (with_closeup.closeup[..., 1:] > 0).all()
+    assert np.abs(with_closeup.closeup[..., 0]).max() < height
+    assert "closeup" in with_closeup.models["detector"]
+    assert "closeup" not in without.models["detector"]
 
 
-def test_a_closer_look_needs_the_detector_that_it_was_trained_with(tmp_path: Path) -> None:
+def test_the_closer_look_requires_its_own_detector(tmp_path: Path) -> None:
     from stages.perception.detector import default_weights
 
     other = tmp_path / "other.pt"
     other.write_bytes(default_weights().read_bytes() + b" ")
-    made = TrackPeople(TrackPeople.Config(weights=str(other), backend="torch"))
-    made.setup()
-    assert made.closeup is None
+    stage = TrackPeople(TrackPeople.Config(weights=str(other), backend="torch"))
+    stage.setup()
+    assert stage.closeup is None
     with pytest.raises(HumoError, match=r"set track_people\.closeup to never"):
         TrackPeople(TrackPeople.Config(weights=str(other), backend="torch", closeup="always")).setup()
 
 
-def test_the_rooms_walls_tell_how_the_camera_turned(stage: TrackPeople, tmp_path: Path) -> None:
+def test_the_camera_rotation_is_estimated_from_the_background(stage: TrackPeople, tmp_path: Path) -> None:
     body = BodyModel.load()
     people = [Person(motion=generate("walk", 3.0, 1, body=body), outfit=Outfit.draw(1))]
     eye = np.array([0.3, 1.5, 4.5])
     cameras = [
-        Camera.looking(eye, np.array([1.5 * np.sin(2 * time_s), 0.9 + 0.2 * np.sin(7 * time_s), 0.5]), 500.0, 480, 360)
+        Camera.look_at(eye, np.array([1.5 * np.sin(2 * time_s), 0.9 + 0.2 * np.sin(7 * time_s), 0.5]), 500.0, 480, 360)
         for time_s in np.arange(90) / 30
     ]
-    made = film(people, tmp_path / "turning.mp4", width=480, height=360, body=body, cameras=cameras)
-    (shot,) = shots(made.path)
+    footage = film(people, tmp_path / "rotating.mp4", width=480, height=360, body=body, cameras=cameras)
+    (shot,) = shots(footage.path)
     shot = replace(shot, video=replace(shot.video, focal_px=500.0))
     track = max(apply(stage, [shot])[0], key=lambda track: len(track.times_s))
-    turns = Rotation.from_matrix(made.R[np.round(track.times_s * 30).astype(int)])
-    truth = turns * turns[0].inv()
-    assert np.degrees(truth.magnitude().max()) > 15
+    rotations = Rotation.from_matrix(footage.R[np.round(track.times_s * 30).astype(int)])
+    target = rotations * rotations[0].inv()
+    assert np.degrees(target.magnitude().max()) > 15
     assert track.camera_seen == 1
-    assert np.degrees((Rotation.from_rotvec(track.camera_turn) * truth.inv()).magnitude()).max() < 0.5
+    assert np.degrees((Rotation.from_rotvec(track.camera_turn) * target.inv()).magnitude()).max() < 0.5
 
 
-def test_missing_weights_and_devices_are_named(tmp_path: Path) -> None:
-    with pytest.raises(HumoError, match=r"gone\.pt is not there"):
+def test_missing_weights_and_devices_are_reported(tmp_path: Path) -> None:
+    with pytest.raises(HumoError, match=r"gone\.pt does not exist"):
         PoseDetector(str(tmp_path / "gone.pt"))
     if not torch.cuda.is_available():
-        with pytest.raises(HumoError, match="cuda was asked for"):
+        with pytest.raises(HumoError, match="cuda is not available"):
             PoseDetector(device="cuda")
 
 
-def test_the_export_is_made_once(stage: TrackPeople, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_export_is_cached(stage: TrackPeople, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HUMO_CACHE", str(tmp_path))
     first = export_openvino(stage.detector.weights)
     stamp = first.stat().st_mtime_ns
@@ -143,57 +143,57 @@ def test_the_export_is_made_once(stage: TrackPeople, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(("height", "width"), [(720, 812), (1080, 1920), (640, 362), (101, 53)])
-def test_letterbox_and_back(height: int, width: int) -> None:
-    fit = Letterbox(height, width, 640)
-    assert all(side % 32 == 0 for side in fit.shape)
+def test_letterbox_round_trip(height: int, width: int) -> None:
+    letterbox = Letterbox(height, width, 640)
+    assert all(side % 32 == 0 for side in letterbox.shape)
     image = np.zeros((height, width, 3), np.uint8)
     image[height // 4, width // 3] = 255
-    boxed = fit.apply(np.repeat(np.repeat(image, 1, 0), 1, 1))
-    assert boxed.shape == (*fit.shape, 3)
+    boxed = letterbox.apply(np.repeat(np.repeat(image, 1, 0), 1, 1))
+    assert boxed.shape == (*letterbox.shape, 3)
     points = np.array([[0.0, 0.0], [width, height], [width / 3, height / 4]], np.float32)
-    inside = points * fit.scale + np.array([fit.left, fit.top])
-    np.testing.assert_allclose(fit.undo(inside.astype(np.float32)), points, atol=1e-2)
+    inside = points * letterbox.scale + np.array([letterbox.left, letterbox.top])
+    np.testing.assert_allclose(letterbox.undo(inside.astype(np.float32)), points, atol=1e-2)
 
 
-def test_suppression_keeps_the_best_of_overlapping_boxes() -> None:
+def test_suppression_keeps_the_best_overlapping_box() -> None:
     boxes = torch.tensor([[0, 0, 10, 10], [1, 1, 11, 11], [50, 50, 60, 60], [0, 0, 10, 10.0]])
     assert _nms(boxes, torch.tensor([0.5, 0.9, 0.3, 0.2]), 0.5).tolist() == [1, 2]
 
 
 @pytest.mark.parametrize("count", range(9))
-def test_any_number_of_candidates_is_read(stage: TrackPeople, count: int) -> None:
+def test_postprocessing_takes_any_number_of_candidates(stage: TrackPeople, count: int) -> None:
     rows = np.zeros((count, 56), np.float32)
     rows[:, 0] = 100 * np.arange(count)
     rows[:, 1:5] = 50, 40, 90, 0.9
     rows[:, 5:] = np.arange(51)
-    found = stage.detector._read(rows, Letterbox(640, 1000, 1000))
-    assert found.boxes.shape == (count, 4)
-    assert found.keypoints.shape == (count, 17, 3)
+    detections = stage.detector._postprocess(rows, Letterbox(640, 1000, 1000))
+    assert detections.boxes.shape == (count, 4)
+    assert detections.keypoints.shape == (count, 17, 3)
 
 
 @pytest.mark.shared
 class TestDevelopmentVideos:
     def clips(self, stage: TrackPeople, path: Path) -> tuple[list[Track], list[Clip], list[Rejection]]:
-        found = tracks(stage, path)
-        return (found, *apply(CutClips(), found))
+        tracked = tracks(stage, path)
+        return (tracked, *apply(CutClips(), tracked))
 
     def test_tennis(self, stage: TrackPeople, shared_videos: Path) -> None:
-        found, clips, _ = self.clips(stage, shared_videos / "tennis.mp4")
-        player = max(found, key=lambda track: np.median(track.boxes[:, 3] - track.boxes[:, 1]))
+        tracked, clips, _ = self.clips(stage, shared_videos / "tennis.mp4")
+        player = max(tracked, key=lambda track: np.median(track.boxes[:, 3] - track.boxes[:, 1]))
         assert len(player.times_s) / 30 >= 9
         assert sum(clip.end_s - clip.start_s for clip in clips if clip.track is player) >= 8
         assert player.camera_seen == 1
         sway = np.degrees(np.ptp(player.camera_turn, axis=0))
-        assert 0.5 < sway[1] < 1.5, "it is held by hand: the stands move by some 14 pixels, as a template shows too"
+        assert 0.5 < sway[1] < 1.5, "hand-held: template matching gives a shift of the stands of some 14 pixels, too"
         assert max(sway[0], sway[2]) < 0.6
 
     def test_two_people(self, stage: TrackPeople, shared_videos: Path) -> None:
-        found, clips, _ = self.clips(stage, shared_videos / "two_people_indoor.mp4")
-        assert [len(track.times_s) for track in found] == [72, 72]
+        tracked, clips, _ = self.clips(stage, shared_videos / "two_people_indoor.mp4")
+        assert [len(track.times_s) for track in tracked] == [72, 72]
         assert len(clips) == 2
-        steps = [np.abs(np.diff(track.boxes[:, [0, 2]].mean(axis=1))).max() for track in found]
-        assert max(steps) < 60, "a box that jumps has changed its owner"
-        assert all(track.camera_seen == 1 and not track.camera_turn.any() for track in found)
+        steps = [np.abs(np.diff(track.boxes[:, [0, 2]].mean(axis=1))).max() for track in tracked]
+        assert max(steps) < 60, "a box that jumps has switched to another person"
+        assert all(track.camera_seen == 1 and not track.camera_turn.any() for track in tracked)
 
     def test_nobody(self, stage: TrackPeople, shared_videos: Path) -> None:
         _, clips, _ = self.clips(stage, shared_videos / "no_people_speech.mp4")

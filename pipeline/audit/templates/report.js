@@ -1,8 +1,8 @@
 const data = JSON.parse(document.getElementById("motions").textContent);
-const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+const reducedMotion = matchMedia("(prefers-reduced-motion: reduce)").matches;
 const figures = [...document.querySelectorAll("canvas[data-motion]")].map((canvas) => {
   const figure = new Figure(canvas, data.motions[canvas.dataset.motion], data.skeleton);
-  figure.seen = true; figure.playing = !still; figure.time = 0;
+  figure.visible = true; figure.playing = !reducedMotion; figure.time = 0;
   canvas.addEventListener("click", () => { figure.playing = !figure.playing; });
   canvas.addEventListener("keydown", (event) => {
     if (event.key === " " || event.key === "Enter") { event.preventDefault(); figure.playing = !figure.playing; }
@@ -10,12 +10,12 @@ const figures = [...document.querySelectorAll("canvas[data-motion]")].map((canva
   return figure;
 });
 const byCanvas = new Map(figures.map((figure) => [figure.canvas, figure]));
-const watcher = new IntersectionObserver((entries) => entries.forEach((e) => { byCanvas.get(e.target).seen = e.isIntersecting; }));
-figures.forEach((figure) => { watcher.observe(figure.canvas); figure.draw(figure.seconds / 2); });
+const observer = new IntersectionObserver((entries) => entries.forEach((e) => { byCanvas.get(e.target).visible = e.isIntersecting; }));
+figures.forEach((figure) => { observer.observe(figure.canvas); figure.draw(figure.seconds / 2); });
 let before = performance.now();
 function tick(now) {
   const step = Math.min(0.1, (now - before) / 1000); before = now;
-  for (const figure of figures) if (figure.seen && figure.playing) {
+  for (const figure of figures) if (figure.visible && figure.playing) {
     figure.time = (figure.time + step) % (figure.seconds + 0.4);
     figure.draw(figure.time);
   }

@@ -4,17 +4,17 @@ const canvas = $("figure"), video = $("clip"), figure = new Figure(canvas, playe
 let time = 0, playing = !matchMedia("(prefers-reduced-motion: reduce)").matches, speed = 1, before = performance.now();
 const marked = [...document.querySelectorAll("[data-start]")];
 
-// The motion's clock leads; the clip follows, and is set right when it has drifted by more than a frame or two.
-function follow() {
+// The motion's clock is the reference; the clip is synchronised when it has drifted by more than a few frames.
+function syncClip() {
   if (!video) return;
-  const end = Math.max(0, (video.duration || player.seconds) - 0.01), wanted = Math.min(time, end);
+  const end = Math.max(0, (video.duration || player.seconds) - 0.01), target = Math.min(time, end);
   if (playing && time < end) {
     video.playbackRate = speed;
     if (video.paused) video.play().catch(() => {});
-    if (Math.abs(video.currentTime - wanted) > 0.12 && !video.seeking) video.currentTime = wanted;
+    if (Math.abs(video.currentTime - target) > 0.12 && !video.seeking) video.currentTime = target;
   } else {
     if (!video.paused) video.pause();
-    if (Math.abs(video.currentTime - wanted) > 0.015 && !video.seeking) video.currentTime = wanted;
+    if (Math.abs(video.currentTime - target) > 0.015 && !video.seeking) video.currentTime = target;
   }
 }
 function drawKeypoints() {
@@ -28,7 +28,7 @@ function drawKeypoints() {
   const fit = Math.min(overlay.width / video.videoWidth, overlay.height / video.videoHeight);
   const left = (overlay.width - fit * video.videoWidth) / 2, top = (overlay.height - fit * video.videoHeight) / 2;
   const k = fit * video.videoWidth / Math.max(1, crop[2] - crop[0]);
-  // What is shown is the clip's own frame, so its time decides which keypoints belong to it.
+  // The clip's own time selects the keypoints of the displayed frame.
   const row = keypoints[Math.min(keypoints.length - 1, Math.round(video.currentTime * player.motion.fps))];
   const at = (i) => [left + (row[3 * i] - crop[0]) * k, top + (row[3 * i + 1] - crop[1]) * k];
   ctx.lineCap = "round";
@@ -53,7 +53,7 @@ function show() {
 function tick(now) {
   const step = Math.min(0.1, (now - before) / 1000); before = now;
   if (playing) { time += step * speed; if (time >= player.seconds) time = 0; }
-  follow(); show();
+  syncClip(); show();
   requestAnimationFrame(tick);
 }
 function seek(to) { time = Math.max(0, Math.min(player.seconds, to)); }
@@ -66,18 +66,18 @@ addEventListener("keydown", (event) => {
 });
 
 let drag = null;
-const turn = (yaw, pitch) => { figure.yaw += yaw; figure.pitch = Math.max(-0.2, Math.min(1.5, figure.pitch + pitch)); };
-const come = (factor) => { figure.zoom = Math.max(0.4, Math.min(4, figure.zoom * factor)); };
+const rotate = (yaw, pitch) => { figure.yaw += yaw; figure.pitch = Math.max(-0.2, Math.min(1.5, figure.pitch + pitch)); };
+const zoom = (factor) => { figure.zoom = Math.max(0.4, Math.min(4, figure.zoom * factor)); };
 canvas.addEventListener("pointerdown", (event) => { drag = [event.clientX, event.clientY]; canvas.setPointerCapture(event.pointerId); });
 canvas.addEventListener("pointermove", (event) => {
   if (!drag) return;
-  turn((drag[0] - event.clientX) * 0.008, (event.clientY - drag[1]) * 0.006);
+  rotate((drag[0] - event.clientX) * 0.008, (event.clientY - drag[1]) * 0.006);
   drag = [event.clientX, event.clientY];
 });
 for (const name of ["pointerup", "pointercancel"]) canvas.addEventListener(name, () => { drag = null; });
-canvas.addEventListener("wheel", (event) => { event.preventDefault(); come(Math.exp(-event.deltaY * 0.001)); }, { passive: false });
+canvas.addEventListener("wheel", (event) => { event.preventDefault(); zoom(Math.exp(-event.deltaY * 0.001)); }, { passive: false });
 canvas.addEventListener("keydown", (event) => {
-  const act = { ArrowLeft: () => turn(0.1, 0), ArrowRight: () => turn(-0.1, 0), ArrowUp: () => turn(0, 0.08), ArrowDown: () => turn(0, -0.08), "+": () => come(1.1), "-": () => come(0.9) }[event.key];
+  const act = { ArrowLeft: () => rotate(0.1, 0), ArrowRight: () => rotate(-0.1, 0), ArrowUp: () => rotate(0, 0.08), ArrowDown: () => rotate(0, -0.08), "+": () => zoom(1.1), "-": () => zoom(0.9) }[event.key];
   if (act) { event.preventDefault(); act(); }
 });
 show();

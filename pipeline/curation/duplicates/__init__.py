@@ -1,1 +1,1 @@
-"""Near-duplicates: the same motion, or the same pictures of it, in samples of different sources."""
+"""Near-duplicates: the same motion, or the same images of it, in samples of different sources."""

@@ -1,1 +1,1 @@
-"""Describers other than the rules (endpoint, CoCa), and how their sentences are checked against the measured events."""
+"""Describers other than the rules (endpoint, CoCa), and the check of their sentences against the measured events."""

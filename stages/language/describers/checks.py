@@ -1,7 +1,7 @@
-"""Holds sentences against the events that the rules found: the wrong side, or a movement that did not happen.
+"""Checks sentences against the events of the rules: a wrong side, or a movement that did not happen.
 
-The rules overlook small movements and know nothing of fingers, faces and things, so their silence alone contradicts only what
-they could not have missed: a wave, a punch, a kick, a jump, or any movement of a limb that rested.
+The rules miss small movements and cannot detect fingers, faces and objects, so a missing event contradicts only what they
+reliably detect: a wave, a punch, a kick, a jump, or any movement of a resting limb.
 """
 
 from collections.abc import Sequence
@@ -12,9 +12,9 @@ from stages.language.describers.claims import Claim, claims_of
 from stages.language.describers.lexicon import SIDES
 from stages.language.rules.phrases import OUT_OF_VIEW
 
-GOING = ("walk", "walk_backward", "sidestep_left", "sidestep_right", "run", "crawl")
+LOCOMOTION = ("walk", "walk_backward", "sidestep_left", "sidestep_right", "run", "crawl")
 _DOWN = ("squat", "sit", "lie", "crawl", "get_up")
-_LIMB_FITS: dict[str, tuple[str, ...]] = {
+_LIMB_KINDS: dict[str, tuple[str, ...]] = {
     "wave": ("wave", "circle", "raise", "reach", "bend", "extend"),
     "raise": ("raise", "reach", "wave", "circle", "punch", "kick", "step"),
     "lower": ("lower", "raise", "reach", "wave", "circle", "punch", "kick", "step", "swing"),
@@ -27,11 +27,11 @@ _LIMB_FITS: dict[str, tuple[str, ...]] = {
     "kick": ("kick", "swing", "raise"),
     "step": ("step", "raise", "lower", "kick", "swing", "bend"),
 }
-"""Action -> kinds of events that may be meant by it."""
-_STRIKING = ("wave", "punch", "kick", "circle")
-"""What the rules do not overlook in a limb that they see."""
-_BODY_FITS: dict[str, tuple[str, ...]] = {
-    "walk": GOING,
+"""Action -> kinds of events that it may refer to."""
+_DISTINCTIVE = ("wave", "punch", "kick", "circle")
+"""Movements that the rules do not miss in a visible limb."""
+_BODY_KINDS: dict[str, tuple[str, ...]] = {
+    "walk": LOCOMOTION,
     "jump": ("jump", "run", "flip"),
     "squat": (*_DOWN, "bow"),
     "sit": _DOWN,
@@ -44,14 +44,14 @@ _BODY_FITS: dict[str, tuple[str, ...]] = {
 }
 _TURNS = ("turn_left", "turn_right", "spin")
 _RUN_MPS = 1.2
-"""Whoever is never faster does not run."""
-_LONG_SHARE = 0.4
-"""What fills a larger share of the motion is no stillness."""
+"""Minimum speed of a run."""
+_MAX_STILL_SHARE = 0.4
+"""Maximum share of the motion that movements may last if it is described as still."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Contradiction:
-    """A claim of a sentence and the events that speak against it."""
+    """A claim of a sentence and the events that contradict it."""
 
     claim: str
     evidence: str
@@ -59,20 +59,20 @@ class Contradiction:
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """What the events say to a sentence."""
+    """A sentence's claims compared with the events."""
 
     contradictions: tuple[Contradiction, ...]
     supports: tuple[str, ...]
-    """An event or two for each claim that they bear out."""
-    silent: int
-    """Claims that they say nothing about."""
+    """Supporting events, one or two for each supported claim."""
+    unknown: int
+    """Number of claims neither supported nor contradicted."""
 
     @property
     def verdict(self) -> str:
         """As in `schemas.records.Statement`."""
         if self.contradictions:
             return "rejected"
-        return "supported" if self.supports and not self.silent else "unknown"
+        return "supported" if self.supports and not self.unknown else "unknown"
 
     @property
     def evidence(self) -> str:
@@ -82,104 +82,106 @@ class Judgement:
 
 
 def check_claims(sentence: str, events: Sequence[Event], part: str = "body") -> list[Contradiction]:
-    """What the events contradict in a sentence about the whole person, or about one of the five parts."""
+    """Contradictions in a sentence about the whole person or one of the five parts."""
     return list(judge(sentence, events, part).contradictions)
 
 
 def judge(sentence: str, events: Sequence[Event], part: str = "body") -> Judgement:
-    """A sentence against the events of its motion."""
-    contradictions, supports, silent = [], [], 0
+    """Check a sentence against the events of its motion."""
+    contradictions, supports, unknown = [], [], 0
     for claim in claims_of(sentence, part):
         for verdict in _verdicts(claim, events):
             if isinstance(verdict, Event):
-                supports.append(_told(verdict))
+                supports.append(_format(verdict))
             elif verdict:
                 contradictions.append(Contradiction(claim=claim.words, evidence=verdict))
             else:
-                silent += 1
+                unknown += 1
     return Judgement(
-        contradictions=tuple(dict.fromkeys(contradictions)), supports=tuple(dict.fromkeys(supports)), silent=silent
+        contradictions=tuple(dict.fromkeys(contradictions)), supports=tuple(dict.fromkeys(supports)), unknown=unknown
     )
 
 
 Verdict = Event | str
-"""An event that bears a claim out, what contradicts it, or "" where nothing does either."""
+"""An event that supports a claim, the evidence against it, or "" for neither."""
 
 
 def _verdicts(claim: Claim, events: Sequence[Event]) -> list[Verdict]:
     if claim.action == "still":
-        return _still(claim, events)
+        return _check_still(claim, events)
     if claim.limb in ("arm", "leg"):
-        return _limb(claim, events)
+        return _check_limbs(claim, events)
     if claim.action in ("turn", "spin", "lean", "sidestep"):
-        return [_directed(claim, events)]
-    return [_body(claim, events)]
+        return [_check_direction(claim, events)]
+    return [_check_body(claim, events)]
 
 
-def _limb(claim: Claim, events: Sequence[Event]) -> list[Verdict]:
-    """One verdict a side that the claim names, or one where either limb will do."""
+def _check_limbs(claim: Claim, events: Sequence[Event]) -> list[Verdict]:
+    """One verdict for each side that the claim names, or a single one if it names none."""
     parts = [f"{side}_{claim.limb}" for side in claim.sides or SIDES]
-    verdicts = [_one_limb(claim, part, events) for part in parts]
+    verdicts = [_check_limb(claim, part, events) for part in parts]
     if claim.sides:
         return verdicts
-    borne_out: list[Verdict] = [one for one in verdicts if isinstance(one, Event)]
-    return borne_out[:1] or [""] if borne_out or "" in verdicts else [f"no {claim.action}; {_doings(parts, events)}"]
+    supported: list[Verdict] = [verdict for verdict in verdicts if isinstance(verdict, Event)]
+    if supported or "" in verdicts:
+        return supported[:1] or [""]
+    return [f"no {claim.action}; {_format_events(parts, events)}"]
 
 
-def _one_limb(claim: Claim, part: str, events: Sequence[Event]) -> Verdict:
+def _check_limb(claim: Claim, part: str, events: Sequence[Event]) -> Verdict:
     own, other = _active(part, events), _active(_other_side(part), events)
-    if not _seen(part, events):
+    if not _visible(part, events):
         return ""
     exact = [event for event in own if event.kind == claim.action]
-    fits = exact or [event for event in own if claim.action == "move" or event.kind in _LIMB_FITS[claim.action]]
-    elsewhere = [event for event in other if event.kind == claim.action]
+    matches = exact or [event for event in own if claim.action == "move" or event.kind in _LIMB_KINDS[claim.action]]
+    on_other_side = [event for event in other if event.kind == claim.action]
     one_sided = len(claim.sides) == 1
-    striking = claim.action in _STRIKING
-    if fits and not (striking and one_sided and elsewhere and not exact):
-        return fits[0]
-    if one_sided and elsewhere:
-        return f"the other side: {_doings([_other_side(part), part], events)}"
-    # Whoever walks or sits down uses legs and arms without events of their own.
+    distinctive = claim.action in _DISTINCTIVE
+    if matches and not (distinctive and one_sided and on_other_side and not exact):
+        return matches[0]
+    if one_sided and on_other_side:
+        return f"the other side: {_format_events([_other_side(part), part], events)}"
+    # Walking, sitting down and the like move legs and arms without events of their own.
     whole = [event for event in events if event.part == "body" and event.kind not in ("stand", *_TURNS)]
-    if claim.soft or (own and not striking) or (not own and not striking and whole and not claim.sides):
+    if claim.soft or (own and not distinctive) or (not own and not distinctive and whole and not claim.sides):
         return ""
-    return f"no {claim.action}; {_doings([part], events)}"
+    return f"no {claim.action}; {_format_events([part], events)}"
 
 
-def _body(claim: Claim, events: Sequence[Event]) -> Verdict:
-    found = [event for event in events if event.part == "body"]
+def _check_body(claim: Claim, events: Sequence[Event]) -> Verdict:
+    body = [event for event in events if event.part == "body"]
     if claim.action == "run":
-        quick = [event for event in found if event.kind in GOING and event.speed >= _RUN_MPS]
-        return quick[0] if quick else _unless_soft(claim, "nothing as fast as a run; ", found)
-    fits = [event for event in found if event.kind in _BODY_FITS[claim.action]]
+        runs = [event for event in body if event.kind in LOCOMOTION and event.speed >= _RUN_MPS]
+        return runs[0] if runs else _unless_soft(claim, "nothing as fast as a run; ", body)
+    matches = [event for event in body if event.kind in _BODY_KINDS[claim.action]]
     if claim.action == "walk":
-        return _walk(claim, fits, events)
-    if fits:
-        return fits[0]
+        return _check_walk(claim, matches, events)
+    if matches:
+        return matches[0]
     if claim.action == "bow":
         bent = [event for event in _active("torso", events) if event.kind in ("bend", "extend")]
-        return bent[0] if bent else _unless_soft(claim, "no bow; ", found)
-    legs_seen = _seen("left_leg", events) or _seen("right_leg", events)
+        return bent[0] if bent else _unless_soft(claim, "no bow; ", body)
+    legs_visible = _visible("left_leg", events) or _visible("right_leg", events)
     knees = [event for side in SIDES for event in _active(f"{side}_leg", events) if event.kind in ("bend", "extend")]
-    if not legs_seen or (claim.action == "squat" and knees):
+    if not legs_visible or (claim.action == "squat" and knees):
         return ""
-    return _unless_soft(claim, f"no {claim.action}; ", found)
+    return _unless_soft(claim, f"no {claim.action}; ", body)
 
 
-def _walk(claim: Claim, fits: list[Event], events: Sequence[Event]) -> Verdict:
-    wrong = {"forward": ("walk_backward",), "backward": ("walk", "run")}.get(claim.direction, ())
-    right = [event for event in fits if event.kind not in wrong]
-    if right or not fits:
+def _check_walk(claim: Claim, matches: list[Event], events: Sequence[Event]) -> Verdict:
+    opposite = {"forward": ("walk_backward",), "backward": ("walk", "run")}.get(claim.direction, ())
+    consistent = [event for event in matches if event.kind not in opposite]
+    if consistent or not matches:
         steps = [event for side in SIDES for event in _active(f"{side}_leg", events) if event.kind == "step"]
-        legs_seen = _seen("left_leg", events) or _seen("right_leg", events)
-        if right or steps or not legs_seen:
-            return right[0] if right else ""
+        legs_visible = _visible("left_leg", events) or _visible("right_leg", events)
+        if consistent or steps or not legs_visible:
+            return consistent[0] if consistent else ""
         return _unless_soft(claim, "no step; ", [event for event in events if event.part == "body"])
-    return f"only {', '.join(_told(event) for event in fits)}"
+    return f"only {', '.join(_format(event) for event in matches)}"
 
 
-def _directed(claim: Claim, events: Sequence[Event]) -> Verdict:
-    """Turns, twists, leans and sidesteps: anything that goes the same way will do."""
+def _check_direction(claim: Claim, events: Sequence[Event]) -> Verdict:
+    """Turns, twists, leans and sidesteps: any of them in the claimed direction is support."""
     turns = [e for e in events if (e.part == "body" and e.kind in _TURNS) or (e.part == "torso" and e.kind == "swing")]
     leans = [e for e in events if e.part == "torso" and e.kind in ("bend", "extend") and e.side in SIDES]
     steps = [e for e in events if e.kind.startswith("sidestep")]
@@ -195,46 +197,48 @@ def _directed(claim: Claim, events: Sequence[Event]) -> Verdict:
     if same:
         return same[0]
     if relevant:
-        return f"the other way: {', '.join(_told(event) for event in relevant[:3])}"
+        return f"the other way: {', '.join(_format(event) for event in relevant[:3])}"
     if claim.action == "lean" or (claim.action == "sidestep" and any(event.kind == "step" for event in events)):
         return ""
     return _unless_soft(claim, f"no {claim.action}; ", [event for event in events if event.part == "body"])
 
 
-def _still(claim: Claim, events: Sequence[Event]) -> list[Verdict]:
+def _check_still(claim: Claim, events: Sequence[Event]) -> list[Verdict]:
     length_s = max((event.end_s for event in events), default=0.0)
     if claim.limb in ("arm", "leg", "torso"):
         parts = [f"{side}_{claim.limb}" for side in claim.sides or SIDES] if claim.limb != "torso" else ["torso"]
-        telling = (*_STRIKING, "raise", "reach") if claim.limb != "torso" else ()
+        conspicuous = (*_DISTINCTIVE, "raise", "reach") if claim.limb != "torso" else ()
         busy = {
             part: [
-                e for e in _active(part, events) if e.kind in telling or e.end_s - e.start_s > _LONG_SHARE * length_s
+                e
+                for e in _active(part, events)
+                if e.kind in conspicuous or e.end_s - e.start_s > _MAX_STILL_SHARE * length_s
             ]
             for part in parts
         }
         if all(busy.values()) if not claim.sides else any(busy.values()):
-            return [f"not still; {_doings(parts, events)}"]
+            return [f"not still; {_format_events(parts, events)}"]
         resting = [event for event in events if event.part in parts and event.kind == "rest"]
         return [resting[0]] if resting else [""]
     if claim.limb:
         return [""]
-    moved = [event for event in events if event.kind in (*GOING, "jump", "spin") and event.part == "body"]
-    if sum(event.end_s - event.start_s for event in moved) > _LONG_SHARE * length_s:
-        return [f"not still; {', '.join(_told(event) for event in moved[:3])}"]
-    stands = [event for event in events if event.part == "body" and event.kind in ("stand", "sit", "lie")]
-    return [stands[0]] if stands else [""]
+    moving = [event for event in events if event.kind in (*LOCOMOTION, "jump", "spin") and event.part == "body"]
+    if sum(event.end_s - event.start_s for event in moving) > _MAX_STILL_SHARE * length_s:
+        return [f"not still; {', '.join(_format(event) for event in moving[:3])}"]
+    postures = [event for event in events if event.part == "body" and event.kind in ("stand", "sit", "lie")]
+    return [postures[0]] if postures else [""]
 
 
-def _unless_soft(claim: Claim, what: str, found: Sequence[Event]) -> str:
-    return "" if claim.soft else f"{what}{', '.join(_told(event) for event in found[:4])}"
+def _unless_soft(claim: Claim, evidence: str, found: Sequence[Event]) -> str:
+    return "" if claim.soft else f"{evidence}{', '.join(_format(event) for event in found[:4])}"
 
 
 def _active(part: str, events: Sequence[Event]) -> list[Event]:
     return [event for event in events if event.part == part and event.kind != "rest"]
 
 
-def _seen(part: str, events: Sequence[Event]) -> bool:
-    """Whether the rules could tell anything about a part."""
+def _visible(part: str, events: Sequence[Event]) -> bool:
+    """Whether the rules could detect movements of a part."""
     own = [event for event in events if event.part == part]
     return bool(own) and not all(event.text == OUT_OF_VIEW for event in own)
 
@@ -244,10 +248,10 @@ def _other_side(part: str) -> str:
     return f"{SIDES[1 - SIDES.index(side)]}_{limb}"
 
 
-def _doings(parts: Sequence[str], events: Sequence[Event]) -> str:
-    return ", ".join(_told(event) for part in parts for event in [e for e in events if e.part == part][:3])
+def _format_events(parts: Sequence[str], events: Sequence[Event]) -> str:
+    return ", ".join(_format(event) for part in parts for event in [e for e in events if e.part == part][:3])
 
 
-def _told(event: Event) -> str:
+def _format(event: Event) -> str:
     """`left_arm wave 0.5-2.1 s`."""
     return f"{event.part} {event.kind} {event.start_s:.1f}-{event.end_s:.1f} s"

@@ -1,4 +1,4 @@
-"""Words by which sentences name movements, limbs and directions: the rules' own wordings and what others call the same."""
+"""Vocabulary of movements, limbs and directions: the rules' own wordings and their synonyms."""
 
 from stages.language.morphology import forms
 
@@ -38,44 +38,44 @@ ACTIONS: dict[str, str] = {
     "bring go come put pick set": "carry",
     "keep hold stay remain stand": "keep",
 }
-"""Verbs -> what they claim. `carry` becomes raise or lower by its particle, `keep` counts only together with a word for
-stillness, and `step` only with a limb or sideways."""
+"""Verbs -> claimed action. `carry` becomes raise or lower by its particle; `keep` counts only with a word for stillness, and
+`step` only with a limb or sideways."""
 
 _IRREGULAR = {
     "rise": "rose risen", "sink": "sank sunk", "strike": "struck", "lie": "lying lain", "sit": "seated", "go": "goes went going",
     "come": "came coming", "bring": "brought", "keep": "kept", "hold": "held", "lean": "leant", "put": "putting",
     "pick": "picks", "set": "setting",
 }  # fmt: skip
-_NO_FORM_OF_IT = {"lay", "sets", "lowerring"}
+_INVALID_FORMS = {"lay", "sets", "lowerring"}
 PARTICIPLES = _set(
     "raised lifted elevated risen lowered dropped stretched bent flexed folded straightened extended unfolded"
 )
-"""Of a limb these may tell how it is held rather than what it does."""
-UP = _set("raised lifted elevated risen")
-"""Of these alone it is worth knowing on which side."""
-KEPT = _set("remain remains stay stays kept keep keeps held hangs rests rest")
-HELD = KEPT | _set("is are be being was were gets")
-"""Before a participle: how a limb is held."""
-BY = _set("with using by on in of")
-"""Before a limb: it is no subject."""
-NO_SUBJECT = _set(
+"""Applied to a limb, these may describe its posture rather than a movement."""
+RAISED = _set("raised lifted elevated risen")
+"""The participles whose side is still checked when they describe a posture."""
+KEEP_VERBS = _set("remain remains stay stays kept keep keeps held hangs rests rest")
+STATE_VERBS = KEEP_VERBS | _set("is are be being was were gets")
+"""Before a participle: the posture of a limb."""
+PREPOSITIONS = _set("with using by on in of")
+"""Before a limb: it is not the subject."""
+NON_SUBJECTS = _set(
     "then and it also again finally now later afterwards is are gets which that who repeatedly , ; once twice"
 )
-"""Words before a verb that leave the subject as it was."""
+"""Words before a verb that do not change the subject."""
 
 
 def _verb_forms(base: str) -> set[str]:
-    """Without the doer: who runs is a runner, who drops is no dropper."""
-    doer = base if base.endswith("e") else base + "e"
-    found = {base, *forms(base), *_IRREGULAR.get(base, "").split()}
+    """Inflected forms of a verb without agent nouns such as `runner`."""
+    agent = base if base.endswith("e") else base + "e"
+    inflected = {base, *forms(base), *_IRREGULAR.get(base, "").split()}
     doubled = base + base[-1] + "er"
-    return found - {doer + "r", doer + "rs", doubled, doubled + "s"} - _NO_FORM_OF_IT
+    return inflected - {agent + "r", agent + "rs", doubled, doubled + "s"} - _INVALID_FORMS
 
 
 VERBS: dict[str, str] = {
     form: action for bases, action in ACTIONS.items() for base in bases.split() for form in _verb_forms(base)
 } | {"sets": "carry", "strikes": "punch", "rest": "keep"}
-"""Every form of a verb -> its action."""
+"""Inflected form of a verb -> its action."""
 
 LIMBS: dict[str, str] = {
     noun: limb
@@ -87,48 +87,50 @@ LIMBS: dict[str, str] = {
     }.items()
     for noun in nouns.split()
 }
-"""Nouns -> the limb that they belong to; nothing is known about a head."""
+"""Nouns -> their limb; movements of the head are not detected."""
 
 SIDES = ("left", "right")
-BETWEEN = _set(
+LIMB_MODIFIERS = _set(
     "and or both his her their its the a own upper lower straight bent whole outstretched extended raised dominant front "
     "rear leading back s"
 )
-"""What may stand between a side and its limb."""
-NEED_LIMB = frozenset(
+"""Words that may stand between a side and its limb."""
+LIMB_ACTIONS = frozenset(
     {"raise", "lower", "circle", "swing", "bend", "extend", "move", "carry", "reach", "punch", "wave", "kick"}
 )
 """Actions of a limb."""
-OWN_LIMB = {"wave": "arm", "punch": "arm", "reach": "arm", "kick": "leg"}
-"""Limb of an action whose sentence names none; `stretch` and `strike` do without one only where it is named."""
-LIMB_NAMED = frozenset({*_verb_forms("stretch"), *_verb_forms("strike"), "strikes"})
-STANDING = frozenset(_verb_forms("stand"))
-STILL = _set("still motionless steady rest immobile stationary")
-BREAKS = _set(", ; : . ! ? and but while as when before after then which who whereas")
-"""Where a clause may end."""
-NO = _set("not never without no nor neither instead unlike rather stops avoids avoiding cannot unable")
-"""What comes after is not claimed to have happened."""
-PERHAPS = _set(
+DEFAULT_LIMB = {"wave": "arm", "punch": "arm", "reach": "arm", "kick": "leg"}
+"""Limb of an action in a sentence that names none, except `stretch` and `strike`, which need a named limb."""
+NAMED_LIMB_VERBS = frozenset({*_verb_forms("stretch"), *_verb_forms("strike"), "strikes"})
+STAND_VERBS = frozenset(_verb_forms("stand"))
+STILLNESS = _set("still motionless steady rest immobile stationary")
+CLAUSE_BREAKS = _set(", ; : . ! ? and but while as when before after then which who whereas")
+"""Tokens at which a clause may end."""
+NEGATIONS = _set("not never without no nor neither instead unlike rather stops avoids avoiding cannot unable")
+"""The verb that follows is not claimed to have happened."""
+NON_FACTUAL = _set(
     "about prepare prepares preparing ready almost nearly try tries trying attempt attempts attempting pretend pretends "
     "pretending if though like seem seems seeming appear appears appearing might may could would will should probably "
     "possibly perhaps maybe wants wanting imitates imitating mimics mimicking between"
 )
-"""Nor after these."""
+"""The verb that follows is planned, attempted, likened or uncertain, so it is not claimed either."""
 HEDGES = _set("slightly little bit small subtle subtly faintly barely hardly briefly partially gently minor")
-"""Movements that are called small may lie under the rules' limits."""
-OTHERS = _set(
+"""Movements described as small may be below the thresholds of the rules."""
+OTHER_SUBJECTS = _set(
     "another else opponent partner camera crowd audience dog cat horse spectators spectator background bystander second "
     "others couple"
 )
-"""Subjects that are not the person whose motion it is."""
-NOUNS_AFTER = _set(
+"""Subjects other than the person described."""
+GERUND_NOUNS = _set(
     "shoes outfit clothes clothing suit pants top jersey stance stick track machine bag bags rope room lamp mill "
     "shorts gear path trail club board"
 )
-"""After these an -ing form names a thing."""
-VIEWERS = _set("viewer viewers camera's viewer's viewers' perspective mirrored reflection seen")
-"""Sides in such a sentence may be those of the picture."""
-NOT_THE_SIDE = _set("away after in at before now behind on there here through across angle angles next over")
-"""After `right` these make an adverb of it, after `left` a verb."""
-ADVERBS = _set("around round about back slightly sharply quickly slowly halfway again sideways further suddenly")
-"""May stand between a verb and its direction."""
+"""Before these nouns an -ing form is part of a noun phrase."""
+VIEWER_WORDS = _set("viewer viewers camera's viewer's viewers' perspective mirrored reflection seen")
+"""In a sentence with these, sides may be those of the image."""
+NON_SIDE_FOLLOWERS = _set("away after in at before now behind on there here through across angle angles next over")
+"""Before these, `right` is an adverb and `left` a verb."""
+DIRECTION_ADVERBS = _set(
+    "around round about back slightly sharply quickly slowly halfway again sideways further suddenly"
+)
+"""Words that may stand between a verb and its direction."""

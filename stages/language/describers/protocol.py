@@ -1,4 +1,4 @@
-"""What a describer is handed and what it gives back."""
+"""Interface of describers: input, output and protocol."""
 
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
@@ -11,38 +11,39 @@ LEVELS = ("body", *PARTS)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scene:
-    """A motion, what the rules say about it, and what was said meanwhile."""
+    """A motion with its rule-based captions and the transcript of its time span."""
 
     motion: Motion
-    ruled: Captions
+    rule_captions: Captions
     transcript: Transcript
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """Sentences by level (body or a part), as they came, and what they took."""
+    """Unchecked sentences by level (body or a part), and the usage."""
 
-    effort: DescriberUsage
+    usage: DescriberUsage
     sentences: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @runtime_checkable
 class Describer(Protocol):
-    """Writes sentences about a motion besides those of the rules. Loading is dear, so it is done once, in a stage's setup."""
+    """Writes sentences about a motion in addition to those of the rules. Loading is expensive and happens once, in a stage's
+    setup."""
 
     name: str
-    """Who writes: kind, model and version."""
+    """Kind, model and version."""
 
     def describe(self, scene: Scene) -> Answer:
-        """Never raises for what the other side does: an answer that failed says why."""
+        """Never raises for failures of the model or the endpoint; the answer's usage gives the reason."""
         ...
 
 
-class RulesAlone:
-    """Nobody else: the rules' sentences are all there is."""
+class RulesOnly:
+    """No describer besides the rules."""
 
     name = "rules"
 
     def describe(self, scene: Scene) -> Answer:
-        """No further sentence."""
-        return Answer(effort=DescriberUsage(describer=scene.ruled.writers["body"]))
+        """An empty answer."""
+        return Answer(usage=DescriberUsage(describer=scene.rule_captions.writers["body"]))

@@ -1,1 +1,1 @@
-"""Wordings of training instructions, grouped by task."""
+"""Training instructions: drafts by task, wordings and their slots."""

@@ -1,4 +1,4 @@
-"""Instances without their wordings: for each task what of a motion is given, what is asked for, and what fills the slots."""
+"""Instances without wording: for each task the inputs, the target and the values of the slots."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from functools import cached_property
 from schemas.ids import digest, unit_interval
 from schemas.records import FPS, CaptionedMotion, InstructionInput, Segment
 from schemas.skeleton import PARTS
-from stages.joining.telling import steps
+from stages.joining.step_captions import steps
 from stages.language.instructions.slots import (
     caption_slots,
     length_slots,
@@ -26,7 +26,7 @@ _FIRST_POSE, _FIRST_IMAGE = InstructionInput(kind="pose"), InstructionInput(kind
 
 @dataclass(frozen=True, kw_only=True)
 class Draft:
-    """An instance that lacks its wording."""
+    """An instance without its wording."""
 
     inputs: InstructionInput
     target: InstructionInput
@@ -36,7 +36,7 @@ class Draft:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Subject:
-    """A motion that instances are drafted for."""
+    """A captioned motion for which instances are drafted."""
 
     record: CaptionedMotion
     prediction_share: float
@@ -48,7 +48,7 @@ class Subject:
 
     @cached_property
     def steps(self) -> list[Segment]:
-        """Of a joined motion."""
+        """Steps of a joined motion; empty for others."""
         return steps(self.record.scored.motion.segments)
 
     @property
@@ -59,35 +59,35 @@ class Subject:
     def whole(self) -> InstructionInput:
         return span(0, self.frames)
 
-    def bodies(self, task: str) -> list[str]:
-        """Descriptions, beginning with another one for another task."""
-        return turned(self.record.captions.body, self.record.id, task)
+    def descriptions(self, task: str) -> list[str]:
+        """Descriptions of the body, starting with a different one for each task."""
+        return rotated_by_seed(self.record.captions.body, self.record.id, task)
 
-    def about(self, part: str, task: str) -> str:
+    def part_text(self, part: str, task: str) -> str:
         """A sentence about a part."""
-        return sentences_of(turned(self.record.captions.parts[part], self.record.id, task)[0])
+        return sentences_of(rotated_by_seed(self.record.captions.parts[part], self.record.id, task)[0])
 
-    def about_all(self, parts: Sequence[str], task: str) -> str:
-        """A sentence about each of several parts, one that names the part where there is one."""
-        told = []
+    def parts_text(self, parts: Sequence[str], task: str) -> str:
+        """A sentence about each of several parts, preferably one that names the part."""
+        sentences = []
         for part in parts:
-            some = turned(self.record.captions.parts[part], self.record.id, task)
-            named = [text for text in some if part.replace("_", " ") in text.lower()]
-            told.append(sentences_of((named or some)[0]))
-        return " ".join(told)
+            texts = rotated_by_seed(self.record.captions.parts[part], self.record.id, task)
+            named = [text for text in texts if part.replace("_", " ") in text.lower()]
+            sentences.append(sentences_of((named or texts)[0]))
+        return " ".join(sentences)
 
     @cached_property
     def parts(self) -> list[str]:
-        """Parts that are in view, those that do something first, otherwise in an order of the motion's own."""
+        """Parts in view, active ones first, otherwise in a pseudorandom order by the motion's id."""
         events = self.record.captions.events
-        unseen = {event.part for event in events if event.text == OUT_OF_VIEW}
-        busy = {event.part for event in events if event.kind != "rest"}
-        parts = [part for part in PARTS if part not in unseen]
-        return sorted(parts, key=lambda part: (part not in busy, unit_interval(self.record.id, "part", part)))
+        hidden = {event.part for event in events if event.text == OUT_OF_VIEW}
+        active = {event.part for event in events if event.kind != "rest"}
+        parts = [part for part in PARTS if part not in hidden]
+        return sorted(parts, key=lambda part: (part not in active, unit_interval(self.record.id, "part", part)))
 
     @cached_property
     def part_groups(self) -> list[tuple[str, ...]]:
-        """A single part, then a pair, then further single ones; in the order of PARTS within a group."""
+        """A single part, then a pair, then the other single parts; in the order of PARTS within a group."""
         groups: list[tuple[str, ...]] = [(part,) for part in self.parts]
         if len(self.parts) > 1:
             groups.insert(1, tuple(part for part in PARTS if part in self.parts[:2]))
@@ -95,27 +95,27 @@ class Subject:
 
 
 def drafts(subject: Subject, task: str) -> list[Draft]:
-    """All instances that a task has for a motion; none where it is too short, not filmed, not joined or unseen."""
+    """All instances of a task for a motion; none if it is too short, not filmed, not joined or out of view."""
     return _TASKS[task](subject, task)
 
 
 def pick(count: int, *seed: str) -> int:
-    """One of `count`, by the seed alone."""
+    """Index below `count`, determined by the seed."""
     return int(digest("instructions", *seed, digits=12), 16) % count
 
 
-def turned(texts: Sequence[str], *seed: str) -> list[str]:
-    """The texts, beginning with one that the seed picks."""
+def rotated_by_seed(texts: Sequence[str], *seed: str) -> list[str]:
+    """The texts, rotated to start with one selected by the seed."""
     first = pick(len(texts), *seed)
     return [*texts[first:], *texts[:first]]
 
 
 def span(first: int, last: int) -> InstructionInput:
-    """The motion from a frame to before another."""
+    """The motion over frames [first, last)."""
     return InstructionInput(kind="motion", start_s=first / FPS, end_s=last / FPS)
 
 
-def _told(text: str) -> InstructionInput:
+def _text(text: str) -> InstructionInput:
     return InstructionInput(kind="text", text=text)
 
 
@@ -126,7 +126,7 @@ def _to_motion(inputs: InstructionInput) -> Callable[[Subject, str], list[Draft]
         length = length_slots(subject.frames)
         return [
             Draft(inputs=inputs, target=subject.whole, slots=caption_slots(text) | length)
-            for text in subject.bodies(task)
+            for text in subject.descriptions(task)
         ]
 
     return make
@@ -135,32 +135,32 @@ def _to_motion(inputs: InstructionInput) -> Callable[[Subject, str], list[Draft]
 def _parts_to_motion(subject: Subject, task: str) -> list[Draft]:
     if len(subject.parts) < len(PARTS) or subject.steps:
         return []
-    told = subject.about_all(tuple(PARTS), task)
-    return [Draft(inputs=_NOTHING, target=subject.whole, slots={"sentences": told})]
+    sentences = subject.parts_text(tuple(PARTS), task)
+    return [Draft(inputs=_NOTHING, target=subject.whole, slots={"sentences": sentences})]
 
 
 def _to_text(subject: Subject, task: str) -> list[Draft]:
     return [
-        Draft(inputs=subject.whole, target=_told(sentences_of(text)), slots={}) for text in subject.bodies(task)
+        Draft(inputs=subject.whole, target=_text(sentences_of(text)), slots={}) for text in subject.descriptions(task)
     ]  # fmt: skip
 
 
 def _to_length(subject: Subject, task: str) -> list[Draft]:
     answer = LENGTH_ANSWERS[pick(len(LENGTH_ANSWERS), subject.record.id, "answer")]
-    return [Draft(inputs=subject.whole, target=_told(answer.format(**length_slots(subject.frames))), slots={})]
+    return [Draft(inputs=subject.whole, target=_text(answer.format(**length_slots(subject.frames))), slots={})]
 
 
 def _to_parts(subject: Subject, task: str) -> list[Draft]:
     if subject.steps:
-        return []  # Five parts over a minute are more than anybody says.
-    return [Draft(inputs=subject.whole, target=_told(subject.about_all(tuple(PARTS), task)), slots={})]
+        return []  # A long motion has too many events for one sentence about each part.
+    return [Draft(inputs=subject.whole, target=_text(subject.parts_text(tuple(PARTS), task)), slots={})]
 
 
 def _prediction(subject: Subject, task: str) -> list[Draft]:
     cut = round(subject.prediction_share * subject.frames)
     if not 0 < cut < subject.frames:
         return []
-    slots = caption_slots(subject.bodies(task)[0]) if task.endswith("_text") else {}
+    slots = caption_slots(subject.descriptions(task)[0]) if task.endswith("_text") else {}
     slots |= length_slots(subject.frames - cut)
     return [Draft(inputs=span(0, cut), target=span(cut, subject.frames), slots=slots)]
 
@@ -169,7 +169,7 @@ def _between(subject: Subject, task: str) -> list[Draft]:
     margin = round((1 - subject.hidden_share) / 2 * subject.frames)
     if not 0 < margin < subject.frames - margin:
         return []
-    slots = caption_slots(subject.bodies(task)[0]) if task.endswith("_text") else {}
+    slots = caption_slots(subject.descriptions(task)[0]) if task.endswith("_text") else {}
     return [Draft(inputs=subject.whole, target=span(margin, subject.frames - margin), slots=slots)]
 
 
@@ -179,11 +179,11 @@ def _to_part_motion(subject: Subject, task: str) -> list[Draft]:
         Draft(
             inputs=_NOTHING,
             target=subject.whole,
-            slots={"parts": part_names(parts), "sentences": told} | length,
+            slots={"parts": part_names(parts), "sentences": sentences} | length,
             parts=parts,
         )
         for parts in subject.part_groups
-        for told in [subject.about_all(parts, task) if len(parts) > 1 else subject.about(parts[0], task)]
+        for sentences in [subject.parts_text(parts, task) if len(parts) > 1 else subject.part_text(parts[0], task)]
     ]
 
 
@@ -191,7 +191,7 @@ def _part_to_text(subject: Subject, task: str) -> list[Draft]:
     return [
         Draft(
             inputs=subject.whole,
-            target=_told(subject.about(part, task)),
+            target=_text(subject.part_text(part, task)),
             slots={"parts": part_names((part,))},
             parts=(part,),
         )
@@ -209,17 +209,17 @@ def _to_long_motion(subject: Subject, task: str) -> list[Draft]:
 def _to_segments(subject: Subject, task: str) -> list[Draft]:
     if len(subject.steps) < 2:
         return []
-    return [Draft(inputs=subject.whole, target=_told(timeline_of(subject.steps)), slots={})]
+    return [Draft(inputs=subject.whole, target=_text(timeline_of(subject.steps)), slots={})]
 
 
 def _to_moments(subject: Subject, task: str) -> list[Draft]:
     if len(subject.steps) < 2:
         return []
-    found = [
-        Draft(inputs=subject.whole, target=_told(sentences_of(one.text)), slots=moment_slots(one))
-        for one in subject.steps
+    moments = [
+        Draft(inputs=subject.whole, target=_text(sentences_of(step.text)), slots=moment_slots(step))
+        for step in subject.steps
     ]
-    return sorted(found, key=lambda draft: unit_interval(subject.record.id, "moment", draft.slots["start"]))
+    return sorted(moments, key=lambda draft: unit_interval(subject.record.id, "moment", draft.slots["start"]))
 
 
 _TASKS: dict[str, Callable[[Subject, str], list[Draft]]] = {
@@ -247,4 +247,4 @@ _TASKS: dict[str, Callable[[Subject, str], list[Draft]]] = {
     "m2segments": _to_segments,
     "m2moment": _to_moments,
 }
-"""Every task of the templates."""
+"""Task -> its drafts, for every task of the templates."""

@@ -1,20 +1,20 @@
-"""What fills the slots of wordings: descriptions made into whole sentences or clauses, lengths, names of parts, steps."""
+"""Values of the slots of wordings: descriptions as sentences or clauses, lengths, part names and steps."""
 
 import re
 from collections.abc import Sequence
 
 from schemas.records import FPS, Segment
 
-_STARTS = frozenset({
+_LOWERCASE_STARTS = frozenset({
     "a", "an", "the", "this", "that", "one", "two", "three", "four", "some", "somebody", "someone", "he", "she", "it",
     "they", "people", "there",
 })  # fmt: skip
-"""First words that lose their capital inside a sentence; others may be names."""
+"""First words that are lowercased inside a sentence; others may be names."""
 _ENDS = (".", "!", "?")
 
 
 def sentences_of(text: str) -> str:
-    """A description with a capital letter, a full stop and single spaces, whoever wrote it."""
+    """A description normalised to an initial capital, a final full stop and single spaces."""
     text = " ".join(re.sub(r"[{}]", "", text).split())
     if not text:
         return ""
@@ -22,38 +22,38 @@ def sentences_of(text: str) -> str:
 
 
 def caption_slots(text: str) -> dict[str, str]:
-    """A description as sentences and, where it is a single statement, as a clause."""
+    """A description as sentences and, if it is a single statement, as a clause."""
     sentences = sentences_of(text)
     slots = {"caption": sentences}
     first = re.match(r"[A-Za-z]+", sentences)
     single = not re.search(r"[.!?]\s", sentences) and sentences.endswith(".")
-    if single and first and first[0].lower() in _STARTS:
+    if single and first and first[0].lower() in _LOWERCASE_STARTS:
         slots["clause"] = sentences[0].lower() + sentences[1:].rstrip(".")
     return slots
 
 
 def length_slots(frames: int) -> dict[str, str]:
-    """How long something takes, in seconds and in frames."""
+    """A length in seconds and in frames."""
     return {"seconds": f"{frames / FPS:.1f}", "frames": str(frames)}
 
 
 def part_names(parts: Sequence[str]) -> str:
-    """`left arm and the torso`: what stands after `the`."""
+    """Part names to be preceded by `the`: `left arm and the torso`."""
     return " and the ".join(part.replace("_", " ") for part in parts)
 
 
 def steps_of(segments: Sequence[Segment]) -> str:
     """The segments' descriptions, numbered."""
-    return " ".join(f"{number}. {sentences_of(one.text)}" for number, one in enumerate(segments, start=1))
+    return " ".join(f"{number}. {sentences_of(segment.text)}" for number, segment in enumerate(segments, start=1))
 
 
 def timeline_of(segments: Sequence[Segment]) -> str:
     """The segments' descriptions with their times."""
     return " ".join(
-        f"{one.start_s:.1f} to {one.end_s:.1f} seconds: {sentences_of(one.text)}" for one in segments
+        f"{segment.start_s:.1f} to {segment.end_s:.1f} seconds: {sentences_of(segment.text)}" for segment in segments
     )  # fmt: skip
 
 
 def moment_slots(segment: Segment) -> dict[str, str]:
-    """When a segment begins and ends."""
+    """Start and end of a segment, seconds."""
     return {"start": f"{segment.start_s:.1f}", "end": f"{segment.end_s:.1f}"}

@@ -1,10 +1,10 @@
-"""What a person may say to ask for each task. Add wordings at the end of a task's list.
+"""Wordings of the instructions for each task. Add new ones at the end of a task's list.
 
 Slots: {caption} a description in whole sentences; {clause} the same as a clause, without capital and full stop; {seconds} and
-{frames} the length of what is asked for; {parts} the parts concerned, such as `left arm and the torso`, always after `the`;
-{sentences} what parts do; {steps} the numbered steps of a long motion; {timeline} the same with their times; {start} and {end}
-the times of a step. Slots of sentences end in a full stop of their own. Keep `left` and `right` out of the wordings
-themselves: in a mirrored copy of a motion they are exchanged.
+{frames} the length of the target; {parts} the parts concerned, such as `left arm and the torso`, always after `the`;
+{sentences} descriptions of parts; {steps} the numbered steps of a long motion; {timeline} the same with their times; {start}
+and {end} the times of a step. Slots of sentences include the final full stop. Do not use `left` and `right` in the wordings
+themselves: they are exchanged when a motion is mirrored.
 """
 
 TEMPLATES: dict[str, tuple[str, ...]] = {

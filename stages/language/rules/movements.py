@@ -1,4 +1,4 @@
-"""Events while they are being found: with how they are done, which words make use of, and what they already explain."""
+"""Detected movements: events with a manner for wording, and the frames of a part that they already explain."""
 
 from dataclasses import dataclass, fields
 
@@ -10,18 +10,18 @@ from stages.language.rules import signals
 from stages.language.rules.signals import Span
 from stages.language.rules.thresholds import Thresholds
 
-_MOSTLY = 0.5
-"""Share of a movement that another one must cover to explain it."""
+_MAX_COVERED = 0.5
+"""Share of a span that earlier movements must cover to explain it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Movement(Event):
-    """An event, and in a word how it is done; see `phrases` for the words that there are."""
+    """An event with the manner in which it is done; `phrases` lists the manners."""
 
     manner: str = ""
 
-    def plain(self) -> Event:
-        """What is stored of it."""
+    def to_event(self) -> Event:
+        """The event as it is stored, without the manner."""
         return Event(**{field.name: getattr(self, field.name) for field in fields(Event)})
 
 
@@ -36,7 +36,7 @@ def movement(
     speed: float | None = None,
     manner: str = "",
 ) -> Movement:
-    """A movement from frames; its speed is the amount over its time unless it is given."""
+    """A movement over a span of frames; the speed defaults to the amount over the duration."""
     start_s, end_s = span[0] / FPS, span[1] / FPS
     mean = amount / max(end_s - start_s, 1 / FPS)
     return Movement(
@@ -45,8 +45,8 @@ def movement(
     )  # fmt: skip
 
 
-class Part:
-    """The movements of one part, with which frames they already explain."""
+class PartMovements:
+    """Movements of one body part and the spans that they explain."""
 
     def __init__(self, name: str, length: int, limits: Thresholds) -> None:
         self.name, self.length, self.limits = name, length, limits
@@ -55,9 +55,9 @@ class Part:
         self.events: list[Movement] = []
         self.spans: list[Span] = []
 
-    def free(self, span: Span, most: float = _MOSTLY) -> bool:
-        """Whether nothing found so far explains the span, and it is long enough to be more than noise."""
-        return span[1] - span[0] >= self.limits.shortest_s * FPS and signals.covered(span, self.spans) < most
+    def is_free(self, span: Span, max_covered: float = _MAX_COVERED) -> bool:
+        """Whether the span is not explained by earlier movements and is longer than noise."""
+        return span[1] - span[0] >= self.limits.shortest_s * FPS and signals.covered(span, self.spans) < max_covered
 
     def add(
         self,
@@ -70,34 +70,34 @@ class Part:
         speed: float | None = None,
         manner: str = "",
     ) -> None:
-        """Note a movement; its side is the part's unless it is given."""
+        """Add a movement; its side defaults to that of the part."""
         span = (max(0, span[0]), min(self.length, span[1]))
-        found = movement(
+        event = movement(
             self.name, kind, span, amount, joint=joint, side=side or self.side, speed=speed, manner=manner
         )  # fmt: skip
-        self.events.append(found)
+        self.events.append(event)
         self.spans.append(span)
 
 
 def change(curve: Float[np.ndarray, "T"], span: Span) -> float:
-    """How far a curve gets from the first to the last frame of a span."""
+    """Absolute change of a curve from the first to the last frame of a span."""
     return float(abs(curve[span[1] - 1] - curve[span[0]]))
 
 
 def mean_speed(curve: Float[np.ndarray, "T"], span: Span) -> float:
-    """The same a second."""
+    """Absolute change a second."""
     return change(curve, span) * FPS / max(1, span[1] - 1 - span[0])
 
 
 def path_speed(curve: Float[np.ndarray, "T *C"], span: Span) -> float:
-    """Length of the way a second."""
+    """Path length a second."""
     steps = np.diff(curve[span[0] : span[1]].reshape(span[1] - span[0], -1), axis=0)
     return float(np.linalg.norm(steps, axis=-1).sum() * FPS / max(1, len(steps)))
 
 
-def bends(part: Part, flexion: Float[np.ndarray, "T"], joint: str) -> None:
-    """Bending and straightening of an elbow or a knee that nothing else explains."""
+def add_bends(part: PartMovements, flexion: Float[np.ndarray, "T"], joint: str) -> None:
+    """Add bending and straightening of an elbow or a knee that no other movement explains."""
     for span in signals.sweeps(flexion, part.limits.bend_least_rad):
-        if part.free(span, 0.3):
+        if part.is_free(span, 0.3):
             kind = "bend" if flexion[span[1] - 1] > flexion[span[0]] else "extend"
             part.add(kind, span, change(flexion, span), joint=joint)

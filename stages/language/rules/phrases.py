@@ -1,8 +1,7 @@
-"""Words for events: verb phrases in the third person, without a subject. Several wordings a kind, the first is the plain one.
+"""Wordings of events: verb phrases in the third person without a subject, several for each kind, the first the plain one.
 
-A key is a kind, or a kind and its manner where there are words for that. `{arm}`, `{hand}`, `{fist}`, `{elbow}`, `{leg}`,
-`{foot}`, `{knee}` become the side's limb ("the left arm", "both arms"), `{it}` what stands for it, `{side}` left or right,
-`{how}` an adverb or nothing.
+A key is a kind, or a kind and a manner. `{arm}`, `{hand}`, `{fist}`, `{elbow}`, `{leg}`, `{foot}` and `{knee}` are replaced
+by the side's limb ("the left arm", "both arms"), `{side}` by left or right, `{how}` by an adverb or nothing.
 """
 
 from random import Random
@@ -129,7 +128,7 @@ PART_ARM: dict[str, tuple[str, ...]] = {
     "stir": ("moves only a little", "moves slightly"),
     "rest": ("stays still", "hardly moves", "is at rest"),
 }
-"""The same with the part as the subject."""
+"""Wordings with the part as the subject."""
 PART_LEG: dict[str, tuple[str, ...]] = {
     "step": ("takes a step", "makes a step"),
     "kick": ("kicks forward", "kicks"),
@@ -173,16 +172,15 @@ _LIMBS = {
     "knee": "knees",
 }
 OUT_OF_VIEW = "is out of view"
-"""What is said of a part that was not seen well enough."""
+"""Text of a part with too low a confidence."""
 _STIR_M = 0.12
-"""A resting part that strays farther than this from its mean place is said to move a little."""
+"""A resting part that moves farther than this from its mean position is described as moving a little."""
 _COUNTS = ("", "once", "twice", "three times", "four times", "five times", "six times", "seven times", "eight times")
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 
 
 def phrase(event: Event, rng: Random | None = None, *, as_part: bool = False, how: str = "") -> str:
-    """What is done, from the third person's verb on; with the part as the subject on request, with an adverb where the
-    wording has a place for one.
+    """Verb phrase of an event; with the part as the subject on request, with an adverb where the wording has a slot.
 
     Without a random generator it is the plain wording.
     """
@@ -194,12 +192,15 @@ def phrase(event: Event, rng: Random | None = None, *, as_part: bool = False, ho
         manner += "s"
     wordings = table.get(f"{key} {manner}", table[key])
     wording = wordings[0] if rng is None else wordings[rng.randrange(len(wordings))]
-    limbs = {one: f"both {many}" if event.side == "both" else f"the {event.side} {one}" for one, many in _LIMBS.items()}
+    limbs = {
+        limb: f"both {plural}" if event.side == "both" else f"the {event.side} {limb}"
+        for limb, plural in _LIMBS.items()
+    }
     return wording.format(side=event.side, how=f"{how} " if how else "", **limbs)
 
 
 def takes_adverb(event: Event) -> bool:
-    """Whether the wordings of an event have a place for an adverb."""
+    """Whether the wordings of an event have a slot for an adverb."""
     return "{how}" in _table(event, False)[event.kind][0]
 
 
@@ -210,14 +211,14 @@ def gerund(verb_phrase: str) -> str:
 
 
 def times(count: int) -> str:
-    """`three times`; nothing for once."""
+    """`three times`; empty for once."""
     if count < 2:
         return ""
     return _COUNTS[count] if count < len(_COUNTS) else "many times"
 
 
 def in_sequence(items: list[str], rng: Random) -> str:
-    """Several things one after another."""
+    """Verb phrases joined as a sequence."""
     if len(items) == 1:
         return items[0]
     last = ("then", "and then", "and finally")[rng.randrange(3 if len(items) > 2 else 2)]
@@ -231,7 +232,7 @@ def in_sequence(items: list[str], rng: Random) -> str:
 
 
 def number(count: int) -> str:
-    """`three`; digits where there is no word for it here."""
+    """`three`; digits above twelve."""
     return NUMBERS[count] if count < len(NUMBERS) else str(count)
 
 

@@ -1,4 +1,4 @@
-"""Captions by rules alone: kinematics to events, events to sentences."""
+"""Rule-based captions: kinematics to events, events to sentences."""
 
 from dataclasses import replace
 
@@ -9,7 +9,6 @@ from torch import Tensor
 from schemas.records import Captions
 from schemas.skeleton import PARTS
 from stages.language.rules.arm_events import arm_events
-from stages.language.rules.belief import filter_by_visibility
 from stages.language.rules.body_events import body_events
 from stages.language.rules.gaits import spans
 from stages.language.rules.kinematics import SIDES, Kinematics, kinematics
@@ -20,9 +19,10 @@ from stages.language.rules.phrases import OUT_OF_VIEW, phrase
 from stages.language.rules.sentences import body_sentences
 from stages.language.rules.thresholds import Thresholds
 from stages.language.rules.torso_events import torso_events
+from stages.language.rules.visibility import filter_by_visibility
 
 RULES = "rules 3"
-"""Who writes: raise the number whenever the same motion would be described differently."""
+"""Name and version of this writer; raise the number whenever the same motion would be described differently."""
 
 
 def describe(
@@ -34,8 +34,8 @@ def describe(
     *,
     seed: str,
 ) -> Captions:
-    """Captions of a motion at 30 fps. The seed picks among wordings; the mirrored motion with the same seed gets the same
-    text with left and right exchanged."""
+    """Captions of a motion at 30 fps. The seed selects wordings; the mirrored motion with the same seed gets the same text
+    with left and right exchanged."""
     k = kinematics(
         rotations,
         trans,
@@ -49,13 +49,13 @@ def describe(
     return Captions(
         body=body_sentences(events, seed),
         parts={part: part_sentences(part, events, seed) for part in PARTS},
-        events=tuple(event.plain() for event in events),
+        events=tuple(event.to_event() for event in events),
         writers={"body": RULES, "parts": RULES, "events": RULES, "transcript": "none"},
     )
 
 
 def find_events(k: Kinematics, limits: Thresholds) -> tuple[Movement, ...]:
-    """All events in order of time; at least one for the body and one for every part."""
+    """All events in order of time; at least one for the body and for each part."""
     body = body_events(k, limits)
     tumbles = spans(body, "roll", "flip", "cartwheel")
     airborne, lying = [*spans(body, "jump"), *tumbles], [*spans(body, "lie", "crawl"), *tumbles]
@@ -63,23 +63,23 @@ def find_events(k: Kinematics, limits: Thresholds) -> tuple[Movement, ...]:
     running = spans(body, "run")
     found |= {f"{side}_leg": leg_events(k, side, airborne, running, limits).events for side in SIDES}
     found["torso"] = torso_events(k, lying, limits).events
-    told = found | filter_by_visibility(found, k, limits)
+    visible = found | filter_by_visibility(found, k, limits)
     events = [replace(event, text=phrase(event)) for event in body]
     for part in PARTS:
         arm = part.endswith("_arm")
-        # A hidden arm may come into sight while it moves, and one whose every movement is doubted is as good as hidden.
-        if told[part] and (arm or k.seen[part]):
-            events += [replace(event, text=phrase(event)) for event in told[part]]
+        # A hidden arm may become visible while it moves; an arm whose movements were all discarded counts as hidden.
+        if visible[part] and (arm or k.visible[part]):
+            events += [replace(event, text=phrase(event)) for event in visible[part]]
         else:
-            events.append(_rest(k, part, seen=k.seen[part] and not (arm and found[part])))
+            events.append(_rest(k, part, visible=k.visible[part] and not (arm and found[part])))
     return tuple(sorted(events, key=lambda e: (e.start_s, e.end_s, e.part, e.kind)))
 
 
-def _rest(k: Kinematics, part: str, *, seen: bool) -> Movement:
-    """A part that does nothing, over the whole motion; its amount is how far its last joint strays in body axes."""
-    joint = PARTS[part][-1] if seen else PARTS[part][1]
-    path = k.at(joint)
+def _rest(k: Kinematics, part: str, *, visible: bool) -> Movement:
+    """A resting part over the whole motion; the amount is its last joint's maximum distance from the mean in body axes."""
+    joint = PARTS[part][-1] if visible else PARTS[part][1]
+    path = k.in_body(joint)
     side = part.split("_")[0] if "_" in part else "none"
-    strayed = float(np.linalg.norm(path - path.mean(0), axis=-1).max()) if seen else 0.0
-    rest = movement(part, "rest", (0, len(k)), strayed, joint=joint, side=side)
-    return replace(rest, text=phrase(rest) if seen else OUT_OF_VIEW)
+    excursion_m = float(np.linalg.norm(path - path.mean(0), axis=-1).max()) if visible else 0.0
+    rest = movement(part, "rest", (0, len(k)), excursion_m, joint=joint, side=side)
+    return replace(rest, text=phrase(rest) if visible else OUT_OF_VIEW)

@@ -1,124 +1,136 @@
-"""Sentences about the body. What is said about a motion and about its mirror image differs in left and right alone."""
+"""Sentences about the whole body. Those of a motion and of its mirror image differ only in left and right."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
 
 from schemas.ids import digest
-from stages.language.rules.clauses import GOING, TURNS, Clause, arranged, most_telling, unsaid, with_company
+from stages.language.rules.clauses import (
+    LOCOMOTION,
+    TURNS,
+    Clause,
+    clauses_of,
+    most_salient,
+    unmentioned,
+    with_simultaneous,
+)
 from stages.language.rules.movements import Movement
 from stages.language.rules.phrases import gerund, in_sequence, number, phrase, takes_adverb, times
-from stages.language.rules.relations import same, seconds, share
+from stages.language.rules.relations import duration_s, overlap_share, same_action
 
 _HOLDING = ("stand", "sit", "lie")
 _SUBJECTS = ("A person", "Someone", "The person", "A person", "One person")
-_HELD_S = 0.75
-"""A raised arm that stays up for longer is worth a word."""
+_MIN_HOLD_S = 0.75
+"""Minimum time for which a raised arm stays up to be mentioned."""
 _MEDIUM_CLAUSES, _LONG_CLAUSES = 4, 8
 
 
 def body_sentences(events: Sequence[Movement], seed: str) -> tuple[str, ...]:
-    """A short, a medium and a long description; equal ones are given once."""
-    clauses = arranged(events)
-    full = with_company(clauses, events)
+    """A short, a medium and a long description, without duplicates."""
+    clauses = clauses_of(events)
+    full = with_simultaneous(clauses, events)
     rng = Random(digest("body", seed))
-    short = _tell(most_telling(clauses), rng, detail=False)
-    medium = _tell(full[:_MEDIUM_CLAUSES], rng, detail=False)
-    long = _tell(full[:_LONG_CLAUSES], rng, detail=True)
-    return tuple(dict.fromkeys((short, medium, " ".join([long, *_asides(events, full[:_LONG_CLAUSES], rng)]))))
+    short = _sentence(most_salient(clauses), rng, detail=False)
+    medium = _sentence(full[:_MEDIUM_CLAUSES], rng, detail=False)
+    long = _sentence(full[:_LONG_CLAUSES], rng, detail=True)
+    return tuple(
+        dict.fromkeys((short, medium, " ".join([long, *_additional_sentences(events, full[:_LONG_CLAUSES], rng)])))
+    )
 
 
-def _tell(clauses: list[Clause], rng: Random, *, detail: bool) -> str:
+def _sentence(clauses: list[Clause], rng: Random, *, detail: bool) -> str:
     subject = _SUBJECTS[rng.randrange(len(_SUBJECTS))]
     words = [_clause_words(clause, rng, detail=detail) for clause in clauses]
     for i in range(1, len(clauses)):
-        if same(clauses[i].event, clauses[i - 1].event) and clauses[i].count == 1:
-            words[i] = f"{words[i]} again" if not clauses[i].back and not clauses[i].meanwhile else f"again {words[i]}"
+        if same_action(clauses[i].event, clauses[i - 1].event) and clauses[i].count == 1:
+            words[i] = (
+                f"{words[i]} again" if not clauses[i].lowered and not clauses[i].meanwhile else f"again {words[i]}"
+            )
     return f"{subject} {in_sequence(words, rng)}."
 
 
 def _clause_words(clause: Clause, rng: Random, *, detail: bool) -> str:
     event = clause.event
-    curved = any(inner.event.kind in TURNS for inner in clause.meanwhile)
-    if curved and event.kind in ("walk", "run"):
+    turning = any(inner.event.kind in TURNS for inner in clause.meanwhile)
+    if turning and event.kind in ("walk", "run"):
         event = replace(event, manner="turning")
-    how = _how(event) if detail else ""
-    words = phrase(event, rng, how=how if takes_adverb(event) else "")
-    if detail and event.kind == "raise" and event.part.endswith("_arm") and _pace(event):
-        words = f"{_pace(event)} {words}"
-    if event.kind not in (*GOING, *TURNS, *_HOLDING, "wave", "circle", "swing"):
+    adverb = _speed_adverb(event) if detail else ""
+    words = phrase(event, rng, how=adverb if takes_adverb(event) else "")
+    if detail and event.kind == "raise" and event.part.endswith("_arm") and _raise_adverb(event):
+        words = f"{_raise_adverb(event)} {words}"
+    if event.kind not in (*LOCOMOTION, *TURNS, *_HOLDING, "wave", "circle", "swing"):
         words = f"{words} {times(clause.count)}".strip()
     if detail and not (clause.count > 1 and event.kind == "jump"):
         words = f"{words}{_detail(event)}"
-    if detail and clause.count == 1 and clause.held_s > _HELD_S:
-        words = f"{words} for about {_seconds_in_words(clause.held_s)}"
-    if clause.back:
+    if detail and clause.count == 1 and clause.hold_s > _MIN_HOLD_S:
+        words = f"{words} for about {_seconds_in_words(clause.hold_s)}"
+    if clause.lowered:
         it = "them" if event.side == "both" else "it"
         words += (f" and lowers {it} again", f" and then lowers {it}", f" and brings {it} back down")[rng.randrange(3)]
     if clause.meanwhile:
-        first, *more = [_clause_words(replace(inner, back=False), rng, detail=False) for inner in clause.meanwhile]
-        turning = [inner.event.kind in TURNS for inner in clause.meanwhile]
-        link = "and then" if sum(turning) > 1 else "and"
+        first, *more = [_clause_words(replace(inner, lowered=False), rng, detail=False) for inner in clause.meanwhile]
+        turn_count = sum(inner.event.kind in TURNS for inner in clause.meanwhile)
+        link = "and then" if turn_count > 1 else "and"
         words = f"{words} while {f' {link} '.join(map(gerund, (first, *more)))}"
     return words
 
 
-def _pace(event: Movement) -> str:
-    """Quickly, slowly, or nothing for a raised arm."""
+def _raise_adverb(event: Movement) -> str:
+    """Adverb for the speed of a raised arm; empty at medium speed."""
     return "quickly" if event.speed > 2.2 else "slowly" if event.speed < 0.5 else ""
 
 
-def _how(event: Movement) -> str:
-    """Quickly, slowly, or nothing."""
-    if event.kind not in GOING:
+def _speed_adverb(event: Movement) -> str:
+    """Adverb for the speed of locomotion; empty at medium speed and for other events."""
+    if event.kind not in LOCOMOTION:
         return ""
-    quick, slow = (4.2, 0.0) if event.kind == "run" else (1.6, 0.6)
-    speed = event.amount / max(seconds(event), 1e-6)
-    return "quickly" if speed > quick else "slowly" if speed < slow else ""
+    quick_mps, slow_mps = (4.2, 0.0) if event.kind == "run" else (1.6, 0.6)
+    speed_mps = event.amount / max(duration_s(event), 1e-6)
+    return "quickly" if speed_mps > quick_mps else "slowly" if speed_mps < slow_mps else ""
 
 
 def _detail(event: Movement) -> str:
-    """Speed, way, angle or time in words, with a space before them."""
-    said = ""
-    if event.kind in GOING:
-        half = round(event.amount * 2) / 2
-        said = f" for about {half:g} {'metre' if half == 1 else 'metres'}" if half > 0 else ""
-        said = f" {_how(event)}{said}" if _how(event) and not takes_adverb(event) else said
+    """Speed, distance, angle or duration in words, with a leading space."""
+    words = ""
+    if event.kind in LOCOMOTION:
+        distance_m = round(event.amount * 2) / 2
+        words = f" for about {distance_m:g} {'metre' if distance_m == 1 else 'metres'}" if distance_m > 0 else ""
+        words = f" {_speed_adverb(event)}{words}" if _speed_adverb(event) and not takes_adverb(event) else words
     elif event.kind in ("turn_left", "turn_right"):
-        said = f" by about {round(event.amount * 57.29578 / 15) * 15} degrees"
+        words = f" by about {round(event.amount * 57.29578 / 15) * 15} degrees"
     elif event.kind == "jump":
-        tens = round(event.amount * 10) * 10
-        said = f" about {tens} centimetres high" if tens > 0 else ""
+        height_cm = round(event.amount * 10) * 10
+        words = f" about {height_cm} centimetres high" if height_cm > 0 else ""
     elif event.kind in (*_HOLDING, "wave", "circle"):
-        said = f" for about {_seconds_in_words(seconds(event))}"
-    return said
+        words = f" for about {_seconds_in_words(duration_s(event))}"
+    return words
 
 
 def _seconds_in_words(seconds: float) -> str:
-    whole = max(1, round(seconds))
-    return f"{number(whole)} {'second' if whole == 1 else 'seconds'}"
+    count = max(1, round(seconds))
+    return f"{number(count)} {'second' if count == 1 else 'seconds'}"
 
 
-def _asides(events: Sequence[Movement], clauses: list[Clause], rng: Random) -> list[str]:
-    """More sentences for a long description of few clauses: another part, how many steps, whether the feet stay."""
+def _additional_sentences(events: Sequence[Movement], clauses: list[Clause], rng: Random) -> list[str]:
+    """Further sentences for a long description of few clauses: another part, the number of steps, feet in place."""
     if len(clauses) > 2:
         return []
-    said = [one.event for clause in clauses for one in (clause, *clause.meanwhile)]
+    mentioned = [inner.event for clause in clauses for inner in (clause, *clause.meanwhile)]
     sentences = []
-    extra = unsaid(clauses, events)
+    extra = unmentioned(clauses, events)
     if extra:
-        together = any(share(extra[0], event) > 0.3 for event in said)
+        simultaneous = any(overlap_share(extra[0], event) > 0.3 for event in mentioned)
         lead = ("Meanwhile,", "At the same time,", "During this,")[rng.randrange(3)]
-        sentences.append(f"{lead if together else 'In addition,'} the person {phrase(extra[0], rng)}.")
-    feet = {event.kind for event in events if event.part.endswith("_leg")}
+        sentences.append(f"{lead if simultaneous else 'In addition,'} the person {phrase(extra[0], rng)}.")
+    leg_kinds = {event.kind for event in events if event.part.endswith("_leg")}
     steps = sum(event.kind == "step" for event in events)
-    way_m = sum(event.amount for event in said if event.kind in ("walk", "run"))
-    if steps > 2 and 0.2 < way_m / steps < 1.6:
+    distance_m = sum(event.amount for event in mentioned if event.kind in ("walk", "run"))
+    if steps > 2 and 0.2 < distance_m / steps < 1.6:
         sentences.append(
             (f"The person takes {number(steps)} steps.", f"This takes {number(steps)} steps.")[rng.randrange(2)]
         )
-    elif feet <= {"rest", "bend", "extend"} and any(
-        e.kind == "stand" and seconds(e) > 0.6 * _span_s(events) for e in events
+    elif leg_kinds <= {"rest", "bend", "extend"} and any(
+        e.kind == "stand" and duration_s(e) > 0.6 * _span_s(events) for e in events
     ):
         wordings = (
             "The feet stay in place.",

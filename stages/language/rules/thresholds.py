@@ -1,102 +1,102 @@
-"""What the caption rules call a movement: metres, radians and seconds."""
+"""Thresholds of the caption rules in metres, radians and seconds."""
 
 from stages.base import StageConfig
 
 
 class Thresholds(StageConfig):
-    """Limits of the rules. Where a name says `on` and `off`, a movement starts above the one and ends below the other."""
+    """Limits of the rules. Names with `on` and `off` are hysteresis: a movement starts above `on` and ends below `off`."""
 
     smoothing_s: float = 0.05
     """Sigma of the Gaussian over joint positions, seconds."""
     travel_smoothing_s: float = 0.2
-    """Sigma of the Gaussian over the way and the heading, seconds: longer than the sway of a step."""
+    """Sigma of the Gaussian over root path and heading, seconds: longer than the sway of a step."""
     min_confidence: float = 0.45
-    """Parts whose joints have a lower mean confidence are out of view: nothing is said about what they do, but for arms that
-    come into sight while they do it."""
+    """Parts with a lower mean joint confidence are out of view and not described, except arms that are visible while they
+    move."""
     event_confidence: float = 0.25
-    """A movement of an arm whose joints have a lower mean confidence meanwhile is not believed."""
+    """An arm movement with a lower mean joint confidence is discarded."""
     sure_confidence: float = 0.65
-    """A movement of an arm from this confidence on is believed whatever the other arm does."""
+    """An arm movement with at least this confidence is kept whatever the other arm does."""
     surer_by: float = 0.2
-    """Below it the other arm must not move at the same time with a confidence higher by this much: a detector puts a hand
-    that it does not see onto the one that it sees."""
+    """Below `sure_confidence`, a movement is discarded if the other arm moves at the same time with a confidence higher by
+    this margin: detectors tend to place a hidden hand onto the visible one."""
     shortest_s: float = 0.15
-    """Movements shorter than this are noise."""
+    """Minimum duration of a movement; shorter ones are noise."""
 
     travel_on_mps: float = 0.24
-    """Speed of the pelvis over the ground above which a person goes somewhere."""
+    """Pelvis speed over the ground above which a person travels."""
     travel_off_mps: float = 0.12
-    """Speed below which they have stopped."""
+    """Speed below which travelling has stopped."""
     travel_least_m: float = 0.35
-    """Shortest way that counts as going somewhere."""
+    """Minimum path length of travelling."""
     travel_least_s: float = 0.5
-    """Shortest time of it."""
+    """Minimum duration of travelling."""
     run_mps: float = 2.3
-    """Speed from which nobody walks."""
+    """Speed above which a gait is always a run."""
     run_slowest_mps: float = 1.2
-    """Speed below which nobody runs; in between the rhythm decides."""
+    """Speed below which a gait is never a run; in between the pelvis rhythm decides."""
     jog_mps: float = 2.2
     """Mean speed below which a run is a jog."""
     run_bounce_m: float = 0.009
-    """Least deviation of the pelvis' height in a slow run."""
+    """Minimum standard deviation of the pelvis height in a slow run."""
     run_agreement: float = 0.3
-    """Correlation of the pelvis' height with the spread of the legs from which it is a run: a walk's is negative."""
+    """Minimum correlation of pelvis height and leg spread in a slow run; it is negative in a walk."""
     run_rhythm_s: float = 0.6
-    """Shortest time in which a rhythm shows."""
+    """Minimum duration for measuring the pelvis rhythm."""
     diagonal_rad: float = 0.26
-    """Angle between facing and moving from which somebody walks forwards and to a side."""
+    """Angle between facing and travel direction above which a walk is diagonal."""
     side_rad: float = 0.87
-    """Angle between facing and moving from which it is a step to the side; beyond pi minus this it is backwards."""
+    """Angle between facing and travel direction above which it is a sidestep; above pi minus this it is backwards."""
 
     turn_least_rad: float = 0.7
-    """Smallest change of heading that is a turn."""
+    """Minimum change of heading in a turn."""
     turn_rate_radps: float = 0.12
     """Yaw rate below which a turn pauses."""
     turn_pause_s: float = 0.6
-    """A longer pause makes two turns of one."""
+    """Maximum pause within a turn; a longer one separates two turns."""
     turn_around_rad: float = 2.5
-    """Change of heading from which somebody turns around."""
+    """Change of heading above which a turn is a turn around."""
     spin_rad: float = 5.2
-    """Change of heading from which a quick turn is a spin."""
+    """Change of heading above which a quick turn is a spin."""
     spin_radps: float = 1.6
-    """Yaw rate from which it is quick."""
+    """Mean yaw rate above which a turn is quick."""
 
     upside_down: float = -0.3
-    """Height of the pelvis' own up axis below which somebody is upside down."""
+    """Vertical component of the pelvis' up axis below which a person is upside down."""
     upright_again: float = 0.75
-    """Height of it from which they are upright again."""
+    """Vertical component above which a person is upright again."""
     tumble_least_rad: float = 3.6
-    """Least angle that a roll, a flip or a cartwheel goes round."""
+    """Minimum rotation of a roll, flip or cartwheel."""
     roll_ratio: float = 0.45
-    """In a roll the pelvis gets below this share of its standing height."""
+    """In a roll the pelvis goes below this share of its standing height."""
 
     flight_m: float = 0.05
     """Both feet are higher than this above their standing height during a jump."""
     flight_s: float = 0.1
-    """Shortest flight."""
+    """Minimum duration of a flight."""
     jump_least_m: float = 0.1
-    """Least rise of the pelvis in a jump."""
+    """Minimum rise of the pelvis in a jump."""
     jump_knee_rad: float = 0.4
-    """Least change of a knee around a flight: legs push off and land, a path that drifts does not."""
+    """Minimum change of a knee around a flight: separates push-off and landing from a drifting root."""
     jump_pelvis_ratio: float = 0.9
-    """In a jump the pelvis gets higher than this share of its standing height."""
+    """In a jump the pelvis rises above this share of its standing height."""
     leap_factor: float = 2.2
-    """In a run a jump rises this many times as high."""
+    """Factor on the minimum rise of a jump while running."""
 
     squat_least_m: float = 0.16
-    """Least lowering of the pelvis in a squat."""
+    """Minimum lowering of the pelvis in a squat."""
     squat_knee_rad: float = 0.9
-    """Both knees are bent by more than this at the bottom."""
+    """Minimum flexion of both knees at the bottom of a squat."""
     bow_least_rad: float = 0.36
-    """Least forward lean of the trunk in a bow."""
+    """Minimum forward lean of the trunk in a bow."""
     bow_pelvis_ratio: float = 0.82
     """The pelvis stays above this share of its standing height in a bow."""
     bow_deep_rad: float = 0.95
-    """Lean of a deep bow."""
+    """Lean above which a bow is deep."""
     bow_slow_mps: float = 0.6
-    """Speed below which somebody may be said to bow."""
+    """Maximum pelvis speed during a bow."""
     bend_down_rad: float = 0.9
-    """Lean from which somebody whose pelvis sinks along bends down."""
+    """Lean above which a person whose pelvis sinks too bends down."""
 
     upright_rad: float = 0.9
     """The trunk is upright below this tilt, and lying or on all fours above it."""
@@ -105,113 +105,113 @@ class Thresholds(StageConfig):
     sit_ratio: float = 0.75
     """Sitting: the pelvis is below this share of its standing height."""
     sit_behind_ratio: float = 0.26
-    """Sitting: the pelvis is behind the ankles by more than this share of the leg, where nobody could stand."""
+    """Sitting: the pelvis is behind the ankles by more than this share of the leg, out of balance for standing."""
     posture_least_s: float = 0.6
-    """Shortest time of sitting, lying or crawling."""
+    """Minimum duration of sitting, lying or crawling."""
     crawl_mps: float = 0.1
-    """Least speed of a crawl."""
+    """Minimum speed of a crawl."""
     creep_mps: float = 0.2
-    """Least speed of it flat on the ground, where others lie."""
+    """Minimum speed of a crawl flat on the ground; below it the person lies."""
     crawl_least_m: float = 0.25
-    """Least way of it."""
+    """Minimum path length of a crawl."""
     hands_down_m: float = 0.3
-    """The wrists are below this height in a crawl."""
+    """Maximum height of the wrists in a crawl or cartwheel."""
     stand_least_s: float = 1.0
-    """Shortest time of standing that is worth saying."""
+    """Minimum duration of standing that is reported."""
 
     raise_least_m: float = 0.25
-    """Least change of a wrist's height."""
+    """Minimum change of a wrist's height."""
     chest_ratio: float = 0.4
-    """A hand is raised once it is higher than this share of the arm below the shoulder."""
+    """A hand is raised if it is less than this share of the arm below the shoulder."""
     raise_shared: float = 0.6
-    """Share of a raise or a lowering that other movements of the arm may cover."""
+    """Maximum share of a raise or lowering that other movements of the arm may cover."""
     wave_least_m: float = 0.055
-    """Least width of each movement of a waving hand, relative to the elbow."""
+    """Minimum width of each half cycle of a wave, hand relative to the elbow."""
     wave_other_m: float = 0.13
-    """Least mean width of a wave that does not go sideways."""
+    """Minimum mean width of a wave that is not sideways."""
     wave_arm_m: float = 0.12
-    """The same of a wave with the whole arm, relative to the shoulder."""
+    """Minimum width of each half cycle of a wave with the whole arm, hand relative to the shoulder."""
     wave_overhead_ratio: float = 0.1
-    """In such a wave the hand stays higher than this share of the arm above the shoulder."""
+    """In a wave with the whole arm the hand stays higher than this share of the arm above the shoulder."""
     wave_wide_m: float = 0.15
-    """Mean width from which `wave_halves` movements are enough; narrower waves have one more."""
+    """Mean width above which `wave_halves` half cycles suffice; narrower waves need one more."""
     wave_halves: int = 3
-    """Least number of movements to one side and the other."""
+    """Minimum number of half cycles of a wave."""
     wave_longest_half_s: float = 0.9
-    """Slowest wave, seconds from one side to the other."""
+    """Maximum duration of a half cycle of a wave."""
     wave_uneven: float = 0.7
-    """Most that the times of these movements spread, as a share of their mean: waving has a beat."""
+    """Maximum coefficient of variation of the half cycles' durations: waving is rhythmic."""
     wave_mps: float = 0.25
-    """Least mean speed of a waving hand."""
+    """Minimum mean speed of a waving hand."""
     wave_upright_m: float = 0.06
-    """A waving hand is higher than this above the elbow."""
+    """Minimum height of a waving hand above the elbow."""
     wave_lowest_ratio: float = -0.5
-    """A waving hand is higher than this share of the arm above the shoulder."""
+    """Minimum height of a waving hand above the shoulder, as a share of the arm."""
     swing_least_m: float = 0.12
-    """Least width of an arm that swings to and fro."""
+    """Minimum width of an arm swinging to and fro."""
     swing_once_m: float = 0.42
-    """Least width of a single swing."""
+    """Minimum width of a single swing."""
     reach_ratio: float = 0.82
-    """An arm reaches when the wrist is farther from the shoulder than this share of the arm's length."""
+    """An arm reaches if the wrist is farther from the shoulder than this share of the arm's length."""
     reach_least_m: float = 0.2
-    """Least way of the wrist away from the shoulder."""
+    """Minimum displacement of the wrist away from the shoulder."""
     reach_highest_ratio: float = 0.2
-    """A reaching hand stays below this share of the arm above the shoulder: higher it is raised."""
+    """A reaching hand stays below this share of the arm above the shoulder; a higher one is raised."""
     punch_mps: float = 0.95
-    """Speed of the wrist relative to the shoulder from which straightening a bent arm is a punch."""
+    """Minimum top speed of the wrist relative to the shoulder in a punch."""
     punch_travel_mps: float = 1.6
-    """Above this speed of the body an arm that shoots forwards is a swinging one."""
+    """Body speed above which a fast forward arm movement is an arm swing."""
     punch_height_ratio: float = 0.5
     """A punch ends within this share of the arm above or below the shoulder."""
     punch_from_ratio: float = 0.2
-    """It begins lower than this share of the arm above the shoulder."""
+    """A punch begins lower than this share of the arm above the shoulder."""
     punch_bent_rad: float = 1.5
-    """The elbow is bent by more than this at its start."""
+    """Minimum elbow flexion at the start of a punch."""
     punch_reach_ratio: float = 0.6
-    """The fist gets farther from the shoulder than this share of the arm, over the ground."""
+    """Minimum final horizontal distance of the fist from the shoulder, as a share of the arm."""
     punch_way_ratio: float = 0.25
-    """Least way of it outwards, as a share of the arm."""
+    """Minimum outward displacement of the fist, as a share of the arm."""
     punch_longest_s: float = 0.6
-    """Longest time of it."""
+    """Maximum duration of a punch."""
     punch_straight_rad: float = 1.1
-    """The elbow is bent by less than this at its end."""
+    """Maximum elbow flexion at the end of a punch."""
     bend_least_rad: float = 0.7
-    """Least change of an elbow or a knee."""
+    """Minimum change of an elbow's or a knee's flexion."""
     circle_least_m: float = 0.12
-    """Least radius of a circling wrist."""
+    """Minimum radius of a circling wrist."""
     circle_travel_mps: float = 0.5
-    """Above this speed of the body a circling hand is taken for a swinging arm."""
+    """Body speed above which a circling hand is an arm swing."""
     circle_least_rad: float = 5.5
-    """Least angle that it goes round."""
+    """Minimum rotation of a circle."""
 
     foot_on_mps: float = 0.5
     """Speed of an ankle above which the foot is moving."""
     foot_off_mps: float = 0.25
-    """Speed below which it has stopped."""
+    """Speed below which the foot has stopped."""
     foot_going_share: float = 0.3
-    """A standing foot is slower than this share of the body's speed, and then some."""
+    """Share of the body's speed that is subtracted from the ankle's speed before these limits apply."""
     foot_noise_mps: float = 0.5
-    """A foot that is never slower than this is really under way, and no jitter of the fit."""
+    """Maximum ankle speed that counts as jitter of the fit; a foot that is never slower is moving."""
     step_least_m: float = 0.08
-    """Least distance between two places where a foot stands."""
+    """Minimum distance between two foot plants."""
     lift_least_m: float = 0.12
-    """Least height of a foot that is raised without a step."""
+    """Minimum height of a foot that is raised without a step."""
     leg_swing_m: float = 0.3
-    """Least way that a foot goes away and back without a step."""
+    """Minimum excursion of a foot that swings away and back without a step."""
     kick_lift_m: float = 0.22
-    """Least height of a kicking foot above its standing height; twice that in a run."""
+    """Minimum height of a kicking foot above its standing height; twice that in a run."""
     kick_away_ratio: float = 0.55
-    """The foot gets this share of the leg ahead of the hip or out to the side."""
+    """Minimum distance of a kicking foot ahead of the hip or to its side, as a share of the leg."""
     kick_straight_ratio: float = 0.7
-    """The ankle is farther from the hip than this share of the leg."""
+    """Minimum distance of a kicking ankle from the hip, as a share of the leg."""
     kick_mps: float = 3.2
-    """Least top speed of a kicking foot, relative to the hip."""
+    """Minimum top speed of a kicking foot relative to the hip."""
     kick_standing_ratio: float = 0.6
-    """Of somebody who stays in place this share of that height and of that speed is enough."""
+    """Factor on the minimum height and speed of a kick for a standing person."""
     kick_standing_mps: float = 0.5
-    """Speed of the pelvis below which somebody stays in place."""
+    """Pelvis speed below which a person is standing."""
 
     torso_least_rad: float = 0.3
-    """Least change of the trunk's lean."""
+    """Minimum change of the trunk's lean."""
     twist_least_rad: float = 0.6
-    """Least change of the trunk's twist."""
+    """Minimum change of the trunk's twist."""

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from schemas.errors import HumoError
 from schemas.offline import cache_folder
-from stages.module_commands import command
+from stages.module_commands import run_command
 from stages.perception.closeup.crops import into_crop, square_about, warp
 from stages.perception.closeup.network import CROP_PX, MIRROR, Head
 from stages.perception.closeup.trunk import Trunk, load_trunk
-from stages.perception.detector import file_digest, made_once
+from stages.perception.detector import build_once, file_digest
 
 SHIPPED = Path(__file__).parent / "data" / "closeup.safetensors"
 _NETWORK = "closeup.xml"
@@ -197,7 +197,7 @@ def _exported(detector_weights: Path, head_path: Path, head: Head) -> Path:
         return made
 
     name = f"{file_digest(detector_weights)[:16]}-{file_digest(head_path)[:16]}-{openvino.get_version().split('-')[0]}"
-    return made_once(cache_folder() / "openvino" / name, _NETWORK, make)
+    return build_once(cache_folder() / "openvino" / name, _NETWORK, make)
 
 
 def export(checkpoint: str | Path, path: str | Path = SHIPPED) -> None:
@@ -216,7 +216,7 @@ def export(checkpoint: str | Path, path: str | Path = SHIPPED) -> None:
 def main(arguments: Sequence[str]) -> int:
     """`python -m stages.perception.closeup.look CHECKPOINT [OUT]`: export the weights of a training."""
     usage = "closeup: no checkpoint; use `python -m stages.perception.closeup.look runs/closeup/checkpoint.pt`"
-    return command(arguments, usage, lambda given: export(*given[:2]))
+    return run_command(arguments, usage, lambda given: export(*given[:2]))
 
 
 if __name__ == "__main__":

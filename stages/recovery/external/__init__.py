@@ -1,4 +1,4 @@
-"""Results of other estimators (WHAM, GVHMR and GEM, TRAM, AMASS-like files) as the fit of the tracks in a video.
+"""Results of other estimators (WHAM, GVHMR and GEM, TRAM, AMASS-like files) as fits of the tracks of a video.
 
-`python -m stages.recovery.external FILE` prints what is in a result.
+`python -m stages.recovery.external FILE` prints the content of a result.
 """

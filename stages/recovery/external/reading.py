@@ -1,4 +1,4 @@
-"""Files of results read without running anything that they hold: numbers, text, containers and arrays, nothing else.
+"""Safe reading of result files: only numbers, text, containers and arrays, without running code from the file.
 
 `.npy` files of objects are a pickle after a short header (numpy.lib.format).
 """
@@ -17,7 +17,7 @@ _COMPRESSED = {b"\x78": "zlib", b"\x1f\x8b": "gzip", b"BZ": "bz2", b"\xfd7z": "x
 
 
 class ResultError(HumoError):
-    """A result that cannot be taken over; `reason` is the word that a rejection carries."""
+    """A result that cannot be imported; `reason` becomes the reason of the rejection."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -25,39 +25,39 @@ class ResultError(HumoError):
 
 
 def read_plain(name: str, content: bytes) -> Any:
-    """What a file holds, tensors as arrays; `name` is for messages and its ending says how to read it.
+    """Content of a file, tensors as arrays; `name` is used in messages and its suffix determines the format.
 
     Raises ResultError.
     """
-    ending = "." + name.rsplit(".", 1)[-1].lower()
-    packing = next((word for start, word in _COMPRESSED.items() if content.startswith(start)), None)
-    if ending in (".pkl", ".pickle") and packing:
+    suffix = "." + name.rsplit(".", 1)[-1].lower()
+    compression = next((method for magic, method in _COMPRESSED.items() if content.startswith(magic)), None)
+    if suffix in (".pkl", ".pickle") and compression:
         raise ResultError(
-            "unreadable_result", f"{name}: a pickle compressed with {packing}; save it again without compression"
+            "unreadable_result", f"{name}: a pickle compressed with {compression}; save it again without compression"
         )
     try:
-        if ending in (".pkl", ".pickle"):
+        if suffix in (".pkl", ".pickle"):
             return as_arrays(PlainUnpickler(io.BytesIO(content)).load())
-        if ending in (".pt", ".pth"):
+        if suffix in (".pt", ".pth"):
             return as_arrays(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True))
-        if ending == ".npy":
+        if suffix == ".npy":
             return as_arrays(_read_npy(io.BytesIO(content)))
-        if ending == ".npz":
+        if suffix == ".npz":
             with np.load(io.BytesIO(content), allow_pickle=False) as archive:
                 return {key: archive[key] for key in archive.files}
     except ForbiddenError as error:
         raise ResultError(
             "unreadable_result",
-            f"{name}: it names {error}, which no result needs and which could run code; save plain arrays instead",
+            f"{name}: it refers to {error}, which no result needs and which could run code; save plain arrays instead",
         ) from None
     except Exception as error:
-        # Broken files raise nearly anything, from EOFError to MemoryError.
-        told = str(error).partition("\n")[0][:200]
+        # Broken files raise almost any error, from EOFError to MemoryError.
+        message = str(error).partition("\n")[0][:200]
         raise ResultError(
             "unreadable_result",
-            f"{name}: no readable {ending} of plain arrays ({type(error).__name__}: {told}); copy it again or save it anew",
+            f"{name}: no readable {suffix} of plain arrays ({type(error).__name__}: {message}); copy or save it again",
         ) from None
-    raise ResultError("unknown_layout", f"{name}: ends in {ending!r}; results end in {', '.join(SUFFIXES)}")
+    raise ResultError("unknown_layout", f"{name}: ends in {suffix!r}; results end in {', '.join(SUFFIXES)}")
 
 
 def _read_npy(file: io.BytesIO) -> Any:

@@ -1,1 +1,1 @@
-"""The lifter at inference: keypoints over time to SMPL in a gravity-aligned world, with refinement."""
+"""Inference of the lifter: from keypoints over time to SMPL in a gravity-aligned world, with refinement."""

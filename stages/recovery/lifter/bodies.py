@@ -1,4 +1,4 @@
-"""From the lifter's output to bodies: rotations, joints, keypoints and contact points."""
+"""Conversion of the lifter's output to bodies: rotations, joints, keypoints and contact points."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ NUM_MEASURED = 22
 
 @dataclass(frozen=True)
 class Bodies:
-    """What the network said, made into bodies. Points are relative to the pelvis, in its own axes."""
+    """The network's output as posed bodies. Points are relative to the pelvis, in its axes."""
 
     rotations: Float[Tensor, "N T 24 3 3"]
     """Local; the root's is the identity."""
@@ -28,28 +28,28 @@ class Bodies:
     contact_points: Float[Tensor, "N T 4 3"]
 
 
-def make_bodies(lifted: LifterOutput, rigs: Rigs) -> Bodies:
-    """Orthonormal rotations, joints and points; one shape a window."""
-    posed = matrix_from_6d(lifted.pose.unflatten(-1, (NUM_POSED, 6)))
-    eye = torch.eye(3, device=posed.device).expand(*posed.shape[:2], 1, 3, 3)
-    rotations = torch.cat([eye, posed, eye, eye], dim=2)
-    betas = lifted.betas[:, :1]
+def make_bodies(output: LifterOutput, rigs: Rigs) -> Bodies:
+    """Orthonormal rotations, joints and points; one shape per window."""
+    posed = matrix_from_6d(output.pose.unflatten(-1, (NUM_POSED, 6)))
+    identity = torch.eye(3, device=posed.device).expand(*posed.shape[:2], 1, 3, 3)
+    rotations = torch.cat([identity, posed, identity, identity], dim=2)
+    betas = output.betas[:, :1]
     rest = rigs.body.rest_joints(betas)
-    joints, turns = forward_kinematics(rotations, rest, -rest[..., 0, :].expand(*posed.shape[:2], 3))
+    joints, global_rotations = forward_kinematics(rotations, rest, -rest[..., 0, :].expand(*posed.shape[:2], 3))
     return Bodies(
         rotations=rotations,
-        root_camera=matrix_from_6d(lifted.root_camera),
-        root_level=matrix_from_6d(lifted.root_level),
+        root_camera=matrix_from_6d(output.root_camera),
+        root_level=matrix_from_6d(output.root_level),
         joints=joints,
-        keypoints=rigs.keypoints.points(turns, joints, betas),
-        contact_points=rigs.contacts.points(turns, joints, betas),
+        keypoints=rigs.keypoints.points(global_rotations, joints, betas),
+        contact_points=rigs.contacts.points(global_rotations, joints, betas),
     )
 
 
 def pelvis_in_camera(
     place: Float[Tensor, "N T 3"], centre: Float[Tensor, "N T 2"], size: Float[Tensor, "N T"]
 ) -> Float[Tensor, "N T 3"]:
-    """The network's place (see `LifterOutput.place`) in metres."""
+    """The network's pelvis position (`LifterOutput.place`) in metres."""
     depth = place[..., 2].clamp(-3, 3).exp() / size
     ray = centre + place[..., :2] * (size / 2)[..., None]
     return torch.cat([ray, torch.ones_like(depth)[..., None]], dim=-1) * depth[..., None]

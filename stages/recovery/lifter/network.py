@@ -1,9 +1,9 @@
-"""The network: a transformer over the frames of a window, from features to body, orientation, place, speed and contacts.
+"""The network: a transformer over the frames of a window, from features to body, orientation, position, velocity and contacts.
 
-Design: rotary positions, so that a window may be of any length; attention as plain matrix products, which train quicker on
-a CPU than the fused kernels; RMS norms before each block, no dropout; rotations as 6D. The root's orientation comes out
-twice, in the camera and in the level world of its frame (see `stages.geometry.cameras`): what turns the one into the
-other is the camera's attitude. Shapes: N windows, T frames, C channels.
+Design: rotary position embeddings, so that a window may have any length; attention as plain matrix products, which train faster
+on a CPU than the fused kernels; RMS norm before each block, no dropout; rotations as 6D. The root's orientation is predicted
+twice, in the camera and in the level world of its frame (see `stages.geometry.cameras`): the rotation from one to the other is
+the camera's attitude. Shapes: N windows, T frames, C channels.
 """
 
 import math
@@ -21,7 +21,7 @@ from schemas.skeleton import COCO_KEYPOINTS, CONTACT_POINTS, SMPL_JOINTS, mirror
 from stages.recovery.lifter.features import NUM_FEATURES
 
 NUM_POSED = 21
-"""Joints 1 to 21 are posed; the hands stay as they rest."""
+"""Joints 1 to 21 are posed; the hands keep their rest pose."""
 _SIZES = {
     "pose": NUM_POSED * 6, "root_camera": 6, "root_level": 6, "velocity": 3, "place": 3, "contacts": 4, "log_sigma": 22,
     "log_noise": 17,
@@ -33,21 +33,21 @@ _KEYPOINT_MIRROR = mirror_order(COCO_KEYPOINTS)
 
 
 class NetworkConfig(Config):
-    """The lifter's shape."""
+    """Size of the network."""
 
     width: int = Field(default=256, gt=0)
     """Channels."""
     layers: int = Field(default=6, gt=0)
-    """Blocks of attention and feed-forward."""
+    """Attention and feed-forward blocks."""
     heads: int = Field(default=4, gt=0)
-    """Attention heads; they divide the width."""
+    """Attention heads; must divide the width."""
     feed_forward: int = Field(default=512, gt=0)
     """Channels inside a feed-forward block."""
 
 
 @dataclass(frozen=True)
 class LifterOutput:
-    """What the network says, raw. Rotations are 6D and not yet orthonormal."""
+    """Raw output of the network. Rotations are 6D and not yet orthonormal."""
 
     pose: Float[Tensor, "N T 126"]
     """Local rotations of joints 1 to 21."""
@@ -56,29 +56,29 @@ class LifterOutput:
     root_level: Float[Tensor, "N T 6"]
     """Orientation of the pelvis in the level world of the frame."""
     velocity: Float[Tensor, "N T 3"]
-    """Of the pelvis, in its own heading's frame, metres a second, towards the next frame."""
+    """Velocity of the pelvis towards the next frame, in the frame of its heading, metres a second."""
     place: Float[Tensor, "N T 3"]
-    """Pelvis in the image relative to the box's centre (x, y, in half boxes) and log(depth in metres * box size)."""
+    """Pelvis in the image relative to the box centre (x, y, in half boxes) and log(depth in metres * box size)."""
     contacts: Float[Tensor, "N T 4"]
     """Logits for left heel, left toe, right heel, right toe."""
     log_sigma: Float[Tensor, "N T 22"]
     """Log of the expected error of each joint relative to the pelvis, metres."""
     log_noise: Float[Tensor, "N T 17"]
-    """Log of how far each keypoint is expected to lie off, box sides."""
+    """Log of the expected error of each keypoint, box sides."""
     betas: Float[Tensor, "N T 10"]
     """The same in every frame of a window."""
 
     def mirrored(self) -> "LifterOutput":
-        """What would have been said of the mirror image."""
-        six = self.pose.new_tensor([1.0, -1.0, -1.0, -1.0, 1.0, 1.0])
-        across = self.pose.new_tensor([-1.0, 1.0, 1.0])
-        pose = (self.pose.unflatten(-1, (NUM_POSED, 6)) * six)[:, :, list(_POSE_MIRROR)].flatten(-2)
+        """The corresponding output for the mirror image."""
+        sign_6d = self.pose.new_tensor([1.0, -1.0, -1.0, -1.0, 1.0, 1.0])
+        sign_xyz = self.pose.new_tensor([-1.0, 1.0, 1.0])
+        pose = (self.pose.unflatten(-1, (NUM_POSED, 6)) * sign_6d)[:, :, list(_POSE_MIRROR)].flatten(-2)
         return LifterOutput(
             pose=pose,
-            root_camera=self.root_camera * six,
-            root_level=self.root_level * six,
-            velocity=self.velocity * across,
-            place=self.place * across,
+            root_camera=self.root_camera * sign_6d,
+            root_level=self.root_level * sign_6d,
+            velocity=self.velocity * sign_xyz,
+            place=self.place * sign_xyz,
             contacts=self.contacts[..., list(_CONTACT_MIRROR)],
             log_sigma=self.log_sigma[..., list(_JOINT_MIRROR)],
             log_noise=self.log_noise[..., list(_KEYPOINT_MIRROR)],
@@ -86,12 +86,12 @@ class LifterOutput:
         )
 
     def averaged(self, other: "LifterOutput") -> "LifterOutput":
-        """The mean of both; 6D and logits average well when they are near each other."""
+        """The mean of both; 6D and logits may be averaged when they are close to each other."""
         return LifterOutput(**{f.name: (getattr(self, f.name) + getattr(other, f.name)) / 2 for f in fields(self)})
 
 
 class Lifter(nn.Module):
-    """Features of windows to `LifterOutput`."""
+    """Maps features of windows to `LifterOutput`."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -117,29 +117,29 @@ class Lifter(nn.Module):
                 offset += size
 
     def forward(self, features: Float[Tensor, "N T 133"], valid: Bool[Tensor, "N T"]) -> LifterOutput:
-        """Frames that are not valid are looked at by no other."""
+        """Invalid frames are masked in attention and pooling."""
         x_NTC = self.stem(features.transpose(1, 2)).transpose(1, 2)
         rotary = _rotary(features.shape[1], self.config.width // self.config.heads, features.device)
         mask = torch.zeros(valid.shape, device=valid.device).masked_fill(~valid, -1e4)[:, None, None, :]
         for block in self.blocks:
             x_NTC = block(x_NTC, rotary, mask)
         x_NTC = self.norm(x_NTC)
-        counted = valid[..., None].to(x_NTC.dtype)
-        mean_NC = (x_NTC * counted).sum(1) / counted.sum(1).clamp(min=1)
+        valid_NT1 = valid[..., None].to(x_NTC.dtype)
+        mean_NC = (x_NTC * valid_NT1).sum(1) / valid_NT1.sum(1).clamp(min=1)
         betas = self.shape(mean_NC)[:, None].expand(-1, features.shape[1], -1).float()
         parts = self.heads(x_NTC).float().split(list(_SIZES.values()), dim=-1)
         return LifterOutput(**dict(zip(_SIZES, parts, strict=True)), betas=betas)
 
 
 def with_all_features(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of a lifter, also of one that was trained when there were fewer features: new ones come last and count nothing."""
+    """Weights of a lifter, also of one trained with fewer features: new features come last and get zero weights."""
     stem = weights["stem.weight"]
     missing = NUM_FEATURES - stem.shape[1]
     return {**weights, "stem.weight": nn.functional.pad(stem, (0, 0, 0, missing))} if missing > 0 else dict(weights)
 
 
 class _Norm(nn.Module):
-    """RMS norm in the precision of what comes in, which the fused kernel asks for."""
+    """RMS norm in the precision of its input, which the fused kernel requires."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -158,26 +158,26 @@ class _Block(nn.Module):
         self.out = nn.Linear(config.width, config.width, bias=False)
         self.up = nn.Linear(config.width, config.feed_forward)
         self.down = nn.Linear(config.feed_forward, config.width)
-        for last in (self.out, self.down):
-            nn.init.normal_(last.weight, std=0.02 / math.sqrt(2 * config.layers))
+        for layer in (self.out, self.down):
+            nn.init.normal_(layer.weight, std=0.02 / math.sqrt(2 * config.layers))
 
     def forward(self, x_NTC: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:
         q, k, v = self.qkv(self.norm_attention(x_NTC)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        q, k = _turn(q, rotary), _turn(k, rotary)
+        q, k = _apply_rotary(q, rotary), _apply_rotary(k, rotary)
         scores = (q @ k.transpose(-1, -2)).float() / math.sqrt(q.shape[-1]) + mask
-        mixed = (scores.softmax(-1).to(v.dtype) @ v).transpose(1, 2).flatten(-2)
-        x_NTC = x_NTC + self.out(mixed)
+        attended = (scores.softmax(-1).to(v.dtype) @ v).transpose(1, 2).flatten(-2)
+        x_NTC = x_NTC + self.out(attended)
         return x_NTC + self.down(nn.functional.gelu(self.up(self.norm_feed(x_NTC)), approximate="tanh"))
 
 
 def _rotary(frames: int, size: int, device: Any) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of each frame's angles (Su et al. 2021); the slowest turns once in about 600 frames."""
+    """Cosine and sine of each frame's angles (Su et al. 2021); the slowest has a period of about 600 frames."""
     rates = 100.0 ** -(torch.arange(0, size, 2, device=device) / size)
     angles = torch.arange(frames, device=device)[:, None] * rates
     return angles.cos(), angles.sin()
 
 
-def _turn(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+def _apply_rotary(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
     cos, sin = (part.to(x.dtype) for part in rotary)
     a, b = x.chunk(2, dim=-1)
     return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)

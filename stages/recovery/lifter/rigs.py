@@ -1,4 +1,4 @@
-"""The body with its keypoints and contact points, ready to be posed."""
+"""The body with its keypoint and contact rigs on one device."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from schemas.body_model import BodyModel, PointRig
 
 @dataclass(frozen=True)
 class Rigs:
-    """The body, with its keypoints and contact points ready to be posed."""
+    """A body and the rigs of its keypoints and contact points."""
 
     body: BodyModel
     keypoints: PointRig
@@ -17,5 +17,5 @@ class Rigs:
 
     @classmethod
     def of(cls, body: BodyModel, device: torch.device | str = "cpu") -> "Rigs":
-        """On a device."""
+        """The rigs of a body, on a device."""
         return cls(body.to(device), body.keypoint_rig().to(device), body.contact_rig().to(device))

@@ -1,8 +1,7 @@
-"""From a body in camera axes to one in the world: gravity, the path over the ground, feet that stand.
+"""From a body in camera axes to one in the world: gravity, trajectory and planted feet.
 
-Which way is up the lifter says in every frame; where feet stand it says too, and where it is in doubt the path itself does,
-which is found twice: first with what the lifter says, then with the ground levelled and the feet held that stood in the
-first.
+The lifter predicts the vertical and the contacts in every frame. The trajectory is solved twice: first with the predicted
+contacts, then with the ground levelled and with contacts added where feet are slow and low on the first trajectory.
 """
 
 from dataclasses import dataclass
@@ -21,141 +20,144 @@ from stages.recovery.lifter.features import FOCAL_KNOWN, Observation, with_focal
 from stages.recovery.lifter.network import LifterOutput
 from stages.recovery.lifter.refine import Pose
 from stages.recovery.lifter.rigs import Rigs
-from stages.recovery.lifter.trajectory import Certainty, solve_path
+from stages.recovery.lifter.trajectory import TrajectorySettings, solve_path
 
 _PELVIS = joint("pelvis")
-_STILL_CHANCE, _STEP_CHANCE = 0.9, 0.65
-"""That a point stands which is slow and low on the path as it was found at first, and which is that compared with a body
-that runs: enough to be planted, and to be held loosely, as it rolls."""
+_CONTACT_PROBABILITY, _STEP_PROBABILITY = 0.9, 0.65
+"""Probability of contacts found on the first trajectory: of points that are slow and low, enough to be planted; and of points
+that are so relative to the body of a running person, enough to be constrained loosely, as the foot rolls."""
 
 
 @dataclass(frozen=True)
 class ClipObservation:
-    """A person over T frames of a camera that is calibrated."""
+    """Observation of a person over T frames by a calibrated camera."""
 
     rays: Float[Tensor, "T 17 2"]
-    """Of the keypoints (see `stages.recovery.lifter.features`)."""
+    """Rays of the keypoints (see `stages.recovery.lifter.features`)."""
     confidence: Float[Tensor, "T 17"]
-    since: Float[Tensor, "T 3 3"] | None = None
-    """From the camera's axes in the first frame to those in each; None while it stands still."""
+    camera_from_first: Float[Tensor, "T 3 3"] | None = None
+    """Rotation from the camera axes of the first frame to those of each; None for a static camera."""
     closeup: Float[Tensor, "T 17 3"] | None = None
-    """As in `Observation`; None where nobody looked closer."""
-    focal_off: float = FOCAL_KNOWN
-    """Expected deviation of the log of the focal length by which the rays were made from the true one."""
+    """As in `Observation`; None where no closer look was taken."""
+    focal_deviation: float = FOCAL_KNOWN
+    """Standard deviation of the log of the focal length used for the rays."""
 
-    def through(self, ratio: float, focal_off: float) -> "ClipObservation":
-        """As a camera saw it whose focal length is `ratio` times the one that was assumed."""
-        since = None
-        if self.since is not None:
-            turns = with_focal_length(self._turn()[None], torch.tensor([[1 / ratio]]))[0]
-            since = torch.stack(list(accumulate(turns, lambda before, turn: turn @ before)))
+    def with_focal_ratio(self, ratio: float, focal_deviation: float) -> "ClipObservation":
+        """The observation for a focal length of `ratio` times the assumed one."""
+        camera_from_first = None
+        if self.camera_from_first is not None:
+            rotations = with_focal_length(self._frame_rotations()[None], torch.tensor([[1 / ratio]]))[0]
+            camera_from_first = torch.stack(list(accumulate(rotations, lambda previous, rotation: rotation @ previous)))
         closeup = None if self.closeup is None else self.closeup / ratio
-        return ClipObservation(self.rays / ratio, self.confidence, since, closeup, focal_off)
+        return ClipObservation(self.rays / ratio, self.confidence, camera_from_first, closeup, focal_deviation)
 
-    def _turn(self) -> Float[Tensor, "T 3 3"]:
-        """From the frame before to each, the identity in the first."""
-        turn = torch.eye(3).repeat(len(self.rays), 1, 1)
-        if self.since is not None:
-            turn[1:] = self.since[1:] @ self.since[:-1].mT
-        return turn
+    def _frame_rotations(self) -> Float[Tensor, "T 3 3"]:
+        """Camera rotation from the previous frame to each, the identity in the first."""
+        rotations = torch.eye(3).repeat(len(self.rays), 1, 1)
+        if self.camera_from_first is not None:
+            rotations[1:] = self.camera_from_first[1:] @ self.camera_from_first[:-1].mT
+        return rotations
 
     def observation(self, device: torch.device) -> Observation:
-        """As the network's features are made from."""
+        """The input of the network's features."""
         frames = len(self.rays)
         valid = torch.ones(1, frames, dtype=torch.bool)
         closeup = torch.zeros(frames, 17, 3) if self.closeup is None else self.closeup
-        parts = (self.rays[None], self.confidence[None], self._turn()[None], valid, closeup[None])
-        focal_off = torch.tensor([self.focal_off], dtype=torch.float32)
-        return Observation(*(value.to(device) for value in (*parts, focal_off)))
+        parts = (self.rays[None], self.confidence[None], self._frame_rotations()[None], valid, closeup[None])
+        focal_deviation = torch.tensor([self.focal_deviation], dtype=torch.float32)
+        return Observation(*(value.to(device) for value in (*parts, focal_deviation)))
 
 
 @dataclass(frozen=True)
 class WorldMotion:
-    """A body over T frames in the level world of the camera's first frame, whose origin is the camera's centre then."""
+    """A body over T frames in the level world of the camera's first frame, with the origin at the camera's centre in that
+    frame."""
 
     rotations: Float[Tensor, "T 24 3 3"]
-    """Local; the root's is its orientation in the level world."""
+    """Local rotations; the root's is its orientation in the level world."""
     trans: Float[Tensor, "T 3"]
     betas: Float[Tensor, "10"]
     to_camera: Float[Tensor, "T 3 3"]
-    """Level world to camera axes; the same in all frames while the camera stands still."""
-    camera: Float[Tensor, "T 3"]
-    """The camera's place in the level world; the origin in all frames while it stands still."""
+    """Level world to camera axes; constant for a static camera."""
+    camera_position: Float[Tensor, "T 3"]
+    """Position of the camera in the level world; the origin in all frames for a static camera."""
     contacts: Float[Tensor, "T 4"]
-    """Chance that left heel, left toe, right heel, right toe stand on the ground."""
+    """Probability that left heel, left toe, right heel, right toe are in ground contact."""
     sigma_m: Float[Tensor, "T 22"]
-    """Expected error of each joint but the hands relative to the pelvis, metres."""
+    """Expected error of each joint except the hands, relative to the pelvis, metres."""
     ground_m: float
     """Height of the ground."""
 
 
 def into_world(
-    sight: ClipObservation,
+    observation: ClipObservation,
     size: Float[Tensor, "T"],
-    lifted: LifterOutput,
+    output: LifterOutput,
     pose: Pose,
-    turned: Float[Tensor, "T 3 3"],
+    body_rotation: Float[Tensor, "T 3 3"],
     rigs: Rigs,
-    certainty: Certainty,
+    settings: TrajectorySettings,
     *,
-    planted: bool,
+    plant: bool,
 ) -> WorldMotion:
-    """One clip's `pose` in the level world; `size` are the boxes' sides over the focal length, `lifted` what the network
-    said of it, `turned` how its body was turned as a whole since, in camera axes. Feet are `planted`, or left where they
-    slide."""
+    """One clip's `pose` in the level world. `size` are the box sides over the focal length, `output` is the network's output,
+    `body_rotation` the rotation of the whole body by refinement, in camera axes. With `plant`, feet are planted; without, they
+    may slide."""
     betas = pose.betas[0]
-    root_level = matrix_from_6d(lifted.root_level[0]).cpu()
-    # What is up was read off the body: it turns with it.
-    root_camera = turned @ matrix_from_6d(lifted.root_camera[0]).cpu()
-    to_camera = camera_attitude(root_camera, root_level, sight.since)
-    contacts = lifted.contacts[0].sigmoid().cpu()
+    root_level = matrix_from_6d(output.root_level[0]).cpu()
+    # The predicted vertical is relative to the body and rotates with it.
+    root_camera = body_rotation @ matrix_from_6d(output.root_camera[0]).cpu()
+    to_camera = camera_attitude(root_camera, root_level, observation.camera_from_first)
+    contacts = output.contacts[0].sigmoid().cpu()
     rest = rigs.body.rest_joints(betas)
-    velocity = lifted.velocity[0].cpu()
+    velocity = output.velocity[0].cpu()
 
-    def walk(to_camera: Tensor, contacts: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def solve(to_camera: Tensor, contacts: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         rotations = pose.rotations.clone()
         rotations[:, _PELVIS] = to_camera.mT @ pose.rotations[:, _PELVIS]
-        joints, turns = forward_kinematics(rotations, rest, -rest[_PELVIS].expand(len(rotations), 3))
-        keypoints, feet = (rig.points(turns, joints, betas) for rig in (rigs.keypoints, rigs.contacts))
-        guess = (to_camera.mT @ pose.pelvis[..., None])[..., 0]
-        if len(guess) < 2:
-            return rotations, guess, torch.zeros_like(guess), feet + guess[:, None]
-        steps = (yaw_matrix(heading_rad(rotations[:, _PELVIS])) @ velocity[..., None])[..., 0]
-        pelvis, camera = solve_path(
-            keypoints, sight.rays, sight.confidence, size, guess, to_camera, steps, feet, contacts, certainty,
-            carried=sight.since is not None,
+        joints, global_rotations = forward_kinematics(rotations, rest, -rest[_PELVIS].expand(len(rotations), 3))
+        keypoints, feet = (rig.points(global_rotations, joints, betas) for rig in (rigs.keypoints, rigs.contacts))
+        initial = (to_camera.mT @ pose.pelvis[..., None])[..., 0]
+        if len(initial) < 2:
+            return rotations, initial, torch.zeros_like(initial), feet + initial[:, None]
+        velocity_world = (yaw_matrix(heading_rad(rotations[:, _PELVIS])) @ velocity[..., None])[..., 0]
+        pelvis, camera_position = solve_path(
+            keypoints, observation.rays, observation.confidence, size, initial, to_camera, velocity_world, feet, contacts,
+            settings, moving_camera=observation.camera_from_first is not None,
         )  # fmt: skip
-        return rotations, pelvis, camera, feet + pelvis[:, None]
+        return rotations, pelvis, camera_position, feet + pelvis[:, None]
 
-    rotations, pelvis, camera, feet = walk(to_camera, contacts)
-    if planted:
+    rotations, pelvis, camera_position, feet = solve(to_camera, contacts)
+    if plant:
         points = feet.numpy()
-        still = torch.from_numpy(find_contacts(points, ground_height(points))).to(contacts)
-        steps = torch.from_numpy(find_steps(points, pelvis.numpy())).to(contacts)
-        contacts = torch.stack([contacts, _STILL_CHANCE * still, _STEP_CHANCE * steps]).amax(0)
-        # The ground on which feet stood tells the vertical better than any one frame.
+        slow_and_low = torch.from_numpy(find_contacts(points, ground_height(points))).to(contacts)
+        run_steps = torch.from_numpy(find_steps(points, pelvis.numpy())).to(contacts)
+        contacts = torch.stack([contacts, _CONTACT_PROBABILITY * slow_and_low, _STEP_PROBABILITY * run_steps]).amax(0)
+        # The ground under planted feet gives the vertical more precisely than a single frame.
         to_camera = to_camera @ leveling_rotation(points, find_planted(contacts.numpy())).mT
-        rotations, pelvis, camera, feet = walk(to_camera, contacts)
+        rotations, pelvis, camera_position, feet = solve(to_camera, contacts)
     trans = pelvis - rest[_PELVIS]
-    ground = ground_height(feet.numpy())
-    if planted:
-        settled = plant_feet(rotations, trans, betas, find_planted(contacts.numpy()), rigs.body, rigs.contacts)
-        rotations, trans, ground = settled.rotations, settled.trans, settled.ground_m
-    sigma = lifted.log_sigma[0].exp().cpu()
-    return WorldMotion(rotations, trans, betas, to_camera, camera, contacts, sigma, ground)
+    ground_m = ground_height(feet.numpy())
+    if plant:
+        planted_feet = plant_feet(rotations, trans, betas, find_planted(contacts.numpy()), rigs.body, rigs.contacts)
+        rotations, trans, ground_m = planted_feet.rotations, planted_feet.trans, planted_feet.ground_m
+    sigma = output.log_sigma[0].exp().cpu()
+    return WorldMotion(rotations, trans, betas, to_camera, camera_position, contacts, sigma, ground_m)
 
 
 def camera_attitude(
-    root_camera: Float[Tensor, "T 3 3"], root_level: Float[Tensor, "T 3 3"], since: Float[Tensor, "T 3 3"] | None
+    root_camera: Float[Tensor, "T 3 3"],
+    root_level: Float[Tensor, "T 3 3"],
+    camera_from_first: Float[Tensor, "T 3 3"] | None,
 ) -> Float[Tensor, "T 3 3"]:
-    """Level world of the first frame to camera axes: each frame's two orientations of the pelvis say it; a camera that
-    stands still has their median, one that turns the median after taking its turns back."""
-    since = torch.eye(3).expand(len(root_camera), 3, 3) if since is None else since
-    # Gravity as the camera sees it in each frame, brought back to the first.
-    up = (since.mT @ root_camera @ root_level[:, 1, :, None])[..., 0]
+    """Level world of the first frame to camera axes, from the two predicted orientations of the pelvis. A static camera gets
+    their median, a rotating one the median after its rotation is undone."""
+    camera_from_first = torch.eye(3).expand(len(root_camera), 3, 3) if camera_from_first is None else camera_from_first
+    # Vertical in camera axes of each frame, rotated back to the first.
+    up = (camera_from_first.mT @ root_camera @ root_level[:, 1, :, None])[..., 0]
     up = nn.functional.normalize(up.median(0).values, dim=0)
     forward = torch.tensor([0.0, 0.0, 1.0])
     back = nn.functional.normalize(up * (up @ forward) - forward, dim=0)
     right = torch.linalg.cross(up, back)
     first = torch.stack([right, up, back], dim=-1)
-    return since @ first
+    return camera_from_first @ first

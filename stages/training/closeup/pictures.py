@@ -23,8 +23,8 @@ from schemas.errors import HumoError, exit_status
 from stages.perception.closeup.crops import into_crop, warp
 from stages.synthesis.film import keypoints_of
 from stages.synthesis.renderer import Renderer
-from stages.synthesis.scenes import GivenMotion, Scene, make_scene
-from stages.training.lifter.examples import varied_windows
+from stages.synthesis.scenes import Scene, UnlabelledMotion, make_scene
+from stages.training.lifter.examples import draw_augmented_windows
 from stages.training.lifter.motion_dataset import MotionDataset
 from stages.training.lifter.settings import LifterTraining
 from stages.training.lifter.train import make_datasets
@@ -84,10 +84,10 @@ def draw_scene(dataset: MotionDataset, number: int, training: LifterTraining, bo
     rng = np.random.default_rng([_SEED, number])
     moving, occluded, company = rng.random(3) < (_MOVING, _OCCLUDED, _COMPANY)
     count = 2 if company else 1
-    windows = varied_windows(dataset, count, _WINDOW, training.augmentation, generator)
+    windows = draw_augmented_windows(dataset, count, _WINDOW, training.augmentation, generator)
     rest = body.rest_joints(torch.zeros(10))[0]
     motions = [
-        GivenMotion(rotations[: int(valid.sum())], pelvis[: int(valid.sum())] - rest)
+        UnlabelledMotion(rotations[: int(valid.sum())], pelvis[: int(valid.sum())] - rest)
         for rotations, pelvis, valid in zip(windows.rotations, windows.pelvis, windows.valid, strict=True)
     ]
     return make_scene(
@@ -99,7 +99,7 @@ def draw_scene(dataset: MotionDataset, number: int, training: LifterTraining, bo
 def _drawn(scene: Scene, number: int, every: int, body: BodyModel) -> list[dict[str, Any]]:
     """A row for each person in each frame that is drawn."""
     people, frames = scene.people, len(scene)
-    renderer = Renderer(people, scene.cameras, scene.place, body, scene.width, scene.height, scene.seed)
+    renderer = Renderer(people, scene.cameras, scene.environment, body, scene.width, scene.height, scene.seed)
     points = np.stack([keypoints_of(person, body, frames) for person in people])
     rng = np.random.default_rng([scene.seed, 31])
     quality = int(rng.integers(*_QUALITY))
@@ -108,7 +108,7 @@ def _drawn(scene: Scene, number: int, every: int, body: BodyModel) -> list[dict[
         camera = scene.cameras[frame if len(scene.cameras) > 1 else 0]
         picture = _through_jpeg(renderer.render(frame), quality)
         visible = renderer.visibility(frame, points[:, frame])
-        for person, skin in enumerate(renderer.skin(frame)):
+        for person, skin in enumerate(renderer.vertices(frame)):
             pixels = camera.project(skin)
             box = np.concatenate([pixels.min(0), pixels.max(0)]).clip(0, [scene.width, scene.height] * 2)
             if (box[2:] - box[:2]).max() < _SMALLEST_PX or (box[2:] <= box[:2]).any():

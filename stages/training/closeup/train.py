@@ -17,14 +17,14 @@ from torch.utils.data import DataLoader
 from schemas.config import load_config
 from schemas.devices import choose_device
 from schemas.skeleton import COCO_KEYPOINTS
-from stages.module_commands import command
+from stages.module_commands import run_command
 from stages.perception.closeup.crops import MARGIN
 from stages.perception.closeup.network import MIRROR, Head, Seen25D
 from stages.perception.closeup.trunk import Trunk, features, load_trunk
 from stages.perception.detector import default_weights, file_digest
 from stages.training.closeup.examples import Crops, plain, read_pictures
 from stages.training.closeup.settings import CloseupTraining
-from stages.training.runs import Means, learning_rate, log_row, plot_curve, read_checkpoint
+from stages.training.runs import RunningMeans, learning_rate, log_row, plot_curve, read_checkpoint
 
 _HEAT_CELLS = 1.0
 """Deviation of the heat that a keypoint's cell should get, in cells."""
@@ -74,7 +74,7 @@ def train(config: CloseupTraining) -> dict[str, float]:
     on_cpu = device.type == "cpu"
     crops = Crops(pictures, training, config.batch_size, config.seed + first, trunk if on_cpu else None)
     batches = iter(DataLoader(crops, batch_size=None, num_workers=config.workers, prefetch_factor=2))
-    means = Means()
+    means = RunningMeans()
     measured: dict[str, float] = {}
     began = saved = time.monotonic()
     for step in range(first, config.steps):
@@ -180,7 +180,7 @@ def validate(head: Head, trunk: Trunk, pictures: Any, places: np.ndarray, most: 
 
 def main(arguments: Sequence[str]) -> int:
     """The command; returns its exit status."""
-    return command(
+    return run_command(
         arguments,
         "closeup: no config; use `python -m stages.training.closeup.train configs/closeup.yaml [key=value ...]`",
         lambda given: print(json.dumps(train(load_config(given[0], CloseupTraining, given[1:])))),

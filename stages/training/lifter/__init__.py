@@ -1,1 +1,1 @@
-"""Training of the lifter on motion capture seen by synthetic cameras and a modelled detector."""
+"""Training of the lifter on motion capture seen by synthetic cameras and a simulated detector."""

@@ -1,5 +1,5 @@
-"""Windows of motion, made more varied than the recordings: other speeds, mirror images, upper bodies on other legs, other
-arms, kicks, leaning, small changes of pose, bent and straight backs."""
+"""Augmentation of motion windows: playback speed, mirroring, upper bodies recombined with other legs, synthetic arm and leg
+motion, leaning, small pose changes, bent and straight backs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,48 +11,48 @@ from torch import Tensor
 from schemas.rotations import axis_angle_to_matrix, matrix_from_6d, matrix_to_6d
 from schemas.skeleton import SMPL_JOINTS, joint, mirror_order
 from stages.training.lifter.motion_dataset import MotionDataset
-from stages.training.lifter.pelvis import about_x, off_rhythm, pitch
-from stages.training.lifter.random_curves import chance, normal, smooth_curves, uniform
+from stages.training.lifter.pelvis import pelvic_pitch_residual, pitch_pelvis, rotation_about_x
+from stages.training.lifter.random_curves import bernoulli, normal, smooth_curves, uniform
 
 _MIRROR = list(mirror_order(SMPL_JOINTS))
-_SHAKE = {"neck": 0.15, "head": 0.18, "collar": 0.08, "shoulder": 0.22, "elbow": 0.22, "wrist": 0.2, "spine1": 0.06,
-          "spine2": 0.06, "spine3": 0.08, "hip": 0.07, "knee": 0.07, "ankle": 0.06, "foot": 0.06, "pelvis": 0.0,
-          "hand": 0.0}  # fmt: skip
-"""Deviation of the added rotation, radians."""
+_PERTURBATION_RAD = {"neck": 0.15, "head": 0.18, "collar": 0.08, "shoulder": 0.22, "elbow": 0.22, "wrist": 0.2,
+                     "spine1": 0.06, "spine2": 0.06, "spine3": 0.08, "hip": 0.07, "knee": 0.07, "ankle": 0.06,
+                     "foot": 0.06, "pelvis": 0.0, "hand": 0.0}  # fmt: skip
+"""Standard deviation of the added rotation, radians."""
 _KEY_POSES = 4
 _ARM = tuple(joint(f"left_{name}") for name in ("shoulder", "elbow", "wrist"))
 _LEG = tuple(joint(f"left_{name}") for name in ("hip", "knee", "ankle"))
 _LEGS = {"pelvis", "hip", "knee", "ankle", "foot"}
-_UPPER = [place for place, name in enumerate(SMPL_JOINTS) if name.split("_")[-1] not in _LEGS]
+_UPPER = [index for index, name in enumerate(SMPL_JOINTS) if name.split("_")[-1] not in _LEGS]
 _LEAN_RAD = 0.1
-"""Deviation of a lean of the whole body."""
+"""Standard deviation of a lean of the whole body."""
 _BACK_RAD = 0.26
-"""Deviation of how bent a back is for good."""
+"""Standard deviation of a back's constant bend."""
 _BACK = {"spine1": 0.3, "spine2": 0.35, "spine3": 0.35}
-"""What each joint takes of it."""
+"""Share of each joint in it."""
 _BACK_PITCH, _BACK_PITCH_RAD = 0.3, 0.035
-"""What the pelvis takes of it, less than of a movement, and the deviation from that."""
+"""Pelvic pitch per bend of the back, smaller than that of a movement, and the standard deviation from it."""
 
 
 @dataclass(frozen=True)
 class Shares:
-    """Of the windows in which something is changed."""
+    """Shares of the windows that each augmentation changes."""
 
     gestures: float = 0.0
-    """The arms do something made up."""
+    """Synthetic arm motion."""
     kicks: float = 0.0
-    """A leg does."""
+    """Synthetic motion of a leg."""
     recombined: float = 0.0
-    """The upper body is another window's."""
+    """The upper body of another window."""
     perturbed: float = 0.0
-    """All joints are turned a little, smoothly, and the whole leans."""
+    """All joints rotated slightly and smoothly, and a lean of the whole body."""
     backs: float = 0.0
-    """The back is more bent or straighter throughout."""
+    """The back more bent or straighter throughout."""
 
 
 @dataclass(frozen=True)
 class Windows:
-    """N stretches of T frames at 30 frames a second."""
+    """N windows of T frames at 30 frames per second."""
 
     rotations: Float[Tensor, "N T 24 3 3"]
     pelvis: Float[Tensor, "N T 3"]
@@ -62,129 +62,132 @@ class Windows:
 def draw_windows(
     dataset: MotionDataset, count: int, frames: int, speeds: tuple[float, float], generator: torch.Generator
 ) -> Windows:
-    """Stretches of motions played at a speed between the two; where a motion is too short its last frame stands."""
-    which = torch.multinomial(dataset.chances(), count, replacement=True, generator=generator)
-    start, length = dataset.starts[which], dataset.lengths[which]
-    ratio = speeds[0] * (speeds[1] / speeds[0]) ** uniform(0.0, 1.0, (count,), generator)
-    spare = (length - 1 - ratio * (frames - 1)).clamp(min=0)
+    """Windows of motions played at a speed between the two; a motion that is too short repeats its last frame."""
+    index = torch.multinomial(dataset.probabilities(), count, replacement=True, generator=generator)
+    start, length = dataset.starts[index], dataset.lengths[index]
+    speed = speeds[0] * (speeds[1] / speeds[0]) ** uniform(0.0, 1.0, (count,), generator)
+    spare = (length - 1 - speed * (frames - 1)).clamp(min=0)
     begin = spare * uniform(0.0, 1.0, (count,), generator)
-    time = begin[:, None] + ratio[:, None] * torch.arange(frames, device=dataset.pelvis.device)
+    time = begin[:, None] + speed[:, None] * torch.arange(frames, device=dataset.pelvis.device)
     valid = time <= (length - 1)[:, None]
     time = torch.minimum(time, (length - 1)[:, None].to(time.dtype))
     low = time.floor().long()
     high = torch.minimum(low + 1, (length - 1)[:, None])
-    share = time - low
+    weight = time - low
     low, high = low + start[:, None], high + start[:, None]
-    # Neighbouring frames differ by little: the straight line between matrices, made orthonormal, is as good as the arc.
-    six = torch.lerp(
-        matrix_to_6d(dataset.rotations[low]), matrix_to_6d(dataset.rotations[high]), share[..., None, None]
+    # Neighbouring frames differ little: orthonormalised linear interpolation of matrices is as good as slerp.
+    six_d = torch.lerp(
+        matrix_to_6d(dataset.rotations[low]), matrix_to_6d(dataset.rotations[high]), weight[..., None, None]
     )
-    return Windows(matrix_from_6d(six), torch.lerp(dataset.pelvis[low], dataset.pelvis[high], share[..., None]), valid)
+    pelvis = torch.lerp(dataset.pelvis[low], dataset.pelvis[high], weight[..., None])
+    return Windows(matrix_from_6d(six_d), pelvis, valid)
 
 
-def mirror(windows: Windows, which: Bool[Tensor, "N"]) -> Windows:
-    """The chosen windows as in a mirror."""
+def mirror(windows: Windows, selected: Bool[Tensor, "N"]) -> Windows:
+    """Mirror the selected windows."""
     flip = windows.pelvis.new_tensor([-1.0, 1.0, 1.0])
     matrix = torch.diag(flip)
     rotations = torch.where(
-        which[:, None, None, None, None], matrix @ windows.rotations[:, :, _MIRROR] @ matrix, windows.rotations
+        selected[:, None, None, None, None], matrix @ windows.rotations[:, :, _MIRROR] @ matrix, windows.rotations
     )
-    return Windows(rotations, torch.where(which[:, None, None], windows.pelvis * flip, windows.pelvis), windows.valid)
+    return Windows(
+        rotations, torch.where(selected[:, None, None], windows.pelvis * flip, windows.pelvis), windows.valid
+    )
 
 
-def vary(windows: Windows, shares: Shares, generator: torch.Generator) -> Windows:
-    """In some windows the upper body of another, arms or a leg that do something else; in some every joint turned a little.
+def augment(windows: Windows, shares: Shares, generator: torch.Generator) -> Windows:
+    """Recombine, replace and perturb limbs in the given shares of the windows.
 
-    The pelvis takes its part in all that.
+    The pitch of the pelvis follows these changes.
     """
     n, frames = windows.pelvis.shape[:2]
     rotations = windows.rotations.clone()
-    off, sure = off_rhythm(rotations)
-    other = chance(shares.recombined, (n,), generator)[:, None, None, None, None]
+    residual, validity = pelvic_pitch_residual(rotations)
+    recombined = bernoulli(shares.recombined, (n,), generator)[:, None, None, None, None]
     order = torch.randperm(n, generator=generator, device=rotations.device)
-    rotations[:, :, _UPPER] = torch.where(other, rotations[order][:, :, _UPPER], rotations[:, :, _UPPER])
-    rotations = _with_limbs(rotations, shares.gestures, _ARM, _arm_path, 0.6, generator)
-    rotations = _with_limbs(rotations, shares.kicks, _LEG, _leg_path, 0.0, generator)
-    deviation = torch.tensor([_SHAKE[name.split("_")[-1]] for name in SMPL_JOINTS], device=rotations.device)
-    shaken = chance(shares.perturbed, (n,), generator)
-    amount = shaken * uniform(0.2, 1.3, (n,), generator)
-    turns = smooth_curves((n, 24, 3), frames, 5, generator).permute(0, 3, 1, 2)
-    turns = turns * deviation[:, None] * amount[:, None, None, None]
-    rotations = rotations @ axis_angle_to_matrix(turns)
+    rotations[:, :, _UPPER] = torch.where(recombined, rotations[order][:, :, _UPPER], rotations[:, :, _UPPER])
+    rotations = _replace_limbs(rotations, shares.gestures, _ARM, _arm_motion, 0.6, generator)
+    rotations = _replace_limbs(rotations, shares.kicks, _LEG, _leg_motion, 0.0, generator)
+    deviation = torch.tensor([_PERTURBATION_RAD[name.split("_")[-1]] for name in SMPL_JOINTS], device=rotations.device)
+    perturbed = bernoulli(shares.perturbed, (n,), generator)
+    amount = perturbed * uniform(0.2, 1.3, (n,), generator)
+    perturbation = smooth_curves((n, 24, 3), frames, 5, generator).permute(0, 3, 1, 2)
+    perturbation = perturbation * deviation[:, None] * amount[:, None, None, None]
+    rotations = rotations @ axis_angle_to_matrix(perturbation)
     lean = (
         smooth_curves((n, 3), frames, 3, generator).transpose(1, 2)
         * rotations.new_tensor([_LEAN_RAD, 0.0, _LEAN_RAD])
-        * shaken[:, None, None]
+        * perturbed[:, None, None]
     )
     rotations[:, :, 0] = axis_angle_to_matrix(lean) @ rotations[:, :, 0]
-    now_off, now_sure = off_rhythm(rotations)
-    rotations = pitch(rotations, sure * now_sure * (off - now_off))
-    rotations = _with_back(rotations, chance(shares.backs, (n,), generator), generator)
+    new_residual, new_validity = pelvic_pitch_residual(rotations)
+    rotations = pitch_pelvis(rotations, validity * new_validity * (residual - new_residual))
+    rotations = _bend_backs(rotations, bernoulli(shares.backs, (n,), generator), generator)
     return Windows(rotations, windows.pelvis, windows.valid)
 
 
-def _with_back(
-    rotations: Float[Tensor, "N T 24 3 3"], chosen: Bool[Tensor, "N"], generator: torch.Generator
+def _bend_backs(
+    rotations: Float[Tensor, "N T 24 3 3"], selected: Bool[Tensor, "N"], generator: torch.Generator
 ) -> Float[Tensor, "N T 24 3 3"]:
-    """Bent or straight backs in the chosen windows; neck and shoulders make up for some of it."""
+    """Bend or straighten the backs of the selected windows; neck and shoulders compensate for part of it."""
     n = len(rotations)
-    bend = _BACK_RAD * normal((n,), generator).clamp(-2, 2) * chosen
-    tipped = _BACK_PITCH * bend + _BACK_PITCH_RAD * normal((n,), generator) * chosen
-    rotations = pitch(rotations, tipped[:, None])
-    lifted, hanging = uniform(0.0, 0.5, (n,), generator), uniform(0.0, 1.0, (n,), generator)
-    turns = {name: share * bend for name, share in _BACK.items()}
-    turns |= dict.fromkeys(("neck", "head"), -lifted * bend)
-    turns |= dict.fromkeys(("left_shoulder", "right_shoulder"), -hanging * bend)
-    for name, angle in turns.items():
-        place = joint(name)
-        rotations[:, :, place] = about_x(angle)[:, None] @ rotations[:, :, place]
+    bend = _BACK_RAD * normal((n,), generator).clamp(-2, 2) * selected
+    pelvic_pitch = _BACK_PITCH * bend + _BACK_PITCH_RAD * normal((n,), generator) * selected
+    rotations = pitch_pelvis(rotations, pelvic_pitch[:, None])
+    neck_share, shoulder_share = uniform(0.0, 0.5, (n,), generator), uniform(0.0, 1.0, (n,), generator)
+    angles = {name: share * bend for name, share in _BACK.items()}
+    angles |= dict.fromkeys(("neck", "head"), -neck_share * bend)
+    angles |= dict.fromkeys(("left_shoulder", "right_shoulder"), -shoulder_share * bend)
+    for name, angle in angles.items():
+        index = joint(name)
+        rotations[:, :, index] = rotation_about_x(angle)[:, None] @ rotations[:, :, index]
     return rotations
 
 
-def _with_limbs(
+def _replace_limbs(
     rotations: Float[Tensor, "N T 24 3 3"],
     share: float,
     limb: tuple[int, ...],
-    draw_path: Callable[[int, int, torch.Generator], Tensor],
+    draw_motion: Callable[[int, int, torch.Generator], Tensor],
     both_share: float,
     generator: torch.Generator,
 ) -> Float[Tensor, "N T 24 3 3"]:
-    """Limbs that go their own way, one or both, both alike or not; blended in and out where the recording has its own."""
+    """Give one or both limbs synthetic motion, symmetric or not, in a share of the windows, blended with the recording's."""
     n, frames = rotations.shape[:2]
     flip = torch.diag(rotations.new_tensor([-1.0, 1.0, 1.0]))
-    left, right = draw_path(n, frames, generator), draw_path(n, frames, generator)
-    alike = chance(0.35, (n,), generator)[:, None, None, None, None]
-    right = torch.where(alike, left, right)
-    chosen = chance(share, (n,), generator)
-    both = chance(both_share, (n,), generator)
-    leftwards = chance(0.5, (n,), generator)
-    whole = chance(0.5, (n, 1), generator)
+    left, right = draw_motion(n, frames, generator), draw_motion(n, frames, generator)
+    symmetric = bernoulli(0.35, (n,), generator)[:, None, None, None, None]
+    right = torch.where(symmetric, left, right)
+    selected = bernoulli(share, (n,), generator)
+    both = bernoulli(both_share, (n,), generator)
+    left_side = bernoulli(0.5, (n,), generator)
+    entire = bernoulli(0.5, (n, 1), generator)
     rotations = rotations.clone()
-    for path, mirrored, acts in ((left, False, both | leftwards), (right, True, both | ~leftwards)):
-        places = [joint(SMPL_JOINTS[j].replace("left", "right")) if mirrored else j for j in limb]
-        path = flip @ path @ flip if mirrored else path
+    for motion, mirrored, active in ((left, False, both | left_side), (right, True, both | ~left_side)):
+        joints = [joint(SMPL_JOINTS[j].replace("left", "right")) if mirrored else j for j in limb]
+        motion = flip @ motion @ flip if mirrored else motion
         envelope = (smooth_curves((n,), frames, 4, generator) * 4 + 1.5).sigmoid()
-        envelope = torch.where(whole, 1.0, envelope) * (chosen & acts)[:, None]
-        mixed = torch.lerp(
-            matrix_to_6d(rotations[:, :, places]), matrix_to_6d(path), envelope[..., None, None].expand(-1, -1, 3, 6)
+        envelope = torch.where(entire, 1.0, envelope) * (selected & active)[:, None]
+        blended = torch.lerp(
+            matrix_to_6d(rotations[:, :, joints]), matrix_to_6d(motion), envelope[..., None, None].expand(-1, -1, 3, 6)
         )
-        rotations[:, :, places] = matrix_from_6d(mixed)
+        rotations[:, :, joints] = matrix_from_6d(blended)
     return rotations
 
 
-def _leg_path(n: int, frames: int, generator: torch.Generator) -> Float[Tensor, "N T 3 3 3"]:
-    """Local rotations of a left hip, knee and ankle: lifted, kicked forwards, sideways or back, held, put down.
+def _leg_motion(n: int, frames: int, generator: torch.Generator) -> Float[Tensor, "N T 3 3 3"]:
+    """Local rotations of a left hip, knee and ankle: the leg is lifted, kicked forwards, sideways or back, held, put down.
 
-    In the rest pose the leg points down; turning it by a negative angle about X brings it to the front, by a positive one
-    about Z outwards, and a positive one about X bends the knee.
+    In the rest pose the leg points down; a negative angle about X swings it to the front, a positive one about Z outwards, and
+    a positive one about X bends the knee.
     """
     shape = (n, _KEY_POSES)
-    low = chance(0.4, shape, generator)
+    low = bernoulli(0.4, shape, generator)
     forward = torch.where(low, uniform(-0.3, 0.4, shape, generator), uniform(-0.7, 1.8, shape, generator))
     outward = torch.where(low, uniform(-0.05, 0.2, shape, generator), uniform(-0.2, 0.9, shape, generator))
     twist = 0.35 * normal(shape, generator)
     bend = torch.where(low, 0.4, 2.2) * uniform(0.0, 1.0, shape, generator) ** 1.5
-    forward, outward, twist, bend = _between(torch.stack([forward, outward, twist, bend], -1), frames).unbind(-1)
+    forward, outward, twist, bend = _ease_between(torch.stack([forward, outward, twist, bend], -1), frames).unbind(-1)
     zero = torch.zeros_like(bend)
     about_x = axis_angle_to_matrix(torch.stack([-forward, zero, zero], -1))
     about_z = axis_angle_to_matrix(torch.stack([zero, zero, outward], -1))
@@ -194,8 +197,8 @@ def _leg_path(n: int, frames: int, generator: torch.Generator) -> Float[Tensor, 
     return torch.stack([about_z @ about_x @ about_y, knee, axis_angle_to_matrix(ankle)], 2)
 
 
-def _between(values: Float[Tensor, "N P C"], frames: int) -> Float[Tensor, "N T C"]:
-    """From one key to the next with rests at the keys."""
+def _ease_between(values: Float[Tensor, "N P C"], frames: int) -> Float[Tensor, "N T C"]:
+    """Interpolate between evenly spaced keys with zero velocity at each key (smoothstep)."""
     t = torch.linspace(0, values.shape[1] - 1, frames, device=values.device)
     low = t.floor().long().clamp(max=values.shape[1] - 2)
     ease = t - low
@@ -203,10 +206,10 @@ def _between(values: Float[Tensor, "N P C"], frames: int) -> Float[Tensor, "N T 
     return torch.lerp(values[:, low], values[:, low + 1], ease)
 
 
-def _arm_path(n: int, frames: int, generator: torch.Generator) -> Float[Tensor, "N T 3 3 3"]:
+def _arm_motion(n: int, frames: int, generator: torch.Generator) -> Float[Tensor, "N T 3 3 3"]:
     """Local rotations of a left shoulder, elbow and wrist through a few random poses, in half of them with a wave on top.
 
-    In the rest pose the arm lies along +X; bending the elbow turns the forearm from there to the front (+Z).
+    In the rest pose the arm lies along +X; bending the elbow rotates the forearm from there to the front (+Z).
     """
     shape = (n, _KEY_POSES)
     height = uniform(-1.5, 1.5, shape, generator)
@@ -214,20 +217,20 @@ def _arm_path(n: int, frames: int, generator: torch.Generator) -> Float[Tensor, 
     twist = 0.3 + 0.6 * normal(shape, generator)
     bend = 2.4 * uniform(0.0, 1.0, shape, generator) ** 1.3
     values = torch.stack([height, across, twist, bend], -1)
-    # Some poses are held, so that arms also rest somewhere unusual.
-    hold = chance(0.35, (n, _KEY_POSES - 1), generator)
-    held = [values[:, 0]]
+    # Some poses are held, so that arms also rest in unusual positions.
+    hold = bernoulli(0.35, (n, _KEY_POSES - 1), generator)
+    keys = [values[:, 0]]
     for i in range(1, _KEY_POSES):
-        held.append(torch.where(hold[:, i - 1, None], held[-1], values[:, i]))
-    values = torch.stack(held, 1)
-    path = _between(values, frames)
+        keys.append(torch.where(hold[:, i - 1, None], keys[-1], values[:, i]))
+    values = torch.stack(keys, 1)
+    angles = _ease_between(values, frames)
 
     rate = uniform(0.8, 3.0, (n, 1, 1), generator)
     seconds = torch.arange(frames, device=values.device)[None, :, None] / 30
     phase = uniform(0.0, 6.28, (n, 1, 4), generator)
-    size = chance(0.5, (n, 1, 1), generator) * uniform(0.05, 0.5, (n, 1, 4), generator)
-    path = path + size * torch.sin(6.2832 * rate * seconds + phase)
-    height, across, twist, bend = path.unbind(-1)
+    amplitude = bernoulli(0.5, (n, 1, 1), generator) * uniform(0.05, 0.5, (n, 1, 4), generator)
+    angles = angles + amplitude * torch.sin(6.2832 * rate * seconds + phase)
+    height, across, twist, bend = angles.unbind(-1)
     zero = torch.zeros_like(bend)
     about_z = axis_angle_to_matrix(torch.stack([zero, zero, height], -1))
     about_y = axis_angle_to_matrix(torch.stack([zero, -across, zero], -1))

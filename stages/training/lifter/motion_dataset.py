@@ -1,6 +1,6 @@
-"""Motions to train on, as one long strip of frames: motion capture read once and kept in a file, and made-up motions.
+"""Motions to train on, concatenated along frames: motion capture, read once and cached in a file, and generated motions.
 
-dataset = join(read_folder("mocap/cmu"), make_studio(seeds=range(20)))
+dataset = join([read_files(find_mocap(folder), body), generate_studio_motions(range(20), body)], [0.75, 0.25])
 """
 
 import hashlib
@@ -19,17 +19,17 @@ from schemas.errors import HumoError
 from schemas.records import FPS
 from schemas.rotations import axis_angle_to_matrix, matrix_to_axis_angle
 from stages.synthesis.motions import ACTIONS, generate
-from stages.training.lifter.pelvis import PELVIS, off_rhythm, pitch
+from stages.training.lifter.pelvis import PELVIS, pelvic_pitch_residual, pitch_pelvis
 
-_UPRIGHT = 0.9
-"""Cosine between the pelvis' up and the world's."""
+_UPRIGHT_COSINE = 0.9
+"""Cosine between the up axes of pelvis and world from which a frame is upright."""
 _MIN_FRAMES = 20
-_FLIP_RADPS = 25.0
+_MAX_PELVIS_RADPS = 25.0
 
 
 @dataclass(frozen=True)
 class MotionDataset:
-    """M motions over N frames in all, at 30 frames a second, ground at y = 0, for a body of mean shape."""
+    """M motions over N frames in all, at 30 frames per second, ground at y = 0, for a body of mean shape."""
 
     rotations: Float[Tensor, "N 24 3 3"]
     """Local; the root's is its orientation in the world."""
@@ -38,7 +38,7 @@ class MotionDataset:
     starts: Int[Tensor, "M"]
     lengths: Int[Tensor, "M"]
     weights: Float[Tensor, "M"]
-    """How often a motion is drawn, a frame of it compared with a frame of another."""
+    """Relative sampling weight of each frame of a motion."""
     names: tuple[str, ...]
 
     def to(self, device: torch.device | str) -> "MotionDataset":
@@ -46,8 +46,8 @@ class MotionDataset:
         moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
         return MotionDataset(**moved, names=self.names)
 
-    def chances(self) -> Float[Tensor, "M"]:
-        """Of each motion to be drawn."""
+    def probabilities(self) -> Float[Tensor, "M"]:
+        """Sampling probability of each motion."""
         share = self.weights * self.lengths
         return share / share.sum()
 
@@ -57,17 +57,17 @@ class MotionDataset:
         return self.rotations[frames], self.pelvis[frames]
 
     def save(self, path: Path) -> None:
-        """As .npz, with rotations as axis-angle."""
+        """Write as .npz, with rotations as axis-angle."""
         arrays = {name: getattr(self, name).numpy() for name in ("pelvis", "starts", "lengths", "weights")}
         poses = matrix_to_axis_angle(self.rotations).numpy().astype(np.float32)
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(f"{path.stem}.part.npz")
-        np.savez(aside, poses=poses, names=np.array(self.names), **arrays)
-        aside.replace(path)
+        temporary = path.with_name(f"{path.stem}.part.npz")
+        np.savez(temporary, poses=poses, names=np.array(self.names), **arrays)
+        temporary.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> "MotionDataset":
-        """What `save` wrote."""
+        """Read a file written by `save`."""
         with np.load(path, allow_pickle=False) as archive:
             tensors = {name: torch.from_numpy(archive[name]) for name in ("pelvis", "starts", "lengths", "weights")}
             poses, names = torch.from_numpy(archive["poses"]), tuple(str(name) for name in archive["names"])
@@ -75,7 +75,7 @@ class MotionDataset:
 
 
 def pack(motions: Iterable[tuple[str, Tensor, Tensor]], weight: float = 1.0) -> MotionDataset:
-    """(name, rotations (T, 24, 3, 3), pelvis (T, 3)) one after another; too short ones are left out."""
+    """Concatenate (name, rotations (T, 24, 3, 3), pelvis (T, 3)); motions that are too short are left out."""
     kept = [motion for motion in motions if len(motion[1]) >= _MIN_FRAMES]
     if not kept:
         raise HumoError(
@@ -93,7 +93,7 @@ def pack(motions: Iterable[tuple[str, Tensor, Tensor]], weight: float = 1.0) -> 
 
 
 def join(datasets: Sequence[MotionDataset], shares: Sequence[float]) -> MotionDataset:
-    """One dataset in which each of the given ones is drawn as often as its share says."""
+    """One dataset in which each of the given ones is sampled with its share of the probability."""
     parts: list[MotionDataset] = list(datasets)
     offsets = np.cumsum([0, *(len(dataset.pelvis) for dataset in parts)])
     weights = [
@@ -111,10 +111,10 @@ def join(datasets: Sequence[MotionDataset], shares: Sequence[float]) -> MotionDa
 
 
 def with_level_pelvis(dataset: MotionDataset) -> MotionDataset:
-    """The same movement, with each source's pelvis pitched so that it is level in the middle one of its upright frames.
+    """The same motions, with each source's pelvis pitched so that it is level in the median upright frame.
 
-    What counts as a level pelvis is a habit of whoever built the skeleton: sources differ by up to ten degrees while people
-    walk alike. Hips and lowest spine joint turn the other way, so that the rest of the body stays as it was.
+    Which pitch counts as level depends on who built the skeleton: sources differ by up to ten degrees for the same gait.
+    Hips and lowest spine joint rotate back, so that the rest of the body stays as it was.
     """
     rotations = dataset.rotations.clone()
     sources = [name.rpartition("/")[0] for name in dataset.names]
@@ -122,60 +122,60 @@ def with_level_pelvis(dataset: MotionDataset) -> MotionDataset:
         frames = torch.cat(
             [
                 torch.arange(int(start), int(start + length))
-                for start, length, theirs in zip(dataset.starts, dataset.lengths, sources, strict=True)
-                if theirs == source
+                for start, length, motion_source in zip(dataset.starts, dataset.lengths, sources, strict=True)
+                if motion_source == source
             ]
         )
-        up = rotations[frames, PELVIS, 1]
-        upright = up[:, 1] > _UPRIGHT
+        up = rotations[frames, PELVIS, 1]  # the world's up axis in pelvis axes
+        upright = up[:, 1] > _UPRIGHT_COSINE
         if not bool(upright.any()):
             continue
-        leaning = torch.atan2(-up[upright, 2], up[upright, 1]).median()
-        rotations[frames] = pitch(rotations[frames], -leaning)
+        forward_pitch = torch.atan2(-up[upright, 2], up[upright, 1]).median()
+        rotations[frames] = pitch_pelvis(rotations[frames], -forward_pitch)
     return replace(dataset, rotations=rotations)
 
 
-def with_pelvis_in_rhythm(dataset: MotionDataset) -> MotionDataset:
-    """The same movement, with each recording's pelvis pitched so that the middle one of its frames is as its posture goes with.
+def with_normalised_pelvis_pitch(dataset: MotionDataset) -> MotionDataset:
+    """The same motions, with each recording's pelvis pitched so that its median frame has the pitch that the posture implies.
 
-    Recordings in which nobody stands or walks stay as they are.
+    Recordings without standing or walking stay as they are.
     """
     rotations = dataset.rotations.clone()
     for start, length in zip(dataset.starts.tolist(), dataset.lengths.tolist(), strict=True):
         frames = slice(start, start + length)
-        off, share = off_rhythm(rotations[frames])
-        if int((share == 1).sum()) >= _MIN_FRAMES:
-            rotations[frames] = pitch(rotations[frames], -off[share == 1].median())
+        residual, validity = pelvic_pitch_residual(rotations[frames])
+        if int((validity == 1).sum()) >= _MIN_FRAMES:
+            rotations[frames] = pitch_pelvis(rotations[frames], -residual[validity == 1].median())
     return replace(dataset, rotations=rotations)
 
 
-def make_studio(seeds: Sequence[int], body: BodyModel, seconds: float = 5.0) -> MotionDataset:
-    """Every action of the studio once a seed."""
+def generate_studio_motions(seeds: Sequence[int], body: BodyModel, seconds: float = 5.0) -> MotionDataset:
+    """Every action of the studio, once per seed."""
     rest = body.rest_joints(torch.zeros(10))[PELVIS]
-    made = (
+    generated = (
         (f"studio/{action}-{seed}", generate(action, seconds, seed, body=body, betas=torch.zeros(10)))
         for seed in seeds
         for action in ACTIONS
     )
-    return pack((name, motion.rotations, motion.trans + rest) for name, motion in made)
+    return pack((name, motion.rotations, motion.trans + rest) for name, motion in generated)
 
 
 def read_files(paths: Sequence[Path], body: BodyModel, cache: Path | None = None) -> MotionDataset:
-    """Motion capture of any kind that `stages.mocap` reads; kept in `cache`, named by the paths and the body."""
+    """Motion capture in any format that `stages.mocap` reads; cached in the folder `cache` under a hash of paths and body."""
     if not paths:
         raise HumoError("lifter: there is no motion capture in the folders named; correct their paths")
     digest = hashlib.sha256("\n".join([body.id, *map(str, paths)]).encode()).hexdigest()[:12]
-    kept = cache / f"dataset-{digest}.npz" if cache else None
-    if kept and kept.is_file():
-        return MotionDataset.load(kept)
+    cached = cache / f"dataset-{digest}.npz" if cache else None
+    if cached and cached.is_file():
+        return MotionDataset.load(cached)
     dataset = with_level_pelvis(pack(_read(paths, body)))
-    if kept:
-        dataset.save(kept)
+    if cached:
+        dataset.save(cached)
     return dataset
 
 
 def find_mocap(folder: Path) -> list[Path]:
-    """Files of motion capture under a folder, in order."""
+    """Motion-capture files under a folder, in order."""
     from stages.mocap import SUFFIXES
 
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
@@ -187,13 +187,13 @@ def _read(paths: Sequence[Path], body: BodyModel) -> Iterable[tuple[str, Tensor,
     rest = body.rest_joints(torch.zeros(10))[PELVIS]
     for path in paths:
         motion = read_motion(path, body=body)
-        for number, frames in enumerate(_without_flips(motion.rotations[:, PELVIS])):
+        for number, frames in enumerate(_split_at_flips(motion.rotations[:, PELVIS])):
             name = f"{path.parent.name}/{path.stem}" + (f"-{number}" if number else "")
             yield name, motion.rotations[frames], motion.trans[frames] + rest
 
 
-def _without_flips(root: Float[Tensor, "T 3 3"]) -> list[slice]:
-    """Stretches between frames in which a recording's pelvis turns faster than anybody can."""
+def _split_at_flips(root: Float[Tensor, "T 3 3"]) -> list[slice]:
+    """Segments between frames in which the pelvis rotates faster than humanly possible."""
     speed = matrix_to_axis_angle(root[:-1].mT @ root[1:]).norm(dim=-1) * FPS
-    cuts = [0, *((speed > _FLIP_RADPS).nonzero()[:, 0] + 1).tolist(), len(root)]
+    cuts = [0, *((speed > _MAX_PELVIS_RADPS).nonzero()[:, 0] + 1).tolist(), len(root)]
     return [slice(begin, end) for begin, end in pairwise(cuts) if end > begin]

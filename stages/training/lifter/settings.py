@@ -1,4 +1,4 @@
-"""What a training of the lifter is told."""
+"""Settings of the lifter's training."""
 
 from pydantic import Field
 
@@ -8,75 +8,75 @@ from stages.training.lifter.augment import Shares
 
 
 class Augmentation(Config):
-    """How motions, bodies, cameras and keypoints are varied."""
+    """Variation of motions, bodies, cameras and keypoints."""
 
     slowest: float = Field(default=0.67, gt=0)
-    """Least speed at which a motion is played, 1 is its own."""
+    """Lowest playback speed; 1 is the original."""
     fastest: float = Field(default=1.5, gt=0)
-    """Greatest speed."""
+    """Highest playback speed."""
     gestures: float = Field(default=0.3, ge=0, le=1)
-    """Share of windows in which the arms do something made up."""
+    """Share of windows with synthetic arm motion."""
     kicks: float = Field(default=0.12, ge=0, le=1)
-    """Share of windows in which a leg does."""
+    """Share of windows with a synthetic leg motion."""
     recombined: float = Field(default=0.2, ge=0, le=1)
-    """Share of windows whose upper body is another window's."""
+    """Share of windows with the upper body of another window."""
     perturbed: float = Field(default=0.6, ge=0, le=1)
-    """Share of windows in which all joints are turned a little, smoothly, and the whole leans."""
+    """Share of windows in which all joints are rotated slightly and smoothly and the whole body leans."""
     backs: float = Field(default=0.4, ge=0, le=1)
-    """Share of windows in which the back is more bent or straighter throughout."""
+    """Share of windows with the back more bent or straighter throughout."""
     shape_spread: float = Field(default=1.0, ge=0)
-    """Deviation of the betas."""
+    """Standard deviation of the betas."""
     moving_cameras: float = Field(default=0.3, ge=0, le=1)
     """Share of windows whose camera pans, shakes or is carried along."""
     focal_guessed: float = Field(default=0.35, ge=0, le=1)
-    """Share of windows whose focal length is taken to be the image's diagonal, as nobody told it."""
+    """Share of windows whose focal length is unknown: the image's diagonal is assumed."""
     focal_error: float = Field(default=0.25, ge=0)
-    """Greatest deviation of the log of the focal length that is assumed in the others; how much it is, the lifter is told."""
+    """Largest standard deviation of the log of the focal length assumed in the others; an input of the lifter."""
     noise: float = Field(default=1.0, ge=0)
-    """Factor on what the keypoint noise model does (`stages.training.lifter.noise`); 0 shows the truth."""
+    """Factor on the keypoint noise model (`stages.training.lifter.noise`); 0: exact keypoints."""
     detector: float = Field(default=0.0, ge=0, le=1)
-    """Share of the degraded windows whose keypoints err as was learned of a detector (`stages.training.lifter.detector_errors`)."""
+    """Share of the degraded windows with the learned errors of a detector (`stages.training.lifter.detector_errors`)."""
     closeup: float = Field(default=0.0, ge=0, le=1)
-    """Share of those windows in which it looked closer (`stages.perception.closeup`), and told depths too."""
+    """Share of those windows with the errors of the closer look (`stages.perception.closeup`), depths included."""
 
     def shares(self) -> Shares:
-        """Those of the windows' variation."""
+        """The shares of `augment`."""
         return Shares(self.gestures, self.kicks, self.recombined, self.perturbed, self.backs)
 
 
 class LossWeights(Config):
-    """What the terms of the loss count for (`stages.training.lifter.losses`)."""
+    """Weights of the loss terms (`stages.training.lifter.losses`)."""
 
     rotation: float = 5.0
-    """Local rotations, squared Frobenius distance a joint."""
+    """Local rotations, squared Frobenius distance per joint."""
     root: float = 0.7
-    """The pelvis in the camera and in the level world, likewise."""
+    """The same for the pelvis in the camera and in the level world."""
     joints_body: float = 12.0
     """Joints in the pelvis' own axes, metres."""
     joints_camera: float = 8.0
-    """Joints relative to the pelvis in the camera's axes, metres."""
+    """Joints relative to the pelvis in camera axes, metres."""
     joints_level: float = 3.0
     """The same in the level world."""
     hands: float = 2.0
     """Factor on elbows, wrists and ankles in the three terms above."""
     tilt: float = 2.0
-    """Distance of the vertical as the pelvis has it."""
+    """Distance of the vertical in the pelvis' axes."""
     vertical: float = 1.0
-    """Distance of the vertical as the camera has it."""
+    """Distance of the vertical in camera axes."""
     reprojection: float = 1.0
-    """Keypoints in the picture, half boxes."""
+    """Keypoints in the image, half boxes."""
     place: float = 0.4
-    """Pelvis in the picture (half boxes) and its depth (log)."""
+    """Pelvis in the image (half boxes) and its depth (log)."""
     velocity: float = 0.4
-    """Of the pelvis, metres a second."""
+    """Of the pelvis, metres per second."""
     path: float = 0.2
-    """Change of place over a half and a whole second by the velocities, metres."""
+    """Displacement over half a second and a whole second by the velocities, metres."""
     joint_velocity: float = 0.15
-    """Of joints in the level world, relative to the pelvis, metres a second."""
+    """Of joints in the level world, relative to the pelvis, metres per second."""
     contacts: float = 0.15
     """Cross entropy of the contacts."""
     slide: float = 0.1
-    """Speed of points that stand, by pose, orientation and velocity together, metres a second."""
+    """Speed of points in contact, by pose, orientation and velocity together, metres per second."""
     betas: float = 0.05
     """Squared distance."""
     noise: float = 0.02
@@ -91,37 +91,38 @@ class LifterTraining(Config):
     output: str = "runs/lifter"
     """Folder for checkpoints, metrics.jsonl and curve.png."""
     mocap: list[str] = []
-    """Folders with motion capture to train on; only what may be shipped, if the weights are to be."""
+    """Folders of motion capture; redistributable only if the weights are to be shipped."""
     held_out: float = Field(default=0.05, ge=0, lt=1)
-    """Share of those files that is kept for validation."""
+    """Share of those files kept for validation."""
     start: str = ""
-    """Checkpoint (.pt) whose averaged weights a training begins with, or exported ones (.safetensors); empty: random ones."""
+    """Checkpoint (.pt), of which the averaged weights are used, or exported weights (.safetensors) to start from; empty: random
+    weights."""
     cache: str = "runs/lifter_bank"
-    """Folder in which motion capture is kept once it is read."""
+    """Folder where motion capture is cached."""
     studio_share: float = Field(default=0.25, ge=0, le=1)
-    """Share of windows from the studio's made-up motions; all of them where `mocap` is empty."""
+    """Share of windows from generated studio motions; all of them where `mocap` is empty."""
     studio_seeds: int = Field(default=24, gt=0)
-    """How often the studio makes each of its actions."""
+    """How often each studio action is generated."""
     emphasis: dict[str, float] = {}
-    """Name or part of the name of a motion -> how many times as often its frames are drawn."""
+    """Substring of a motion's name -> factor on how often its frames are drawn."""
     network: NetworkConfig = NetworkConfig()
-    """The lifter's shape."""
+    """Size of the lifter."""
     augmentation: Augmentation = Augmentation()
     """Variation of motions, bodies, cameras, keypoints."""
     weights: LossWeights = LossWeights()
-    """Of the loss terms."""
+    """Weights of the loss terms."""
     window: int = Field(default=80, gt=1)
-    """Frames of a training window, and of one at inference."""
+    """Frames of a window, in training and inference."""
     short_window: int = Field(default=32, gt=1)
-    """Frames of a window in the first part of the training; a batch then holds as many frames in more windows."""
+    """Frames of a window in the first part of the training; a batch then has the same number of frames in more windows."""
     short_share: float = Field(default=0.6, ge=0, le=1)
-    """Share of the steps that makes the first part."""
+    """Share of the steps in the first part."""
     batch_size: int = Field(default=16, gt=0)
-    """Windows of full length a step."""
+    """Windows of full length per step."""
     steps: int = Field(default=6000, gt=0)
     """Optimiser steps in all."""
     learning_rate: float = Field(default=1.5e-3, gt=0)
-    """At its highest; a cosine takes it to a fiftieth."""
+    """Peak; a cosine lowers it to a fiftieth."""
     warmup_steps: int = Field(default=200, ge=0)
     """Steps in which the learning rate rises."""
     weight_decay: float = Field(default=0.01, ge=0)
@@ -129,9 +130,9 @@ class LifterTraining(Config):
     clip_norm: float = Field(default=1.0, gt=0)
     """Largest norm of the gradient."""
     average: float = Field(default=0.998, ge=0, lt=1)
-    """Decay of the running average of the weights, which is what is evaluated and exported."""
+    """Decay of the running average of the weights, which is evaluated and exported."""
     bf16: bool = True
-    """Run the network in bfloat16; about five times quicker on CPUs that know it."""
+    """Run the network in bfloat16; about five times faster on CPUs that support it."""
     threads: int = Field(default=1, gt=0)
     """CPU threads."""
     device: str = "auto"
@@ -141,8 +142,8 @@ class LifterTraining(Config):
     log_every: int = Field(default=50, gt=0)
     """Steps between lines of metrics."""
     validate_every: int = Field(default=500, gt=0)
-    """Steps between measurements on the held-out motions."""
+    """Steps between validations on the held-out motions."""
     save_every_s: float = Field(default=180.0, gt=0)
-    """Seconds between checkpoints; the last step always makes one."""
+    """Seconds between checkpoints; the last step always writes one."""
     resume: bool = True
-    """Go on from the checkpoint in `output`, if there is one of the same network."""
+    """Continue from the checkpoint in `output`, if there is one of the same network."""

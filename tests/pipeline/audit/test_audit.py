@@ -1,4 +1,4 @@
-"""Statistics, questions, report, view, drawings and animations of a small synthetic dataset."""
+"""Statistics, queries, report, view, drawings and animations of a small synthetic dataset."""
 
 import importlib.util
 import itertools
@@ -37,7 +37,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def dataset(packed: str, tmp_path: Path) -> str:
-    """A copy to write into."""
+    """A writable copy."""
     return str(shutil.copytree(packed, tmp_path / "walks"))
 
 
@@ -45,12 +45,12 @@ def remove(dataset: str, key: str) -> None:
     write_table(Storage(dataset), TOMBSTONES, pa.table({"key": [key]}))
 
 
-def pose_and_place(motion: MotionArrays) -> np.ndarray:
-    """Some features, (T, 75)."""
+def pose_and_position(motion: MotionArrays) -> np.ndarray:
+    """Features (T, 75)."""
     return np.concatenate([motion.poses.reshape(len(motion.poses), -1), motion.trans], axis=1)
 
 
-def test_the_helper_writes_sound_samples() -> None:
+def test_the_helper_writes_valid_samples() -> None:
     for subset in ("video", "mocap"):
         sample = make_sample(subset, 1)
         assert sample_problems(sample.key, sample.members, subset) == []
@@ -73,7 +73,7 @@ class TestSummaries:
         assert merge(halves) == merge(reversed(halves)) == whole
 
     @given(st.lists(st.floats(-1e4, 1e4), min_size=1, max_size=200), st.floats(0, 1))
-    def test_quantiles_are_as_accurate_as_promised(self, values: list[float], share: float) -> None:
+    def test_quantiles_are_within_the_accuracy(self, values: list[float], share: float) -> None:
         histogram = Histogram()
         for value in values:
             histogram.observe(value)
@@ -81,8 +81,8 @@ class TestSummaries:
         rank = share * (len(values) - 1)
         upper = float(np.quantile(values, share, method="higher"))
         low, high = sorted([exact, upper])
-        slack = ACCURACY * max(abs(low), abs(high)) + 1e-8
-        assert low - slack <= histogram.quantile(share) <= high + slack, rank
+        tolerance = ACCURACY * max(abs(low), abs(high)) + 1e-8
+        assert low - tolerance <= histogram.quantile(share) <= high + tolerance, rank
 
     def test_counts_merge(self) -> None:
         parts = [Count(1, 1, 30), Count(5, 1, 60), Count(0, 1, 10)]
@@ -92,12 +92,12 @@ class TestSummaries:
     def test_moments_merge_by_chan(self) -> None:
         rows = np.random.default_rng(0).normal(1e3, [1e-2, 5.0], (500, 2))
         pieces = [Moments.of(piece) for piece in np.split(rows, [3, 3, 170, 499])]
-        forth, back = pieces[0], pieces[-1]
+        forward, backward = pieces[0], pieces[-1]
         for piece in pieces[1:]:
-            forth = forth.merged(piece)
+            forward = forward.merged(piece)
         for piece in pieces[-2::-1]:
-            back = piece.merged(back)
-        for total in (forth, back, Moments.of(rows)):
+            backward = piece.merged(backward)
+        for total in (forward, backward, Moments.of(rows)):
             assert total.count == 500
             np.testing.assert_allclose(total.mean, rows.mean(0), rtol=1e-12)
             np.testing.assert_allclose(total.deviation, rows.std(0), rtol=1e-8)
@@ -111,10 +111,10 @@ class TestSummaries:
 
 @pytest.mark.skipif(importlib.util.find_spec("apache_beam") is None, reason="needs the extra beam")
 class TestStatistics:
-    def test_counts_what_is_there(self, dataset: str) -> None:
+    def test_counts_match_the_catalogue(self, dataset: str) -> None:
         from pipeline.audit.statistics import FEATURES, STATISTICS, compute_statistics
 
-        found = compute_statistics(dataset, featurize=pose_and_place)
+        found = compute_statistics(dataset, featurize=pose_and_position)
         catalogue = query(dataset, "SELECT sum(frames) AS frames, count(DISTINCT source_id) AS sources FROM samples")
         assert found["samples"] == 8
         assert found["frames"] == catalogue["frames"][0].as_py()
@@ -132,21 +132,21 @@ class TestStatistics:
         assert features["mean"].shape == features["std"].shape == (75,)
         assert features["count"] == found["frames"]
 
-    def test_same_shards_in_any_order_same_bytes(self, dataset: str) -> None:
+    def test_bytes_do_not_depend_on_the_order_of_shards(self, dataset: str) -> None:
         from pipeline.audit.statistics import FEATURES, STATISTICS, compute_statistics
 
         storage, results = Storage(dataset), []
         description = read_description(storage)
         for shards in (description.shards, description.shards[::-1]):
             write_description(storage, replace(description, shards=shards))
-            compute_statistics(dataset, featurize=pose_and_place)
+            compute_statistics(dataset, featurize=pose_and_position)
             results.append((storage.read_bytes(STATISTICS), storage.read_bytes(FEATURES)))
         assert results[0] == results[1]
 
-    def test_removed_samples_and_old_features_go(self, dataset: str) -> None:
+    def test_removed_samples_and_stale_features_are_dropped(self, dataset: str) -> None:
         from pipeline.audit.statistics import FEATURES, compute_statistics
 
-        compute_statistics(dataset, featurize=pose_and_place)
+        compute_statistics(dataset, featurize=pose_and_position)
         remove(dataset, make_sample("mocap", 0, frames=45).key)
         assert compute_statistics(dataset)["samples"] == 7
         assert not Storage(dataset).exists(FEATURES)
@@ -154,11 +154,11 @@ class TestStatistics:
     def test_features_by_import_path(self, dataset: str) -> None:
         from pipeline.audit.statistics import compute_statistics
 
-        assert compute_statistics(dataset, featurize="test_audit:pose_and_place")["features"]["dimensions"] == 75
+        assert compute_statistics(dataset, featurize="test_audit:pose_and_position")["features"]["dimensions"] == 75
         with pytest.raises(UsageError, match="no such function"):
             compute_statistics(dataset, featurize="schemas.sample:nothing")
 
-    def test_other_runners_say_what_they_miss(self, dataset: str) -> None:
+    def test_missing_options_of_other_runners_are_reported(self, dataset: str) -> None:
         from pipeline.audit.statistics import compute_statistics
 
         for runner, options, missing in (
@@ -181,7 +181,7 @@ class TestStatistics:
             compute_statistics(dataset)
         assert "Traceback" not in caplog.text
 
-    def test_without_a_dataset(self, tmp_path: Path) -> None:
+    def test_a_missing_dataset_is_reported(self, tmp_path: Path) -> None:
         from pipeline.audit.statistics import compute_statistics
 
         with pytest.raises(HumoError, match=r"no dataset\.json"):
@@ -205,7 +205,7 @@ class TestQuery:
             "SELECT 1; SELECT 2", "", "EXPLAIN ANALYZE COPY samples TO 'stolen.csv'", "SELECT * FROM secret",
         ],
     )  # fmt: skip
-    def test_reads_nothing_else_and_writes_nothing(
+    def test_queries_read_no_other_data_and_write_nothing(
         self, packed: str, sql: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         secret = pa.table({"password": ["x"]})
@@ -227,9 +227,9 @@ class TestQuery:
         bucket = Storage("memory://audit-query")
         for path in Storage(dataset).list("", ".parquet"):
             bucket.write_bytes(path, Storage(dataset).read_bytes(path))
-        for place in (dataset, bucket.uri):
-            assert query(place, "SELECT key FROM removed")["key"].to_pylist() == ["0" * 24]
-            assert query(place, "SELECT key FROM samples").num_rows == 8
+        for address in (dataset, bucket.uri):
+            assert query(address, "SELECT key FROM removed")["key"].to_pylist() == ["0" * 24]
+            assert query(address, "SELECT key FROM samples").num_rows == 8
 
     def test_printing(self, packed: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("COLUMNS", "100")
@@ -240,7 +240,7 @@ class TestQuery:
 
 
 class _Page(HTMLParser):
-    """Collects what a browser would run or fetch, and the text."""
+    """Collects the scripts, fetched addresses and text of a page."""
 
     def __init__(self, content: str) -> None:
         super().__init__()
@@ -282,7 +282,7 @@ class TestReport:
         assert key not in content
         assert "1 sample was removed" in _Page(content).text
 
-    def test_a_dataset_of_nothing_but_rejections(self, dataset: str) -> None:
+    def test_a_dataset_without_accepted_samples(self, dataset: str) -> None:
         storage = Storage(dataset)
         for path in [*storage.list("catalogue"), *storage.list("shards")]:
             storage.delete(path)
@@ -318,40 +318,40 @@ class TestView:
 
 class TestDrawing:
     def test_left_is_blue_right_is_orange(self) -> None:
-        seen, _ = footage(walker(0, 2), Source(id="a", uri="b"))
+        video, _ = footage(walker(0, 2), Source(id="a", uri="b"))
         blank = np.full((HEIGHT, WIDTH, 3), 128, np.uint8)
-        drawn = drawing.draw_keypoints(blank, seen.clip.keypoints[0])
+        drawn = drawing.draw_keypoints(blank, video.clip.keypoints[0])
         assert (blank == 128).all()
-        # The person faces the camera: their left is on the right of the picture.
+        # The person faces the camera: their left is on the right of the image.
         for colour, sign in ((drawing.LEFT, 1), (drawing.RIGHT, -1)):
             columns = np.nonzero((drawn == colour).all(-1))[1]
             assert len(columns) > 10
-            assert sign * (columns.mean() - seen.clip.keypoints[0, :, 0].mean()) > 0
+            assert sign * (columns.mean() - video.clip.keypoints[0, :, 0].mean()) > 0
 
-    def test_unseen_points_and_points_outside_are_harmless(self) -> None:
+    def test_hidden_points_and_points_outside_the_image_are_skipped(self) -> None:
         blank = np.zeros((40, 60, 3), np.uint8)
         assert (drawing.draw_keypoints(blank, np.zeros((17, 3))) == blank).all()
-        wild = np.full((24, 2), np.nan)
-        wild[:3] = [[1e12, -1e12], [30, 20], [-5, 20]]
-        assert drawing.draw_body(blank, wild).any()
+        points = np.full((24, 2), np.nan)
+        points[:3] = [[1e12, -1e12], [30, 20], [-5, 20]]
+        assert drawing.draw_body(blank, points).any()
         assert (
             drawing.draw_legend(drawing.draw_box(blank, np.array([-9.0, -9, 99, 99]), "person 1")).shape == blank.shape
         )
 
     def test_overlay_of_a_source(self, tmp_path: Path) -> None:
         dataset = make_dataset(tmp_path / "data", video=2, mocap=1)
-        (samples,) = list(overlay.recovered_from(dataset).values())[:1]
-        pictures = [np.zeros((240, 320, 3), np.uint8)] * 12
-        (tmp_path / "in.mp4").write_bytes(mp4(pictures))
+        (samples,) = list(overlay.read_recovered_samples(dataset).values())[:1]
+        images = [np.zeros((240, 320, 3), np.uint8)] * 12
+        (tmp_path / "in.mp4").write_bytes(mp4(images))
         path = overlay.overlay_source(str(tmp_path / "in.mp4"), samples, tmp_path / "out.mp4")
         shown = [frame.image for frame in frames(str(path))]
         assert len(shown) == 12
-        assert shown[0].shape == pictures[0].shape
+        assert shown[0].shape == images[0].shape
         assert shown[0].max() > 60
 
 
 class TestAnimation:
-    def test_nobody_leaves_the_picture(self) -> None:
+    def test_all_joints_stay_in_the_image(self) -> None:
         for seed in range(3):
             arrays = walker(seed, 90)
             arrays["trans"][:, 2] *= 6
@@ -367,9 +367,9 @@ class TestAnimation:
     def test_stick_figure_and_body(self, tmp_path: Path) -> None:
         motion = decode_motion(make_sample("mocap", 0, frames=4).members["motion.npz"])
         joints = animation.motion_joints(motion)
-        for what, name in ((joints, "stick.mp4"), (motion, "body.mp4")):
+        for source, name in ((joints, "stick.mp4"), (motion, "body.mp4")):
             text = "Ein Mensch geht über die Straße – and the caption goes on and on"
-            assert animation.render_motion_video(what, tmp_path / name, text, width=160, height=120) == 4
+            assert animation.render_motion_video(source, tmp_path / name, text, width=160, height=120) == 4
             shown = [frame.image for frame in frames(str(tmp_path / name))]
             assert len(shown) == 4
             assert shown[0].shape == (120, 160, 3)
@@ -377,7 +377,7 @@ class TestAnimation:
         with pytest.raises(ValueError, match="expected"):
             animation.render_motion_video(joints[:, :22], tmp_path / "no.mp4")
 
-    def test_packed_joints_come_back(self) -> None:
+    def test_packed_joints_round_trip(self) -> None:
         import base64
 
         joints = body_joints(walker(2, 30))

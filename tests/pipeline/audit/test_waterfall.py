@@ -1,4 +1,4 @@
-"""What gates drop adds up: by the ledger, and by the scores against a count by hand."""
+"""Waterfall counts are consistent: those of the ledger, and those of presets with an independent count."""
 
 import json
 import math
@@ -10,7 +10,7 @@ import pytest
 from audit_helpers import make_dataset
 from typer.testing import CliRunner
 
-from pipeline.audit.query import Questions
+from pipeline.audit.query import QuerySession
 from pipeline.audit.report import write_report
 from pipeline.audit.waterfall import ledger_waterfall, preset_waterfall, preset_waterfalls, waterfall_text
 from pipeline.chain.presets import preset_names, preset_stages
@@ -33,30 +33,30 @@ def rows(dataset: str) -> list[dict]:
     return [row for path in storage.list("catalogue", ".parquet") for row in read_table(storage, path).to_pylist()]
 
 
-def test_what_goes_out_of_a_stage_comes_to_the_next(dataset: str) -> None:
-    with Questions(dataset) as questions:
-        falls = ledger_waterfall(questions)
-        accepted = questions.rows("SELECT count(*) AS n FROM ledger WHERE outcome = 'accepted'")[0]["n"]
-        decided = questions.rows("SELECT count(*) AS n FROM ledger")[0]["n"]
-    assert [fall.stage for fall in falls] == ["keep_human_text", "track_people", "cut_clips", "score_motion"]
-    assert [list(STAGES).index(fall.stage) for fall in falls] == sorted(
-        list(STAGES).index(fall.stage) for fall in falls
+def test_counts_of_consecutive_stages_are_consistent(dataset: str) -> None:
+    with QuerySession(dataset) as session:
+        stages = ledger_waterfall(session)
+        accepted = session.rows("SELECT count(*) AS n FROM ledger WHERE outcome = 'accepted'")[0]["n"]
+        decisions = session.rows("SELECT count(*) AS n FROM ledger")[0]["n"]
+    assert [stage.stage for stage in stages] == ["keep_human_text", "track_people", "cut_clips", "score_motion"]
+    assert [list(STAGES).index(stage.stage) for stage in stages] == sorted(
+        list(STAGES).index(stage.stage) for stage in stages
     )
-    assert falls[0].came == decided
-    assert falls[-1].went == accepted
-    for fall, following in pairwise(falls):
-        assert fall.went == following.came
-    for fall in falls:
-        assert fall.came - fall.went == sum(reason.count for reason in fall.reasons)
-    assert [(reason.name, reason.count, reason.limit) for reason in falls[2].reasons] == [("too_short", 2, 2.0)]
+    assert stages[0].entered == decisions
+    assert stages[-1].passed == accepted
+    for stage, following in pairwise(stages):
+        assert stage.passed == following.entered
+    for stage in stages:
+        assert stage.entered - stage.passed == sum(reason.count for reason in stage.reasons)
+    assert [(reason.name, reason.count, reason.limit) for reason in stages[2].reasons] == [("too_short", 2, 2.0)]
 
 
 @pytest.mark.parametrize("name", preset_names())
-def test_a_preset_drops_what_its_limits_say(dataset: str, name: str) -> None:
+def test_a_preset_drops_samples_beyond_its_limits(dataset: str, name: str) -> None:
     stages = preset_stages(name)
     limits = limits_of(parse_config(stages, StageSettings, name).score_motion)  # type: ignore[attr-defined]
 
-    def first_gate(row: dict) -> str:
+    def first_violated_limit(row: dict) -> str:
         video = row["subset"] == "video"
         if video and row["source_fps"] < stages.get("read_videos", {}).get("min_fps", 0):
             return "source_fps"
@@ -69,35 +69,35 @@ def test_a_preset_drops_what_its_limits_say(dataset: str, name: str) -> None:
                 return score
         return ""
 
-    expected = [first_gate(row) for row in rows(dataset)]
-    with Questions(dataset) as questions:
-        found = preset_waterfall(questions, name)
-    assert (found.samples, found.kept) == (len(expected), expected.count(""))
+    expected = [first_violated_limit(row) for row in rows(dataset)]
+    with QuerySession(dataset) as session:
+        counts = preset_waterfall(session, name)
+    assert (counts.samples, counts.kept) == (len(expected), expected.count(""))
     dropped: dict[str, int] = {}
-    for gate in found.gates:
-        dropped[gate.name] = dropped.get(gate.name, 0) + gate.came - gate.went
-        assert gate.alone >= gate.came - gate.went
-    assert {gate: count for gate, count in dropped.items() if count} == {
-        gate: expected.count(gate) for gate in set(expected) - {""}
+    for limit in counts.limits:
+        dropped[limit.name] = dropped.get(limit.name, 0) + limit.entered - limit.passed
+        assert limit.dropped_alone >= limit.entered - limit.passed
+    assert {name: count for name, count in dropped.items() if count} == {
+        name: expected.count(name) for name in set(expected) - {""}
     }
-    assert found.kept_hours <= found.hours
-    assert next(gate for gate in found.gates if gate.name == "physical").unknown == found.samples
+    assert counts.kept_hours <= counts.hours
+    assert next(limit for limit in counts.limits if limit.name == "physical").unknown == counts.samples
 
 
-def test_only_what_can_be_judged_is(dataset: str) -> None:
-    with Questions(dataset) as questions:
-        assert preset_waterfall(questions, "motionmillion").not_judged == ["cut_clips.min_height_share"]
-        assert [fall.preset for fall in preset_waterfalls(questions)] == preset_names()
+def test_settings_without_a_column_are_not_judged(dataset: str) -> None:
+    with QuerySession(dataset) as session:
+        assert preset_waterfall(session, "motionmillion").not_judged == ["cut_clips.min_height_share"]
+        assert [preset.preset for preset in preset_waterfalls(session)] == preset_names()
         with pytest.raises(UsageError, match="presets: mbench"):
-            preset_waterfall(questions, "amass")
+            preset_waterfall(session, "amass")
 
 
 def test_removed_samples_do_not_count(tmp_path: Path) -> None:
     dataset = make_dataset(tmp_path / "set")
-    gone = rows(dataset)[0]["key"]
-    write_table(Storage(dataset), TOMBSTONES, pa.table({"key": [gone]}))
-    with Questions(dataset) as questions:
-        assert preset_waterfall(questions, "romo").samples == len(rows(dataset)) - 1
+    removed = rows(dataset)[0]["key"]
+    write_table(Storage(dataset), TOMBSTONES, pa.table({"key": [removed]}))
+    with QuerySession(dataset) as session:
+        assert preset_waterfall(session, "romo").samples == len(rows(dataset)) - 1
 
 
 def test_command_text_and_page(dataset: str) -> None:
@@ -106,17 +106,17 @@ def test_command_text_and_page(dataset: str) -> None:
         assert result.exit_code == 0
         return result.output
 
-    found = json.loads(run("--json"))
-    assert [fall["preset"] for fall in found["presets"]] == preset_names()
-    assert found["stages"][0]["stage"] == "keep_human_text"
+    result = json.loads(run("--json"))
+    assert [preset["preset"] for preset in result["presets"]] == preset_names()
+    assert result["stages"][0]["stage"] == "keep_human_text"
     assert "preset mbench would keep" in run()
-    alone = run("--preset", "mbench")
-    assert "jitter <= 0.0089" in alone
-    assert "romo" not in alone
+    detailed = run("--preset", "mbench")
+    assert "jitter <= 0.0089" in detailed
+    assert "romo" not in detailed
     page = Path(write_report(dataset)).read_text()
-    assert "What others" in page
+    assert "What other datasets" in page
     assert "foot slide ≤ 0.0067" in page
 
 
-def test_nothing_dropped_is_said() -> None:
-    assert "nothing was turned away" in waterfall_text([], [], gates=True)
+def test_text_without_rejections() -> None:
+    assert "nothing was rejected" in waterfall_text([], [], detailed=True)

@@ -1,4 +1,4 @@
-"""humo bench loader: what it makes up is a sound dataset, and both sides read all of it."""
+"""humo bench loader: the synthetic dataset is valid, and both loaders read all of it."""
 
 import json
 from pathlib import Path
@@ -6,24 +6,24 @@ from pathlib import Path
 import pytest
 
 from model.data import MotionDataset
-from pipeline.benchmarks.loader import _make, bench, bench_text
+from pipeline.benchmarks.loader import bench, bench_text, make_dataset
 from schemas.errors import HumoError
 
 
-def test_both_sides_pass_over_the_same_samples() -> None:
-    found = bench(samples=8, shards=2, workers=1, batch_size=5, rounds=1, clip_bytes=1000)
-    assert (found["samples"], found["shards"]) == (8, 2)
+def test_both_loaders_read_the_same_samples() -> None:
+    report = bench(samples=8, shards=2, workers=1, batch_size=5, rounds=1, clip_bytes=1000)
+    assert (report["samples"], report["shards"]) == (8, 2)
     assert (
-        min(found[name] for name in ("humo_per_s", "webdataset_per_s", "same_decoding_per_s", "webdataset_cpu_ratio"))
+        min(report[name] for name in ("humo_per_s", "webdataset_per_s", "same_decoding_per_s", "webdataset_cpu_ratio"))
         > 0
     )
-    assert len(found["webdataset_ratios"]) == 1
-    assert "8 samples in 2 shards" in bench_text(found)
-    json.dumps(found)
+    assert len(report["webdataset_ratios"]) == 1
+    assert "8 samples in 2 shards" in bench_text(report)
+    json.dumps(report)
 
 
-def test_a_made_up_dataset_is_like_a_real_one(tmp_path: Path) -> None:
-    _make(tmp_path, 12, 3, 0)
+def test_a_synthetic_dataset_is_like_a_real_one(tmp_path: Path) -> None:
+    make_dataset(tmp_path, 12, 3, 0)
     samples = list(MotionDataset(str(tmp_path)))
     assert len({sample.key for sample in samples}) == 12
     assert len({len(sample.motion.poses) for sample in samples}) > 3

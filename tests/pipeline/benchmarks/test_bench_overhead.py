@@ -1,4 +1,4 @@
-"""The overhead benchmark itself: that it runs, counts all items, and refuses nonsense. Speeds are for BENCHMARKS.md."""
+"""The overhead benchmark: it runs, counts all items, and rejects invalid arguments. Speeds are in BENCHMARKS.md."""
 
 import json
 from pathlib import Path
@@ -15,15 +15,15 @@ from schemas.records import Source
 
 @pytest.mark.parametrize("sources_per_commit", [1, 8])
 def test_inline_by_size(sources_per_commit: int) -> None:
-    found = bench("9,20", sources_per_commit=sources_per_commit, isolate=False)
-    assert [run["items"] for run in found["runs"]] == [9, 20]
-    for run in found["runs"]:
+    report = bench("9,20", sources_per_commit=sources_per_commit, isolate=False)
+    assert [run["items"] for run in report["runs"]] == [9, 20]
+    for run in report["runs"]:
         assert run["ms"] > run["overhead_ms"] > 0
         assert run["plain_ms"] > 0
-    assert len(bench_text(found).splitlines()) == 4
+    assert len(bench_text(report).splitlines()) == 4
 
 
-def test_both_make_the_same_of_an_item(tmp_path: Path) -> None:
+def test_both_programs_give_the_same_content(tmp_path: Path) -> None:
     work_item = WorkItem.of(Source(id="one", uri="bench:1", kind="mocap"))
     write_plain(tmp_path, [work_item])
     (sample,) = advance(trivial_chain(), work_item).samples
@@ -32,19 +32,19 @@ def test_both_make_the_same_of_an_item(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("sizes", ["", "0", "1000,500", "500,500", "101,two", "100,1000"])
-def test_sizes_must_grow(sizes: str) -> None:
+def test_sizes_must_increase(sizes: str) -> None:
     with pytest.raises(UsageError, match="--sizes"):
         bench(sizes)
 
 
-def test_unknown_engines_are_refused() -> None:
+def test_unknown_engines_are_rejected() -> None:
     with pytest.raises(UsageError, match="inline"):
         bench("500", engine="spark")
 
 
 def test_the_command() -> None:
-    done = CliRunner().invoke(
+    result = CliRunner().invoke(
         app, ["bench", "overhead", "--sizes", "3,6", "--sources-per-commit", "2", "--no-isolate", "--json"]
     )
-    assert done.exit_code == 0, done.output
-    assert [run["items"] for run in json.loads(done.stdout)["runs"]] == [3, 6]
+    assert result.exit_code == 0, result.output
+    assert [run["items"] for run in json.loads(result.stdout)["runs"]] == [3, 6]

@@ -7,14 +7,14 @@ from pipeline.chain.stage_order import STAGES, build_chain, check_chain, stage_c
 from schemas.config import load_config, parse_config
 from schemas.errors import UsageError
 
-SMALLEST = {"sources": [{"path": "videos/"}], "output": "data"}
+MINIMAL = {"sources": [{"path": "videos/"}], "output": "data"}
 
 
 def job(**more: object) -> IngestConfig:
-    return parse_config({**SMALLEST, **more}, IngestConfig, "job.yaml")
+    return parse_config({**MINIMAL, **more}, IngestConfig, "job.yaml")
 
 
-def test_the_default_chain_fits_together() -> None:
+def test_the_default_chain_is_consistent() -> None:
     chain = build_chain(job().chain, job().stages, kinds=("video", "mocap", "studio"))
     assert [stage.name for stage in chain] == list(STAGES)
     video = [stage.name for stage in build_chain(job().chain, job().stages)]
@@ -30,7 +30,7 @@ def test_the_default_chain_fits_together() -> None:
 
 
 @pytest.mark.parametrize(
-    ("leave_out", "says"),
+    ("left_out_stage", "message"),
     [
         ("fit_smpl", "score_motion takes Motion, cut_clips yields Clip: put fit_smpl there"),
         ("track_people", "cut_clips takes Track, split_shots yields Shot: put track_people there"),
@@ -38,12 +38,12 @@ def test_the_default_chain_fits_together() -> None:
         ("read_videos", "transcribe takes Video, the list of sources yields Source: put read_videos there"),
     ],
 )
-def test_a_chain_with_a_hole_names_what_belongs_there(leave_out: str, says: str) -> None:
-    with pytest.raises(UsageError, match=says):
-        build_chain([name for name in STAGES if name != leave_out], job().stages)
+def test_an_incomplete_chain_names_the_missing_stage(left_out_stage: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        build_chain([name for name in STAGES if name != left_out_stage], job().stages)
 
 
-def test_optional_stages_can_be_left_out_and_unknown_ones_are_named() -> None:
+def test_optional_stages_can_be_left_out_and_unknown_ones_are_reported() -> None:
     left_out = ("transcribe", "keep_human_text", "read_mocap", "film_studio")
     check_chain([stage_class(name) for name in STAGES if name not in left_out])
     with pytest.raises(UsageError, match="'fit_smplx' is no stage"):
@@ -51,7 +51,7 @@ def test_optional_stages_can_be_left_out_and_unknown_ones_are_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "message"),
     [
         ("sources: [{path: a}]\noutput: b\nstages: {track_people: {wieghts: x}}", "did you mean weights"),
         ("sources: [{path: a}]\noutput: b\nstages: {track_peple: {}}", "did you mean track_people"),
@@ -65,13 +65,13 @@ def test_optional_stages_can_be_left_out_and_unknown_ones_are_named() -> None:
         ("sources: [", "not YAML"),
     ],
 )
-def test_bad_configs_say_what_to_do(tmp_path: Path, content: str, says: str) -> None:
+def test_invalid_configs_give_a_remedy(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "job.yaml").write_text(content)
-    with pytest.raises(UsageError, match=says):
+    with pytest.raises(UsageError, match=message):
         load_config(tmp_path / "job.yaml", IngestConfig)
 
 
-def test_the_digest_follows_what_decides_the_samples() -> None:
+def test_the_digest_depends_on_what_determines_the_samples() -> None:
     plain = job().digest
     assert job(engine={"kind": "ray"}, shard_bytes=2_000_000, output="elsewhere").digest == plain
     assert job(stages={"film_studio": {"folder": "elsewhere"}}).digest == plain

@@ -38,7 +38,7 @@ def test_every_command_has_help(words: tuple[str, ...]) -> None:
     assert "Usage" in run(*words, "--help")
 
 
-def test_plan_needs_nothing_but_a_config(films: Path, tmp_path: Path) -> None:
+def test_plan_needs_only_a_config(films: Path, tmp_path: Path) -> None:
     config = tmp_path / "job.yaml"
     config.write_text(f"sources: [{{path: {films}}}]\noutput: {tmp_path / 'data'}\n")
     plan = json.loads(run("plan", str(config), "--json"))
@@ -49,18 +49,20 @@ def test_plan_needs_nothing_but_a_config(films: Path, tmp_path: Path) -> None:
     assert "track_people" in run("plan", str(config))
 
 
-def test_questions_to_a_dataset(dataset: str, tmp_path: Path) -> None:
+def test_query_stats_and_report(dataset: str, tmp_path: Path) -> None:
     rows = json.loads(run("query", dataset, "select count(*) as n from samples", "--json"))
     assert rows == [{"n": 8}]
-    found = json.loads(run("stats", dataset, "--json"))
-    assert found
+    statistics = json.loads(run("stats", dataset, "--json"))
+    assert statistics
     with np.load(Path(dataset) / "statistics" / "features.npz") as features:
         assert features["mean"].shape == features["std"].shape == (263,)
     page = json.loads(run("report", dataset, "--out", str(tmp_path / "report.html"), "--json"))["path"]
     assert Path(page).stat().st_size > 10_000
 
 
-def test_errors_reach_people_as_sentences(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_are_printed_without_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     for error, status in ((HumoError("nothing there; look elsewhere"), 1), (UsageError("odd key; spell it"), 2)):
 
         def fail(error: HumoError = error) -> None:
@@ -73,10 +75,10 @@ def test_errors_reach_people_as_sentences(monkeypatch: pytest.MonkeyPatch, capsy
         assert capsys.readouterr().err == f"humo: {error}\n"
 
 
-def test_doctor_knows_what_is_here_and_what_is_not() -> None:
-    found = examine()
-    assert all(item["ok"] for items in found.values() for item in items if item["needed"])
-    assert {"SMPL", "humo-anny-1"} <= {item["name"] for item in found["body models"]}
-    text = doctor_text(found)
+def test_doctor_reports_what_is_available_and_missing() -> None:
+    sections = examine()
+    assert all(item["ok"] for items in sections.values() for item in items if item["needed"])
+    assert {"SMPL", "humo-anny-1"} <= {item["name"] for item in sections["body models"]}
+    text = doctor_text(sections)
     assert "AGPL-3.0" in text
     assert "MISSING" not in text

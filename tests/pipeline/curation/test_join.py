@@ -1,4 +1,4 @@
-"""Long motions as a product: made from a dataset, made once, and gone with what they were made of."""
+"""Long motions: joined from a dataset, only once, and removed together with their sources."""
 
 import json
 from pathlib import Path
@@ -21,13 +21,13 @@ from schemas.ledger import read_ledger
 from schemas.records import Source
 from schemas.storage import Storage
 
-SHARES = {"train": 0.6, "val": 0.4, "test": 0.0}
-LAX = {f"max_{name}": 1e3 for name in ("jitter", "foot_slide", "penetration", "float", "joint_limits", "physical")}
+SPLITS = {"train": 0.6, "val": 0.4, "test": 0.0}
+LOOSE = {f"max_{name}": 1e3 for name in ("jitter", "foot_slide", "penetration", "float", "joint_limits", "physical")}
 CONFIG = parse_config(
     {
         "openings": 1.0,
         "join_clips": {"min_s": 3.0, "max_s": 5.0, "max_cost_m": 5.0},
-        "score_motion": LAX,
+        "score_motion": LOOSE,
         "write_instructions": {"instances": {"i2lm": 1, "t2m": 1}},
     },
     JoinConfig,
@@ -37,42 +37,42 @@ CONFIG = parse_config(
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> str:
-    """Five sources of two clips each, one of them filmed as well."""
+    """Five sources of two mocap clips each, one of them with a video clip."""
     root = tmp_path / "data"
     for number in range(5):
         source = Source(id=f"source-{number}", uri=f"/in/{number}.bvh", licence=f"L{number}", consent="given")
         work_item = WorkItem.of(source)
         work_item.sha256 = digest(source.id) * 2
-        work_item.records = [make_sample("mocap", 2 * number + place, source=source) for place in (0, 1)]
+        work_item.records = [make_sample("mocap", 2 * number + index, source=source) for index in (0, 1)]
         if number == 0:
             work_item.records.append(make_sample("video", 50 + number, source=source))
         commit(Storage(root), [work_item], "digest")
-    pack(str(root), splits=SHARES, shard_bytes=1_000_000)
+    pack(str(root), splits=SPLITS, shard_bytes=1_000_000)
     return str(root)
 
 
-def long_ones(dataset: str) -> dict[str, dict]:
+def long_metas(dataset: str) -> dict[str, dict]:
     return {
         key: json.loads(members["meta.json"]) | {"split": shard.split, "members": members}
         for shard, key, members in iterate_samples(Storage(dataset), subset="long")
     }
 
 
-def test_long_motions_make_a_dataset(dataset: str, tmp_path: Path) -> None:
+def test_long_motions_form_a_dataset(dataset: str, tmp_path: Path) -> None:
     out = str(tmp_path / "long")
     report = join_dataset(dataset, out, CONFIG)
     assert report.openings == 11
-    assert report.made == len(long_ones(out)) > 4
-    assert report.made + sum(report.reasons.values()) == report.openings
+    assert report.created == len(long_metas(out)) > 4
+    assert report.created + sum(report.rejections.values()) == report.openings
     assert verify(out).problems == []
     split_of_source = {
         json.loads(members["meta.json"])["source_id"]: shard.split
         for shard, _, members in iterate_samples(Storage(dataset))
     }
-    for meta in long_ones(out).values():
-        sources = {one["source_id"] for one in meta["segments"]}
-        assert {split_of_source[one] for one in sources} == {meta["split"]}
-        assert meta["licence"] == " AND ".join(sorted({one["licence"] for one in meta["segments"]}))
+    for meta in long_metas(out).values():
+        sources = {segment["source_id"] for segment in meta["segments"]}
+        assert {split_of_source[source] for source in sources} == {meta["split"]}
+        assert meta["licence"] == " AND ".join(sorted({segment["licence"] for segment in meta["segments"]}))
         assert 3.0 <= meta["frames"] / meta["fps"] <= 5.0
         assert json.loads(meta["members"]["instructions.json"])["instances"]
     rows = query(out, "SELECT key, sources, segments FROM samples").to_pylist()
@@ -82,59 +82,59 @@ def test_long_motions_make_a_dataset(dataset: str, tmp_path: Path) -> None:
     assert all(row["source_id"].startswith("long-") for row in ledger)
 
 
-def test_what_was_made_is_not_made_again(dataset: str, tmp_path: Path) -> None:
+def test_another_run_makes_no_duplicates(dataset: str, tmp_path: Path) -> None:
     out = str(tmp_path / "long")
     first = join_dataset(dataset, out, CONFIG)
     before = {path: path.read_bytes() for path in sorted((tmp_path / "long").rglob("*.tar"))}
     again = join_dataset(dataset, out, CONFIG)
-    assert (again.done_before, again.made, again.withdrawn) == (first.openings, 0, 0)
+    assert (again.done_before, again.created, again.withdrawn) == (first.openings, 0, 0)
     assert {path: path.read_bytes() for path in sorted((tmp_path / "long").rglob("*.tar"))} == before
     join_dataset(dataset, str(tmp_path / "other"), CONFIG)
-    assert long_ones(str(tmp_path / "other")).keys() == long_ones(out).keys()
+    assert long_metas(str(tmp_path / "other")).keys() == long_metas(out).keys()
 
 
-def test_a_long_motion_goes_with_any_of_its_sources(dataset: str, tmp_path: Path) -> None:
+def test_removing_a_source_removes_its_long_motions(dataset: str, tmp_path: Path) -> None:
     out = str(tmp_path / "long")
     join_dataset(dataset, out, CONFIG)
-    metas = long_ones(out)
-    gone = next(iter(metas.values()))["segments"][-1]["source_id"]
-    touched = {key for key, meta in metas.items() if gone in {one["source_id"] for one in meta["segments"]}}
-    found = remove(out, [gone])
-    assert set(found.removed) == touched
-    assert found.joined == len(touched)
-    assert long_ones(out).keys() == metas.keys() - touched
+    metas = long_metas(out)
+    removed = next(iter(metas.values()))["segments"][-1]["source_id"]
+    affected = {key for key, meta in metas.items() if removed in {segment["source_id"] for segment in meta["segments"]}}
+    result = remove(out, [removed])
+    assert set(result.removed) == affected
+    assert result.joined == len(affected)
+    assert long_metas(out).keys() == metas.keys() - affected
     assert verify(out).problems == []
-    assert remove(out, [gone]).removed == []
-    assert read_causes(Storage(out)) == dict.fromkeys(touched, f"source {gone}")
+    assert remove(out, [removed]).removed == []
+    assert read_causes(Storage(out)) == dict.fromkeys(affected, f"source {removed}")
 
 
-def test_a_source_removed_from_the_clips_is_withdrawn_from_the_long_motions(dataset: str, tmp_path: Path) -> None:
+def test_long_motions_of_a_source_removed_from_the_clips_are_withdrawn(dataset: str, tmp_path: Path) -> None:
     out = str(tmp_path / "long")
     join_dataset(dataset, out, CONFIG)
-    metas = long_ones(out)
-    gone = next(iter(metas.values()))["segments"][0]["source_id"]
-    assert len(remove(dataset, [gone]).removed) in (2, 3)
+    metas = long_metas(out)
+    removed = next(iter(metas.values()))["segments"][0]["source_id"]
+    assert len(remove(dataset, [removed]).removed) in (2, 3)
     report = join_dataset(dataset, out, CONFIG)
     assert report.withdrawn > 0
-    assert report.made == 0
-    left = long_ones(out)
-    assert left.keys() < metas.keys()
-    assert all(gone not in {one["source_id"] for one in meta["segments"]} for meta in left.values())
+    assert report.created == 0
+    remaining = long_metas(out)
+    assert remaining.keys() < metas.keys()
+    assert all(removed not in {segment["source_id"] for segment in meta["segments"]} for meta in remaining.values())
     assert verify(out).problems == []
 
 
 def test_a_dataset_may_hold_its_own_long_motions(dataset: str) -> None:
     clips = read_description(Storage(dataset)).counts["live"]
     report = join_dataset(dataset, dataset, CONFIG)
-    assert report.description.counts["live"] == clips + report.made
-    assert join_dataset(dataset, dataset, CONFIG).made == 0
+    assert report.description.counts["live"] == clips + report.created
+    assert join_dataset(dataset, dataset, CONFIG).created == 0
     assert verify(dataset).problems == []
     found = remove(dataset, ["source-3"])
     assert found.joined == len(found.removed) - 2 > 0
     assert verify(dataset).problems == []
 
 
-def test_what_cannot_be_done_is_said(dataset: str, tmp_path: Path) -> None:
+def test_invalid_requests_are_reported(dataset: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no source nobody in it"):
         remove(dataset, ["source-1", "nobody"])
     with pytest.raises(HumoError, match=r"no dataset\.json"):

@@ -1,4 +1,4 @@
-"""Removals: honoured at once, gone for good after packing, proven, and nothing breaks in between."""
+"""Removals: effective at once, permanent and proven after packing, and safe to interrupt."""
 
 import itertools
 import json
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from audit_helpers import make_sample
+from commit_helpers import SPLITS, Killed, keys_by_source, killed_after, work_item
 
 from pipeline.chain.work_item import WorkItem
 from pipeline.curation.remove import remove
@@ -20,34 +21,20 @@ from pipeline.dataset.purge import scan
 from pipeline.dataset.verify import verify
 from schemas.dataset import iterate_samples, read_causes, read_description, read_tombstones
 from schemas.errors import HumoError, UsageError
-from schemas.ids import digest
 from schemas.ledger import read_ledger
 from schemas.records import Source
 from schemas.sample import encode_json
 from schemas.shards import decode_sample_bytes
 from schemas.storage import Storage
 
-SHARES = {"train": 1.0, "val": 0.0, "test": 0.0}
-
-
-def source(number: int) -> Source:
-    return Source(id=f"source-{number}", uri=f"/in/{number}.bvh", licence=f"L{number % 2}", consent="given")
-
-
-def work_item(number: int, generation: int = 0, samples: int = 2) -> WorkItem:
-    made = WorkItem.of(source(number), generation)
-    made.sha256 = digest(made.source.id) * 2
-    made.records = [make_sample("mocap", samples * number + place, source=made.source) for place in range(samples)]
-    return made
-
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four sources of two samples each; the last two were committed together."""
     root = tmp_path_factory.mktemp("data") / "data"
-    for some in ([0], [1], [2, 3]):
-        commit(Storage(root), [work_item(number) for number in some], "digest")
-    pack(str(root), splits=SHARES, shard_bytes=60_000)
+    for numbers in ([0], [1], [2, 3]):
+        commit(Storage(root), [work_item(number) for number in numbers], "digest")
+    pack(str(root), splits=SPLITS, shard_bytes=60_000)
     return root
 
 
@@ -57,100 +44,92 @@ def dataset(original: Path, tmp_path: Path) -> str:
     return str(tmp_path / "data")
 
 
-def keys(dataset: str) -> dict[str, list[str]]:
-    """Source -> keys of its live samples."""
-    found: dict[str, list[str]] = {}
-    for _, key, members in iterate_samples(Storage(dataset)):
-        found.setdefault(json.loads(members["meta.json"])["source_id"], []).append(key)
-    return found
-
-
-def every_byte(dataset: str) -> bytes:
-    """Tar headers hold keys in plain text, so what is left of a sample would be seen."""
+def tar_bytes(dataset: str) -> bytes:
+    """Content of all tars; their headers contain keys in plain text, so remains of a sample can be found."""
     return b"".join(path.read_bytes() for path in sorted(Path(dataset).rglob("*.tar")))
 
 
-def test_a_tombstone_is_honoured_at_once_and_packing_deletes_for_good(dataset: str) -> None:
-    before = keys(dataset)
+def test_tombstones_hide_samples_at_once_and_packing_deletes_them(dataset: str) -> None:
+    before = keys_by_source(dataset)
     found = remove(dataset, ["source-2"], packing=False)
     assert (sorted(found.removed), found.packed) == (sorted(before["source-2"]), False)
-    assert "source-2" not in keys(dataset)
-    assert all(key.encode() in every_byte(dataset) for key in found.removed)
+    assert "source-2" not in keys_by_source(dataset)
+    assert all(key.encode() in tar_bytes(dataset) for key in found.removed)
     assert any("was removed" in problem for problem in verify(dataset).problems)
     repack(dataset)
-    assert not any(key.encode() in every_byte(dataset) for key in found.removed)
-    assert keys(dataset) == {name: some for name, some in before.items() if name != "source-2"}
+    assert not any(key.encode() in tar_bytes(dataset) for key in found.removed)
+    assert keys_by_source(dataset) == {name: source_keys for name, source_keys in before.items() if name != "source-2"}
     assert verify(dataset).problems == []
     rows = [row for row in read_ledger(Storage(dataset)).to_pylist() if row["source_id"] == "source-2"]
     assert {(row["outcome"], row["part"], row["detail"]) for row in rows} == {("removed", "", "source source-2")}
     assert "source-2" in done_sources(Storage(dataset))
 
 
-def test_a_joined_motion_that_no_packing_knows_yet_goes_too(dataset: str) -> None:
-    one, other = (key for name, (key, _) in keys(dataset).items() if name in ("source-0", "source-1"))
-    made = WorkItem.of(Source(id="joined", uri="joined", licence="L0 AND L1"))
-    joined = make_sample("mocap", 90, source=made.source)
+def test_a_joined_motion_committed_after_the_last_packing_is_removed_too(dataset: str) -> None:
+    first, second = (key for name, (key, _) in keys_by_source(dataset).items() if name in ("source-0", "source-1"))
+    item = WorkItem.of(Source(id="joined", uri="joined", licence="L0 AND L1"))
+    joined = make_sample("mocap", 90, source=item.source)
     meta = json.loads(joined.members["meta.json"]) | {"subset": "long"}
-    meta["segments"] = [{"key": one, "source_id": "source-0"}, {"key": other, "source_id": "source-1"}]
-    made.records = [replace(joined, subset="long", members=joined.members | {"meta.json": encode_json(meta)})]
-    commit(Storage(dataset), [made], "digest")
+    meta["segments"] = [{"key": first, "source_id": "source-0"}, {"key": second, "source_id": "source-1"}]
+    item.records = [replace(joined, subset="long", members=joined.members | {"meta.json": encode_json(meta)})]
+    commit(Storage(dataset), [item], "digest")
     found = remove(dataset, ["source-1"], packing=False)
     assert joined.key in found.removed
     assert found.joined == 1
 
 
 def test_the_proof_names_keys_causes_and_every_file(dataset: str) -> None:
-    gone = remove(dataset, licences=["L1"]).removed
+    removed = remove(dataset, licences=["L1"]).removed
     path = next((Path(dataset) / "removals").iterdir())
     proof = json.loads(path.read_text())
-    assert proof["removed"] == dict.fromkeys(sorted(gone), "licence L1")
+    assert proof["removed"] == dict.fromkeys(sorted(removed), "licence L1")
     assert (proof["version"], proof["rules"]) == (read_description(Storage(dataset)).version, ["licence L1"])
     storage = Storage(dataset)
-    assert proof["scanned"] == {one: storage.sha256(one) for one in proof["scanned"]}
+    assert proof["scanned"] == {file: storage.sha256(file) for file in proof["scanned"]}
     files = storage.list("shards") + storage.list("parts") + storage.list("catalogue")
     assert sorted(proof["scanned"]) == sorted(files)
     path.unlink()
-    assert not is_packed(storage, SHARES, 60_000)
+    assert not is_packed(storage, SPLITS, 60_000)
     assert any("proof" in problem for problem in verify(dataset).problems)
 
 
-def test_by_key_by_the_beginning_of_a_key_and_what_is_unknown(dataset: str) -> None:
-    key, other = keys(dataset)["source-0"]
+def test_removal_by_key_or_prefix_and_unknown_names(dataset: str) -> None:
+    key, other = keys_by_source(dataset)["source-0"]
     assert remove(dataset, keys=[key[:12]]).removed == [key]
     assert read_causes(Storage(dataset)) == {key: f"key {key}"}
-    assert keys(dataset)["source-0"] == [other]
+    assert keys_by_source(dataset)["source-0"] == [other]
     assert remove(dataset, keys=[key]).removed == []
-    for asked, why in (({"sources": ["nobody"]}, "no source nobody"), ({"licences": ["GPL"]}, "no licence GPL"),
+    for request, message in (({"sources": ["nobody"]}, "no source nobody"), ({"licences": ["GPL"]}, "no licence GPL"),
                        ({"keys": ["zz"]}, "no sample begins"), ({"keys": [""]}, "no sample"), ({}, "name a source")):  # fmt: skip
-        with pytest.raises(UsageError, match=why):
-            remove(dataset, **asked)  # type: ignore[arg-type]
+        with pytest.raises(UsageError, match=message):
+            remove(dataset, **request)  # type: ignore[arg-type]
 
 
-def test_a_removed_source_stays_removed_when_it_is_done_anew(dataset: str) -> None:
-    """Another generation has other samples, which nobody has named by key."""
+def test_a_removed_source_stays_removed_when_it_is_processed_again(dataset: str) -> None:
+    """Another generation has other samples, whose keys no removal has named."""
     remove(dataset, ["source-1"])
     commit(Storage(dataset), [work_item(1, generation=1, samples=5)], "other digest")
     repack(dataset)
-    assert "source-1" not in keys(dataset)
+    assert "source-1" not in keys_by_source(dataset)
     assert len(read_tombstones(Storage(dataset))) == 7
     assert verify(dataset).problems == []
 
 
 def test_superseded_samples_and_merged_ledgers_are_purged_too(dataset: str) -> None:
-    old = keys(dataset)["source-0"]
+    old = keys_by_source(dataset)["source-0"]
     commit(Storage(dataset), [work_item(0, generation=1, samples=5)], "other digest")
     repack(dataset)
-    run_maintenance(Storage(dataset), many=1)
+    run_maintenance(Storage(dataset), max_files=1)
     assert [path.name[:6] for path in (Path(dataset) / "ledger").iterdir()] == ["merged"]
-    gone = remove(dataset, ["source-0"]).removed
-    assert set(old) < set(gone)
-    assert not any(key.encode() in every_byte(dataset) for key in gone)
+    removed = remove(dataset, ["source-0"]).removed
+    assert set(old) < set(removed)
+    assert not any(key.encode() in tar_bytes(dataset) for key in removed)
     assert "source-0" in done_sources(Storage(dataset))
     assert verify(dataset).problems == []
 
 
-def test_pages_that_show_a_removed_sample_go_with_it(dataset: str) -> None:
-    (key, _), (other, _) = keys(dataset)["source-0"], keys(dataset)["source-1"]
+def test_pages_that_show_a_removed_sample_are_deleted(dataset: str) -> None:
+    (key, _), (other, _) = keys_by_source(dataset)["source-0"], keys_by_source(dataset)["source-1"]
     report = Path(dataset) / "report"
     report.mkdir()
     (report / "a.html").write_text(f"<code>{key}</code>")
@@ -159,101 +138,87 @@ def test_pages_that_show_a_removed_sample_go_with_it(dataset: str) -> None:
     assert [path.name for path in report.iterdir()] == ["b.html"]
 
 
-def test_orphans_that_hold_removed_samples_go(dataset: str) -> None:
+def test_orphans_that_hold_removed_samples_are_deleted(dataset: str) -> None:
     part = Path(dataset, next(row["part"] for row in read_ledger(Storage(dataset)).to_pylist() if row["part"]))
     shutil.copy(part, part.with_name("aaaaaaaaaaaaaaaa-000000000000.tar"))
     part.with_name(".b.tar.1.partial").write_bytes(part.read_bytes())
-    gone = remove(dataset, ["source-0", "source-1", "source-2", "source-3"]).removed
-    assert not list(scan_finds(dataset, gone))
+    removed = remove(dataset, ["source-0", "source-1", "source-2", "source-3"]).removed
+    assert not list(files_with(dataset, removed))
     assert list((Path(dataset) / "parts").iterdir()) == []
     assert verify(dataset).problems == []
 
 
-def scan_finds(dataset: str, gone: list[str]) -> Iterator[str]:
-    return (one.path for one in scan(Storage(dataset), set(gone)) if one.found)
+def files_with(dataset: str, removed: list[str]) -> Iterator[str]:
+    return (result.path for result in scan(Storage(dataset), set(removed)) if result.removed_keys)
 
 
-class Killed(BaseException):
-    """Stands for a process that dies."""
-
-
-def test_killed_between_any_two_steps_it_reads_and_is_finished_by_the_next(
+def test_packing_killed_at_any_step_leaves_a_readable_dataset_and_can_be_repeated(
     dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gone = remove(dataset, ["source-2"], packing=False).removed
+    removed = remove(dataset, ["source-2"], packing=False).removed
     untouched = shutil.copytree(dataset, tmp_path / "untouched")
-    pack(dataset, splits=SHARES, shard_bytes=10_000_000)
-    whole = {
+    pack(dataset, splits=SPLITS, shard_bytes=10_000_000)
+    expected = {
         path.relative_to(dataset): path.read_bytes() for path in sorted(Path(dataset).rglob("*")) if path.is_file()
     }
     steps = 0
     while True:
         copy = Path(shutil.copytree(untouched, tmp_path / f"killed-{steps}"))
-        left = [steps]
+        calls_left = [steps]
         with monkeypatch.context() as patch:
             for name in ("publish", "delete"):
-                patch.setattr(Storage, name, _until_killed(getattr(Storage, name), left))
+                patch.setattr(Storage, name, killed_after(getattr(Storage, name), calls_left))
             try:
-                pack(str(copy), splits=SHARES, shard_bytes=10_000_000)
+                pack(str(copy), splits=SPLITS, shard_bytes=10_000_000)
             except Killed:
                 pass
             else:
                 break
         storage = Storage(copy)
-        for row in read_ledger(storage).to_pylist():  # what stands can be read
+        for row in read_ledger(storage).to_pylist():  # current samples are readable
             if row["outcome"] == "accepted":
-                stretch = storage.read_bytes(row["part"], row["offset"], row["offset"] + row["length"])
-                assert decode_sample_bytes(stretch)[0] == row["record_id"]
+                content = storage.read_bytes(row["part"], row["offset"], row["offset"] + row["length"])
+                assert decode_sample_bytes(content)[0] == row["record_id"]
         assert len([key for _, key, _ in iterate_samples(storage)]) == 6
-        assert not is_packed(storage, SHARES, 10_000_000)
-        pack(str(copy), splits=SHARES, shard_bytes=10_000_000)
+        assert not is_packed(storage, SPLITS, 10_000_000)
+        pack(str(copy), splits=SPLITS, shard_bytes=10_000_000)
         after = {path.relative_to(copy): path.read_bytes() for path in sorted(copy.rglob("*")) if path.is_file()}
-        assert after == whole
+        assert after == expected
         shutil.rmtree(copy)
         steps += 1
     assert steps > 8
-    assert not any(key.encode() in every_byte(dataset) for key in gone)
+    assert not any(key.encode() in tar_bytes(dataset) for key in removed)
 
 
-def _until_killed(original, left):
-    def counted(self, *arguments, **named):
-        if left[0] == 0:
-            raise Killed
-        left[0] -= 1
-        return original(self, *arguments, **named)
-
-    return counted
-
-
-def test_one_at_a_time(dataset: str) -> None:
+def test_a_second_writer_is_refused(dataset: str) -> None:
     with Lease(Storage(dataset), "ingest", beat_s=0.05):
         with pytest.raises(HumoError, match="ingest"):
             remove(dataset, ["source-0"])
         with pytest.raises(HumoError, match="ingest"):
             repack(dataset)
-    assert "source-0" in keys(dataset)
+    assert "source-0" in keys_by_source(dataset)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_training_goes_on_while_samples_are_removed_and_the_dataset_is_packed(dataset: str, workers: int) -> None:
+def test_training_continues_while_samples_are_removed_and_the_dataset_is_packed(dataset: str, workers: int) -> None:
     from model.data import MotionLoader
 
     repack(dataset, shard_bytes=20_000)
-    before = keys(dataset)
+    before = keys_by_source(dataset)
     config = MotionLoader.Config(dataset=dataset, batch_size=1, workers=workers, epochs=3, shuffle_window=0)
     batches = iter(MotionLoader(config))
     first = [sample.key for batch in itertools.islice(batches, 2) for sample in batch]
     shards = {shard.path for shard in read_description(Storage(dataset)).shards}
-    gone = set(remove(dataset, ["source-2"]).removed)
+    removed = set(remove(dataset, ["source-2"]).removed)
     assert len(shards - {shard.path for shard in read_description(Storage(dataset)).shards}) > 1
     rest = [sample.key for batch in batches for sample in batch]
     assert len(first + rest) == 3 * 8
-    kept = {key for name, some in before.items() if name != "source-2" for key in some}
+    kept = {key for name, source_keys in before.items() if name != "source-2" for key in source_keys}
     assert kept <= set(rest)
-    assert not gone & set(rest[-8:])  # what was drawn ahead may still have been open
+    assert not removed & set(rest[-8:])  # prefetched batches may come from shards that were still open
 
 
-def test_a_training_on_a_bucket_goes_on_too(dataset: str, tmp_path: Path) -> None:
+def test_training_on_a_bucket_continues(dataset: str, tmp_path: Path) -> None:
     import fsspec
 
     from model.data import MotionDataset
@@ -261,10 +226,14 @@ def test_a_training_on_a_bucket_goes_on_too(dataset: str, tmp_path: Path) -> Non
     fsspec.filesystem("memory").put(dataset, "/going", recursive=True)
     try:
         samples = MotionDataset("memory://going", cache=str(tmp_path / "cache"))
-        gone = set(remove("memory://going", ["source-2"]).removed)
+        removed = set(remove("memory://going", ["source-2"]).removed)
         found = [
-            samples.sample(number).key for number in range(8) if samples.reader.index.keys[number].decode() not in gone
+            samples.sample(number).key
+            for number in range(8)
+            if samples.reader.index.keys[number].decode() not in removed
         ]
-        assert sorted(found) == sorted(key for some in keys("memory://going").values() for key in some)
+        assert sorted(found) == sorted(
+            key for source_keys in keys_by_source("memory://going").values() for key in source_keys
+        )
     finally:
         fsspec.filesystem("memory").rm("/going", recursive=True)

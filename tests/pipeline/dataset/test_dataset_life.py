@@ -1,4 +1,4 @@
-"""A dataset from its first commit on: killed, packed, altered, packed again. Cheap stages stand in for the slow middle."""
+"""Life of a dataset: commits, kills, packing, corruption, repacking. A cheap stage replaces the slow ones."""
 
 import io
 import json
@@ -23,11 +23,11 @@ from schemas.records import Rejection, Sample, Source
 from schemas.storage import Storage
 from stages.base import Stage
 
-SHARES = {"train": 0.6, "val": 0.4, "test": 0.0}
+SPLITS = {"train": 0.6, "val": 0.4, "test": 0.0}
 
 
 class MakeSamples(Stage[Source, Sample]):
-    """Samples of a source by its number: none from every fifth, an error from every seventh."""
+    """Samples of a source by its number: every fifth is rejected, every seventh raises an error."""
 
     def run(self, record: Source) -> Iterable[Sample | Rejection]:
         number = int(record.id.split("-")[1])
@@ -47,9 +47,9 @@ def sources(count: int) -> list[Source]:
     ]
 
 
-def run(root: Path, some: list[Source], batch: int = 1) -> Storage:
+def commit_sources(root: Path, selected: list[Source], batch: int = 1) -> Storage:
     storage = Storage(root)
-    work_items = [advance([MakeSamples()], WorkItem.of(source)) for source in some]
+    work_items = [advance([MakeSamples()], WorkItem.of(source)) for source in selected]
     for work_item in work_items:
         work_item.sha256 = f"{work_item.source.id:0>64}"
     for start in range(0, len(work_items), batch):
@@ -68,12 +68,12 @@ def content(root: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> Path:
-    run(tmp_path / "data", sources(12))
-    pack(str(tmp_path / "data"), splits=SHARES, shard_bytes=1_000_000)
+    commit_sources(tmp_path / "data", sources(12))
+    pack(str(tmp_path / "data"), splits=SPLITS, shard_bytes=1_000_000)
     return tmp_path / "data"
 
 
-def test_every_source_is_accounted_for(dataset: Path) -> None:
+def test_every_source_is_in_the_ledger(dataset: Path) -> None:
     ledger = read_ledger(Storage(dataset)).to_pylist()
     assert {row["source_id"] for row in ledger} == {source.id for source in sources(12)}
     by_source = {row["source_id"]: row for row in ledger}
@@ -84,31 +84,31 @@ def test_every_source_is_accounted_for(dataset: Path) -> None:
     assert verify(str(dataset)).problems == []
 
 
-def test_same_commits_same_bytes_whatever_their_order_and_size(tmp_path: Path, dataset: Path) -> None:
-    run(tmp_path / "other", sources(12)[::-1], batch=5)
-    pack(str(tmp_path / "other"), splits=SHARES, shard_bytes=1_000_000)
+def test_same_bytes_for_any_order_and_size_of_commits(tmp_path: Path, dataset: Path) -> None:
+    commit_sources(tmp_path / "other", sources(12)[::-1], batch=5)
+    pack(str(tmp_path / "other"), splits=SPLITS, shard_bytes=1_000_000)
     ours, other = content(dataset), content(tmp_path / "other")
     assert ours == other
     assert len([name for name in ours if name.endswith(".tar")]) >= 2
 
 
-def test_a_commit_that_died_before_its_ledger_has_not_happened(tmp_path: Path, dataset: Path) -> None:
-    """Between part and ledger: the part is there, the source is not done, doing it again changes nothing."""
-    storage = run(tmp_path / "data2", sources(12))
+def test_a_commit_killed_before_its_ledger_file_is_repeated(tmp_path: Path, dataset: Path) -> None:
+    """The part exists, the source is not done, and processing it again gives the same dataset."""
+    storage = commit_sources(tmp_path / "data2", sources(12))
     ledger = sorted((tmp_path / "data2" / "ledger").iterdir())
     lost = {row["source_id"] for row in read_ledger(storage).to_pylist() if row["commit"] == ledger[0].stem}
     ledger[0].unlink()
     (tmp_path / "data2" / "parts" / ".half.tar.1.partial").write_bytes(b"x" * 100)
     assert set(done_sources(storage)) == {source.id for source in sources(12)} - lost
-    run(tmp_path / "data2", [source for source in sources(12) if source.id in lost])
-    pack(str(tmp_path / "data2"), splits=SHARES, shard_bytes=1_000_000)
+    commit_sources(tmp_path / "data2", [source for source in sources(12) if source.id in lost])
+    pack(str(tmp_path / "data2"), splits=SPLITS, shard_bytes=1_000_000)
     assert content(tmp_path / "data2") == content(dataset)
 
 
-def test_packing_anew_replaces_and_forgets(dataset: Path) -> None:
+def test_repacking_replaces_shards(dataset: Path) -> None:
     storage = Storage(dataset)
-    assert is_packed(storage, SHARES, 1_000_000)
-    assert not is_packed(storage, SHARES, 2_000_000)
+    assert is_packed(storage, SPLITS, 1_000_000)
+    assert not is_packed(storage, SPLITS, 2_000_000)
     (dataset / "shards" / "mocap" / "train-000099.tar").write_bytes(b"stale")
     pack(str(dataset), splits={"train": 1.0}, shard_bytes=2_000_000)
     assert {shard.split for shard in read_description(storage).shards} == {"train"}
@@ -116,7 +116,7 @@ def test_packing_anew_replaces_and_forgets(dataset: Path) -> None:
     assert verify(str(dataset)).problems == []
 
 
-def test_small_shards_are_filled_in_order_of_keys(dataset: Path) -> None:
+def test_shards_are_sorted_by_key(dataset: Path) -> None:
     pack(str(dataset), splits={"train": 1.0}, shard_bytes=20_000)
     names = []
     for shard in read_description(Storage(dataset)).shards:
@@ -128,25 +128,25 @@ def test_small_shards_are_filled_in_order_of_keys(dataset: Path) -> None:
     assert names == sorted(names)
 
 
-def test_two_copies_of_a_video_stay_in_one_split() -> None:
-    assert split_of("a" * 64, SHARES) == split_of("a" * 64, SHARES)
-    shares = [split_of(str(number), SHARES) for number in range(2000)]
+def test_copies_of_a_video_share_a_split() -> None:
+    assert split_of("a" * 64, SPLITS) == split_of("a" * 64, SPLITS)
+    shares = [split_of(str(number), SPLITS) for number in range(2000)]
     assert shares.count("train") / 2000 == pytest.approx(0.6, abs=0.05)
     assert "test" not in shares
 
 
-@pytest.mark.parametrize("harm", ["flip", "truncate", "delete", "swap", "catalogue"])
-def test_verify_finds_what_was_altered(dataset: Path, harm: str) -> None:
+@pytest.mark.parametrize("alteration", ["flip", "truncate", "delete", "swap", "catalogue"])
+def test_verify_finds_alterations(dataset: Path, alteration: str) -> None:
     shard = dataset / read_description(Storage(dataset)).shards[0].path
     content = bytearray(shard.read_bytes())
-    if harm == "flip":
+    if alteration == "flip":
         content[len(content) // 2] ^= 1
         shard.write_bytes(content)
-    elif harm == "truncate":
+    elif alteration == "truncate":
         shard.write_bytes(content[: len(content) // 2])
-    elif harm == "delete":
+    elif alteration == "delete":
         shard.unlink()
-    elif harm == "swap":
+    elif alteration == "swap":
         others = [dataset / entry.path for entry in read_description(Storage(dataset)).shards[1:]]
         shutil.copy(others[0], shard)
     else:
@@ -154,11 +154,11 @@ def test_verify_finds_what_was_altered(dataset: Path, harm: str) -> None:
     assert verify(str(dataset)).problems
 
 
-def test_a_lost_part_is_named(dataset: Path) -> None:
+def test_an_altered_part_is_named(dataset: Path) -> None:
     part = next((dataset / "parts").iterdir())
     part.write_bytes(b"\0" * part.stat().st_size)
     with pytest.raises(HumoError, match=f"parts/{part.name}: does not hold sample"):
-        pack(str(dataset), splits=SHARES, shard_bytes=1_000_000)
+        pack(str(dataset), splits=SPLITS, shard_bytes=1_000_000)
 
 
 def test_plain_tarfile_and_numpy_read_a_sample(dataset: Path) -> None:

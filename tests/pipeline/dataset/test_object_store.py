@@ -1,4 +1,4 @@
-"""The commit protocol against a real S3 server, started here: uploads, conditional writes, whole jobs, orphans."""
+"""The commit protocol with a local S3 server: uploads, conditional writes, whole jobs, orphans."""
 
 import os
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ def bucket() -> Iterator[str]:
     server = ThreadedMotoServer(port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
-    kept = dict(os.environ)
+    environment = dict(os.environ)
     os.environ |= {
         "AWS_ACCESS_KEY_ID": "key",
         "AWS_SECRET_ACCESS_KEY": "secret",
@@ -43,7 +43,7 @@ def bucket() -> Iterator[str]:
         yield "s3://humo"
     finally:
         os.environ.clear()
-        os.environ.update(kept)
+        os.environ.update(environment)
         fsspec.get_filesystem_class("s3").clear_instance_cache()
         server.stop()
 
@@ -56,28 +56,33 @@ def mocap(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def job(mocap: Path, output: str, **more: object) -> IngestConfig:
-    settings = {"sources": [{"kind": "mocap", "path": str(mocap)}], "output": output, "splits": {"train": 1.0}, **more}
-    return parse_config(settings, IngestConfig, "job.yaml")
+def job(mocap: Path, output: str, **settings: object) -> IngestConfig:
+    config = {
+        "sources": [{"kind": "mocap", "path": str(mocap)}],
+        "output": output,
+        "splits": {"train": 1.0},
+        **settings,
+    }
+    return parse_config(config, IngestConfig, "job.yaml")
 
 
-def test_of_many_who_create_one_succeeds(bucket: str) -> None:
+def test_one_of_many_concurrent_creates_succeeds(bucket: str) -> None:
     storage = Storage(f"{bucket}/create")
 
     def attempt(number: int) -> bool:
         try:
-            storage.create("it", b"%d" % number)
+            storage.create("file", b"%d" % number)
         except FileExistsError:
             return False
         return True
 
     with ThreadPoolExecutor(8) as pool:
-        won = list(pool.map(attempt, range(8)))
-    assert sum(won) == 1
-    assert storage.read_bytes("it") == b"%d" % won.index(True)
+        succeeded = list(pool.map(attempt, range(8)))
+    assert sum(succeeded) == 1
+    assert storage.read_bytes("file") == b"%d" % succeeded.index(True)
 
 
-def test_an_upload_that_fails_leaves_nothing(bucket: str) -> None:
+def test_a_failed_upload_leaves_no_file(bucket: str) -> None:
     storage = Storage(f"{bucket}/upload")
 
     def upload() -> None:
@@ -99,13 +104,13 @@ def test_the_same_dataset_as_on_a_disk(bucket: str, mocap: Path, tmp_path: Path)
     samples = {key: members for _, key, members in iterate_samples(Storage(f"{bucket}/data"))}
     assert samples == {key: members for _, key, members in iterate_samples(Storage(tmp_path / "data"))}
     again = ingest(job(mocap, f"{bucket}/data"))
-    assert (again.samples, len(again.todo.done)) == (0, 3)
+    assert (again.samples, len(again.worklist.done)) == (0, 3)
     source = read_ledger(Storage(f"{bucket}/data")).column("source_id").to_pylist()[0]
     assert len(remove(f"{bucket}/data", [source]).removed) == 1
     assert verify(f"{bucket}/data").problems == []
 
 
-def test_an_orphan_is_swept(bucket: str, mocap: Path) -> None:
+def test_orphans_are_deleted(bucket: str, mocap: Path) -> None:
     storage = Storage(f"{bucket}/orphan")
     ingest(job(mocap, storage.uri))
     storage.write_bytes("parts/orphan.tar", b"x")
@@ -116,11 +121,11 @@ def test_an_orphan_is_swept(bucket: str, mocap: Path) -> None:
 
 def test_a_second_job_is_refused(bucket: str, mocap: Path) -> None:
     storage = Storage(f"{bucket}/lease")
-    with Lease(storage, "first", beat_s=0.2), pytest.raises(HumoError, match="is at work on it"):
+    with Lease(storage, "first", beat_s=0.2), pytest.raises(HumoError, match="is writing to it"):
         ingest(job(mocap, storage.uri))
     assert ingest(job(mocap, storage.uri)).samples == 3
 
 
-def test_a_bucket_that_is_not_there(mocap: Path, bucket: str) -> None:
+def test_a_missing_bucket_is_reported(mocap: Path, bucket: str) -> None:
     with pytest.raises(HumoError, match="s3://missing/data cannot be written to"):
         ingest(job(mocap, "s3://missing/data"))

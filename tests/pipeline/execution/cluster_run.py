@@ -1,10 +1,10 @@
-"""A job on a Ray of two nodes on this machine, some of whose processes are killed in the middle of it.
+"""A job on a Ray of two nodes on this machine, some of whose processes are killed during the job.
 
     python cluster_run.py JOB.yaml node     SIGKILL to a whole node: its raylet and all its workers
     python cluster_run.py JOB.yaml actor    SIGKILL to the actors alone
 
-Prints one JSON object: how many sources had been committed and how many actors were killed. Exit status 75 where Ray itself
-did not start: it gives its processes half a minute, which a crowded machine may need longer than.
+Prints one JSON object: the numbers of committed sources and of killed actors. Exit status 75 if Ray itself did not start: it gives
+its processes half a minute, which can be too little on a busy machine.
 """
 
 import json
@@ -22,15 +22,15 @@ from schemas.config import load_config
 from schemas.offline import enforce_offline
 
 KILL_AFTER = 2
-"""Sources that are committed before."""
+"""Sources committed before the kill."""
 
 
 def descendants(pid: int) -> Iterator[tuple[int, str]]:
-    """(process id, command line) of all processes below one."""
-    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-        line = Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        yield int(child), line
-        yield from descendants(int(child))
+    """(process id, command line) of all descendants of a process."""
+    for child_pid in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        command_line = Path(f"/proc/{child_pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        yield int(child_pid), command_line
+        yield from descendants(int(child_pid))
 
 
 def main(job: str, victim: str) -> None:
@@ -47,21 +47,21 @@ def main(job: str, victim: str) -> None:
         print(error, file=sys.stderr)
         sys.exit(75)
     raylet = node.all_processes["raylet"][0].process.pid
-    told = {"committed": 0, "killed": 0}
+    report = {"committed": 0, "killed": 0}
 
-    def kill_in_the_middle(outcome: Outcome) -> None:
-        told["committed"] += 1
-        below = list(descendants(raylet)) if not told["killed"] and told["committed"] >= KILL_AFTER else []
-        actors = [pid for pid, line in below if "MapWorker" in line]
+    def kill_once(outcome: Outcome) -> None:
+        report["committed"] += 1
+        processes = list(descendants(raylet)) if not report["killed"] and report["committed"] >= KILL_AFTER else []
+        actors = [pid for pid, command_line in processes if "MapWorker" in command_line]
         if not actors:
             return
-        told.update(killed=len(actors), committed_then=told["committed"])
-        for pid in [raylet, *(pid for pid, _ in below)] if victim == "node" else actors:
+        report.update(killed=len(actors), committed_then=report["committed"])
+        for pid in [raylet, *(pid for pid, _ in processes)] if victim == "node" else actors:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
-    ingest(load_config(job, IngestConfig, []), kill_in_the_middle)
-    print(json.dumps(told))
+    ingest(load_config(job, IngestConfig, []), kill_once)
+    print(json.dumps(report))
     ray.shutdown()
     cluster.shutdown()
 

@@ -1,4 +1,4 @@
-"""What a job counts, and whether the dashboard and Ray's endpoint know the same names."""
+"""The metrics of a job, and that the dashboard and Ray's endpoint use the same names."""
 
 import json
 import re
@@ -7,24 +7,24 @@ from collections.abc import Mapping
 
 from pipeline import PROJECT_ROOT
 from pipeline.chain.work_item import WorkItem
-from pipeline.execution.metrics import METERS, Add, Meter, Metrics, exported
+from pipeline.execution.metrics import METRICS, Add, Metrics, MetricSpec, exported_names
 from schemas.records import Rejection, Sample, Source
 
 DASHBOARD = PROJECT_ROOT / "configs" / "grafana.json"
 
 
-class Book:
-    """Keeps what is added, by meter and tags."""
+class Recorder:
+    """Sums the added values by metric and tags."""
 
     def __init__(self) -> None:
         self.sums: Counter[tuple[object, ...]] = Counter()
-        self.metrics = Metrics(self.meter)
+        self.metrics = Metrics(self.create)
 
-    def meter(self, meter: Meter) -> Add:
+    def create(self, spec: MetricSpec) -> Add:
         def add(value: float, tags: Mapping[str, str]) -> None:
-            assert tuple(sorted(tags)) == tuple(sorted(meter.tags)), f"{meter.name} is given {tags}"
-            assert value > 0, "Ray's counters take nothing else"
-            self.sums[meter.name, *(tags[name] for name in meter.tags)] += value
+            assert tuple(sorted(tags)) == tuple(sorted(spec.tags)), f"{spec.name} is given {tags}"
+            assert value > 0, "Ray's counters accept positive values only"
+            self.sums[spec.name, *(tags[name] for name in spec.tags)] += value
 
         return add
 
@@ -36,18 +36,18 @@ def work_item(name: str, samples: int = 0, *reasons: str) -> WorkItem:
         for number in range(samples)
     ]
     rejections = [Rejection(id=name, stage="fit", reason=reason) for reason in reasons]
-    passed = {"read": (1, 2, 0, 0.5), "fit": (2, samples, len(reasons), 1.5)}
-    return WorkItem(source=source, records=list(records), rejections=rejections, passed=passed)
+    stage_stats = {"read": (1, 2, 0, 0.5), "fit": (2, samples, len(reasons), 1.5)}
+    return WorkItem(source=source, records=list(records), rejections=rejections, stage_stats=stage_stats)
 
 
-def test_everything_is_counted() -> None:
-    book = Book()
+def test_all_metrics_are_counted() -> None:
+    recorder = Recorder()
     for one in (work_item("a", 2), work_item("b", 1, "too_short"), work_item("c", 0, "too_short", "too_long")):
-        book.metrics.count(one)
-    book.metrics.count(work_item("d", 1, "worker_died"))
-    book.metrics.count_restarts("read", 0)
-    book.metrics.count_restarts("read", 2)
-    assert book.sums == {
+        recorder.metrics.count(one)
+    recorder.metrics.count(work_item("d", 1, "worker_died"))
+    recorder.metrics.count_restarts("read", 0)
+    recorder.metrics.count_restarts("read", 2)
+    assert recorder.sums == {
         ("humo_sources", "accepted"): 2, ("humo_sources", "rejected"): 1, ("humo_sources", "quarantined"): 1,
         ("humo_records_in", "read"): 4, ("humo_records_out", "read"): 8,
         ("humo_records_in", "fit"): 8, ("humo_records_out", "fit"): 4,
@@ -60,24 +60,24 @@ def test_everything_is_counted() -> None:
 
 def test_order_does_not_matter() -> None:
     work_items = [work_item("a", 2), work_item("b", 1, "too_short"), work_item("d", 0, "timed_out")]
-    forth, back = Book(), Book()
+    forward, backward = Recorder(), Recorder()
     for one, other in zip(work_items, reversed(work_items), strict=True):
-        forth.metrics.count(one)
-        back.metrics.count(other)
-    assert forth.sums == back.sums
+        forward.metrics.count(one)
+        backward.metrics.count(other)
+    assert forward.sums == backward.sums
 
 
 def test_the_dashboard_shows_exactly_these_names() -> None:
     dashboard = json.loads(DASHBOARD.read_text())
     queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
-    shown = set(re.findall(r"ray_\w+", " ".join(queries)))
-    known = {name: meter for meter in METERS for name in exported(meter)}
-    assert shown <= set(known), f"no such metrics: {shown - set(known)}"
-    assert {known[name].name for name in shown} == {meter.name for meter in METERS}, "a metric that nobody sees"
+    displayed = set(re.findall(r"ray_\w+", " ".join(queries)))
+    known = {name: spec for spec in METRICS for name in exported_names(spec)}
+    assert displayed <= set(known), f"no such metrics: {displayed - set(known)}"
+    assert {known[name].name for name in displayed} == {spec.name for spec in METRICS}, "a metric that is not displayed"
 
 
-def test_the_dashboard_groups_by_tags_that_are_there() -> None:
-    known = {name: meter for meter in METERS for name in exported(meter)}
+def test_the_dashboard_groups_by_existing_tags() -> None:
+    known = {name: spec for spec in METRICS for name in exported_names(spec)}
     for panel in json.loads(DASHBOARD.read_text())["panels"]:
         for target in panel["targets"]:
             tags = {tag for name in re.findall(r"ray_\w+", target["expr"]) for tag in known[name].tags} | {"le"}
@@ -89,12 +89,12 @@ def test_the_dashboard_groups_by_tags_that_are_there() -> None:
 def test_panels_do_not_overlap() -> None:
     taken: set[tuple[int, int]] = set()
     for panel in json.loads(DASHBOARD.read_text())["panels"]:
-        place = panel["gridPos"]
+        position = panel["gridPos"]
         cells = {
             (x, y)
-            for x in range(place["x"], place["x"] + place["w"])
-            for y in range(place["y"], place["y"] + place["h"])
+            for x in range(position["x"], position["x"] + position["w"])
+            for y in range(position["y"], position["y"] + position["h"])
         }
         assert not cells & taken
-        assert place["x"] + place["w"] <= 24
+        assert position["x"] + position["w"] <= 24
         taken |= cells

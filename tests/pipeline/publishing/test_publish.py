@@ -1,4 +1,4 @@
-"""Publishing: what others' loaders read, what is left out, and going on after a crash."""
+"""Publishing: compatibility with other loaders, samples left out, and resuming after a crash."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import pytest
 import webdataset
 import yaml
 from audit_helpers import make_sample
-from test_remove import Killed, _until_killed, work_item
+from commit_helpers import Killed, killed_after, work_item
 
 from pipeline.curation.remove import remove
 from pipeline.dataset.commits import commit
@@ -23,18 +23,18 @@ from schemas.dataset import iterate_samples, read_description
 from schemas.errors import UsageError
 from schemas.storage import Storage
 
-SHARES = {"train": 0.4, "val": 0.6, "test": 0.0}
+SPLITS = {"train": 0.4, "val": 0.6, "test": 0.0}
 
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> str:
     root = tmp_path_factory.mktemp("publish") / "data"
     for number in range(5):
-        made = work_item(number)
+        item = work_item(number)
         if number < 2:
-            made.records.append(make_sample("video", 50 + number, source=made.source))
-        commit(Storage(root), [made], "digest")
-    pack(str(root), splits=SHARES, shard_bytes=50_000)
+            item.records.append(make_sample("video", 50 + number, source=item.source))
+        commit(Storage(root), [item], "digest")
+    pack(str(root), splits=SPLITS, shard_bytes=50_000)
     return str(root)
 
 
@@ -43,11 +43,11 @@ def dataset(original: str, tmp_path: Path) -> str:
     return str(shutil.copytree(original, tmp_path / "data"))
 
 
-def keys(dataset: str, **which: str) -> list[str]:
-    return sorted(key for _, key, _ in iterate_samples(Storage(dataset), **which))
+def keys(dataset: str, **filters: str) -> list[str]:
+    return sorted(key for _, key, _ in iterate_samples(Storage(dataset), **filters))
 
 
-def test_the_copy_is_a_dataset_that_everybody_reads(
+def test_humo_datasets_and_webdataset_read_the_copy(
     original: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = str(tmp_path / "out")
@@ -69,14 +69,14 @@ def test_the_copy_is_a_dataset_that_everybody_reads(
     assert sorted(one["__key__"] for one in webdataset.WebDataset(shards, shardshuffle=False)) == keys(out)
 
 
-def test_the_card_says_what_is_inside(original: str, tmp_path: Path) -> None:
+def test_the_card_describes_the_content(original: str, tmp_path: Path) -> None:
     out = tmp_path / "out"
     publish(original, str(out), name="Walkers", contact="someone@example.org")
     text = (out / "README.md").read_text()
     front = yaml.safe_load(text.split("---\n")[1])
     assert front["license_name"] == "L0 AND L1"
     assert [one["config_name"] for one in front["configs"] if one.get("default")] == ["mocap"]
-    for wanted in (
+    for expected in (
         "# Walkers",
         "| L0 | given | 3 |",
         "someone@example.org",
@@ -84,11 +84,11 @@ def test_the_card_says_what_is_inside(original: str, tmp_path: Path) -> None:
         "humo-anny-1",
         "12 samples",
     ):
-        assert wanted in text
+        assert expected in text
     assert str(tmp_path) not in text
 
 
-def test_energon_finds_every_sample_at_its_place(original: str, tmp_path: Path) -> None:
+def test_energon_index_locates_every_sample(original: str, tmp_path: Path) -> None:
     out = tmp_path / "out"
     publish(original, str(out))
     counts = json.loads((out / ".nv-meta/.info.json").read_text())["shard_counts"]
@@ -107,15 +107,15 @@ def test_energon_finds_every_sample_at_its_place(original: str, tmp_path: Path) 
         assert content[offsets[-1] :] == bytes(1024)
 
 
-def test_removed_samples_and_other_licences_stay_behind(dataset: str, tmp_path: Path) -> None:
+def test_removed_samples_and_other_licences_are_left_out(dataset: str, tmp_path: Path) -> None:
     first, out = current_version(Storage(dataset)), str(tmp_path / "out")
     publish(dataset, out)
-    gone = remove(dataset, ["source-2"]).removed
+    removed = remove(dataset, ["source-2"]).removed
     commit(Storage(dataset), [work_item(9)], "digest")
     repack(dataset)
     found = publish(dataset, out, version=first)
     assert (found.removed_since, found.samples) == (2, 10)
-    assert not set(keys(out)) & set(gone)
+    assert not set(keys(out)) & set(removed)
     assert set(keys(out)) < set(keys(dataset))
     assert found.version != first
     assert verify(out).problems == []
@@ -132,11 +132,11 @@ def test_removed_samples_and_other_licences_stay_behind(dataset: str, tmp_path: 
         publish(dataset, out, version="nothing")
 
 
-def test_a_killed_copy_goes_on(original: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, out = tmp_path / "whole", tmp_path / "out"
-    publish(original, str(whole), name="same")
+def test_a_killed_copy_resumes(original: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected, out = tmp_path / "expected", tmp_path / "out"
+    publish(original, str(expected), name="same")
     with monkeypatch.context() as patch:
-        patch.setattr(Storage, "publish", _until_killed(Storage.publish, [3]))
+        patch.setattr(Storage, "publish", killed_after(Storage.publish, [3]))
         with pytest.raises(Killed):
             publish(original, str(out), name="same")
     assert not (out / "README.md").exists()
@@ -146,7 +146,7 @@ def test_a_killed_copy_goes_on(original: str, tmp_path: Path, monkeypatch: pytes
     assert {path: os.stat(path).st_ino for path in arrived} == arrived
     contents = [
         {path.relative_to(root): path.read_bytes() for path in root.rglob("*") if path.is_file()}
-        for root in (whole, out)
+        for root in (expected, out)
     ]
     assert contents[0] == contents[1]
 

@@ -164,7 +164,7 @@ def test_other_weights_are_refused_in_a_sentence(trained: Path, tmp_path: Path) 
         CloseLook(other)
     assert pictures_command([str(tmp_path), str(tmp_path / "none.yaml")]) == 2
     assert train_command([]) == 2
-    with pytest.raises(HumoError, match=r"stages\.closeup\.pictures"):
+    with pytest.raises(HumoError, match=r"stages\.training\.closeup\.pictures"):
         read_pictures([tmp_path])
     config = load_config(CONFIG, CloseupTraining)
     assert set(config.model_fields_set) == set(CloseupTraining.model_fields)

@@ -1,4 +1,4 @@
-"""Knees and elbows bend one way; whatever the studio's people do is within their limits."""
+"""Knees and elbows bend in one direction; generated motions are within the joint limits."""
 
 import pytest
 import torch
@@ -30,14 +30,14 @@ def bent(name: str, x: float, y: float, z: float, frames: int = 4) -> torch.Tens
         ("right_shoulder", (0, 0, 1.3), (0, -1.9, 0)),
     ],
 )
-def test_joints_go_one_way_and_not_the_other(name: str, allowed: tuple, forbidden: tuple) -> None:
+def test_joints_bend_in_one_direction_only(name: str, allowed: tuple, forbidden: tuple) -> None:
     assert share_beyond_limits(bent(name, *allowed)) == 0.0
     assert share_beyond_limits(bent(name, *forbidden)) == 1.0
     beyond = beyond_limits(bent(name, *forbidden))[0]
     assert SMPL_JOINTS[1:][int(beyond.argmax())] == name
 
 
-def test_a_little_too_far_is_forgiven() -> None:
+def test_the_margin_is_tolerated() -> None:
     assert share_beyond_limits(bent("left_knee", -MARGIN_RAD, 0, 0)) == 0.0
 
 
@@ -48,21 +48,23 @@ def test_the_share_counts_frames() -> None:
 
 
 @pytest.mark.parametrize("action", ["walk", "run", "squat", "kick_left", "wave_right", "jump"])
-def test_made_motions_keep_the_limits(action: str) -> None:
-    made = generate(action, 3.0, 4, body=BodyModel.load())
-    assert share_beyond_limits(made.rotations) == 0.0
+def test_generated_motions_are_within_the_limits(action: str) -> None:
+    motion = generate(action, 3.0, 4, body=BodyModel.load())
+    assert share_beyond_limits(motion.rotations) == 0.0
 
 
-def test_mirrored_poses_are_judged_alike() -> None:
+def test_mirrored_poses_have_equal_scores() -> None:
     generator = torch.Generator().manual_seed(1)
     vectors = torch.randn(50, 24, 3, generator=generator) * 0.8
     mirrored = vectors[:, list(mirror_order(SMPL_JOINTS))] * torch.tensor([1.0, -1.0, -1.0])
-    one, other = (beyond_limits(axis_angle_to_matrix(some)).max(-1) for some in (vectors, mirrored))
+    original_excess, mirrored_excess = (
+        beyond_limits(axis_angle_to_matrix(pose)).max(-1) for pose in (vectors, mirrored)
+    )
     middle = [index for index, name in enumerate(SMPL_JOINTS[1:]) if "_" not in name]
     sides = [index for index in range(23) if index not in middle]
     left = beyond_limits(axis_angle_to_matrix(vectors))[:, sides].max(-1)
     assert beyond_limits(axis_angle_to_matrix(mirrored))[:, sides].max(-1) == pytest.approx(left, abs=1e-5)
-    assert one == pytest.approx(other, abs=1e-5)  # The middle's limits are the same to both sides.
+    assert original_excess == pytest.approx(mirrored_excess, abs=1e-5)  # Limits of the middle joints are symmetric.
 
 
 def test_swing_and_twist_compose_to_the_rotation() -> None:
@@ -70,9 +72,9 @@ def test_swing_and_twist_compose_to_the_rotation() -> None:
     rotations = axis_angle_to_matrix(torch.randn(40, 24, 3, generator=generator, dtype=torch.float64) * 0.7)
     for name, axis in (("left_knee", 1), ("left_shoulder", 0), ("spine1", 1)):
         parts = torch.from_numpy(swing_and_twist(rotations))[:, joint(name) - 1]
-        along = torch.zeros(3, dtype=torch.float64)
-        along[axis] = 1
-        composed = axis_angle_to_matrix(parts * (1 - along)) @ axis_angle_to_matrix(parts * along)
+        bone_axis = torch.zeros(3, dtype=torch.float64)
+        bone_axis[axis] = 1
+        composed = axis_angle_to_matrix(parts * (1 - bone_axis)) @ axis_angle_to_matrix(parts * bone_axis)
         assert matrix_to_axis_angle(composed) == pytest.approx(
             matrix_to_axis_angle(rotations[:, joint(name)]), abs=1e-6
         )

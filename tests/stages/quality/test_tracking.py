@@ -1,4 +1,4 @@
-"""Tracks that are spliced, shaken, interrupted or at the picture's edge, made so that the answer is known."""
+"""Synthetic tracks that are spliced, shaken, interrupted or at the image border, with known scores."""
 
 from dataclasses import replace
 
@@ -16,7 +16,7 @@ _STANDING = np.array(
         [-0.1, 0.95],
     ]
 )  # fmt: skip
-"""COCO-17 of a person of height 1, from the crown down, the person's left at the right of the picture."""
+"""COCO-17 of a person of height 1, from the crown down, the person's left on the right of the image."""
 _MIRRORED = list(mirror_order(COCO_KEYPOINTS))
 
 
@@ -30,12 +30,12 @@ def person(
     swing: float = 0.1,
     seed: int = 0,
 ) -> Clip:
-    """Somebody who walks through a 640 x 480 picture with swinging arms and legs; one pixel of noise."""
+    """A person who walks through a 640 x 480 image with swinging arms and legs; one pixel of noise."""
     phase = np.arange(frames) / 30 * 2 * np.pi * 1.2 + seed
     points = np.tile(_STANDING, (frames, 1, 1))
     for index, name in enumerate(COCO_KEYPOINTS):
-        reach = {"elbow": 0.5, "wrist": 1.0, "knee": 0.5, "ankle": 1.0}.get(name.split("_")[-1], 0.0)
-        points[:, index, 0] += swing * reach * np.sin(phase) * (1 if name.startswith("left") else -1)
+        amplitude = {"elbow": 0.5, "wrist": 1.0, "knee": 0.5, "ankle": 1.0}.get(name.split("_")[-1], 0.0)
+        points[:, index, 0] += swing * amplitude * np.sin(phase) * (1 if name.startswith("left") else -1)
     points = points * height + np.array([x, y]) + np.stack([np.arange(frames) * speed, np.zeros(frames)], -1)[:, None]
     low, high = points.min(1) - 0.05 * height, points.max(1) + 0.05 * height
     points += np.random.default_rng(seed).normal(0, height / 200, points.shape)
@@ -53,7 +53,7 @@ def clip(keypoints: np.ndarray, boxes: np.ndarray, width: int = 640, height: int
 
 
 def spliced(before: Clip, after: Clip, at: int, gap: int = 0) -> Clip:
-    """One person until `at`, the other from then on, with `gap` frames between that are interpolated and unseen."""
+    """One person until `at`, then the other, with `gap` frames between that are interpolated and not detected."""
     keypoints = np.concatenate([before.keypoints[:at], after.keypoints[at:]])
     boxes = np.concatenate([before.boxes[:at], after.boxes[at:]])
     for step in range(gap):
@@ -65,82 +65,82 @@ def spliced(before: Clip, after: Clip, at: int, gap: int = 0) -> Clip:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_one_person_is_one_person(seed: int) -> None:
+def test_one_person_has_no_switch(seed: int) -> None:
     assert identity_switches(person(seed=seed)) == 0
     assert identity_switches(person(seed=seed, speed=12.0, swing=0.3)) == 0
 
 
 @pytest.mark.parametrize("at", [10, 45, 80])
 @pytest.mark.parametrize("gap", [0, 5])
-def test_two_people_in_one_track_are_one_switch(at: int, gap: int) -> None:
+def test_a_change_of_person_is_one_switch(at: int, gap: int) -> None:
     if at + gap > 80:
         gap = 0
-    beside, nearer = person(x=360, seed=1), person(height=330, y=60, seed=2)
+    beside, closer = person(x=360, seed=1), person(height=330, y=60, seed=2)
     assert identity_switches(spliced(person(), beside, at, gap)) == 1
-    assert identity_switches(spliced(person(), nearer, at, gap)) == 1
+    assert identity_switches(spliced(person(), closer, at, gap)) == 1
 
 
-def test_there_and_back_again_are_two() -> None:
-    one, other = person(), person(x=380, seed=1)
-    assert identity_switches(spliced(spliced(one, other, 30), one, 60)) == 2
+def test_a_change_and_a_change_back_are_two_switches() -> None:
+    first, second = person(), person(x=380, seed=1)
+    assert identity_switches(spliced(spliced(first, second, 30), first, 60)) == 2
 
 
-def test_exchanged_sides_are_still_the_same_person() -> None:
-    one = person()
-    keypoints = one.keypoints.copy()
+def test_swapped_sides_are_no_switch() -> None:
+    track = person()
+    keypoints = track.keypoints.copy()
     keypoints[40:] = keypoints[40:, _MIRRORED]
-    assert identity_switches(replace(one, keypoints=keypoints)) == 0
+    assert identity_switches(replace(track, keypoints=keypoints)) == 0
 
 
-def test_a_slip_of_two_frames_is_no_switch() -> None:
-    one, other = person(), person(x=380, seed=1)
-    assert identity_switches(spliced(spliced(one, other, 40), one, 42)) == 0
+def test_a_detector_error_of_two_frames_is_no_switch() -> None:
+    first, second = person(), person(x=380, seed=1)
+    assert identity_switches(spliced(spliced(first, second, 40), first, 42)) == 0
 
 
-def test_a_shaken_camera_is_no_switch() -> None:
-    one = person()
+def test_a_shaking_camera_is_no_switch() -> None:
+    track = person()
     shake = np.random.default_rng(3).normal(0, 6, (90, 1, 2)).cumsum(0) * 0.5
-    keypoints = one.keypoints.copy()
+    keypoints = track.keypoints.copy()
     keypoints[..., :2] += shake
-    boxes = one.boxes + np.tile(shake[:, 0], 2)
-    assert identity_switches(replace(one, keypoints=keypoints, boxes=boxes.astype(np.float32))) == 0
+    boxes = track.boxes + np.tile(shake[:, 0], 2)
+    assert identity_switches(replace(track, keypoints=keypoints, boxes=boxes.astype(np.float32))) == 0
 
 
 def test_a_gap_alone_is_no_switch() -> None:
-    one = person(speed=5.0)
-    keypoints = one.keypoints.copy()
+    track = person(speed=5.0)
+    keypoints = track.keypoints.copy()
     keypoints[30:38, :, 2] = 0.0
-    assert identity_switches(replace(one, keypoints=keypoints)) == 0
+    assert identity_switches(replace(track, keypoints=keypoints)) == 0
 
 
-def test_nothing_seen_nothing_told() -> None:
-    one = person(frames=20)
-    unseen = replace(one, keypoints=one.keypoints * np.array([1, 1, 0], np.float32))
-    assert identity_switches(unseen) == 0
-    assert truncation(unseen) == 0.0
+def test_tracks_without_detections_score_zero() -> None:
+    track = person(frames=20)
+    undetected = replace(track, keypoints=track.keypoints * np.array([1, 1, 0], np.float32))
+    assert identity_switches(undetected) == 0
+    assert truncation(undetected) == 0.0
     assert identity_switches(person(frames=3)) == 0
 
 
-def inside(one: Clip) -> Clip:
-    """What a detector would say: nothing lies outside of the picture."""
-    keypoints, size = one.keypoints.copy(), np.array([640, 480])
+def clipped_to_image(track: Clip) -> Clip:
+    """As a detector would output it: nothing is outside the image."""
+    keypoints, size = track.keypoints.copy(), np.array([640, 480])
     keypoints[..., :2] = keypoints[..., :2].clip(0, size)
-    return replace(one, keypoints=keypoints, boxes=one.boxes.clip(0, np.tile(size, 2)))
+    return replace(track, keypoints=keypoints, boxes=track.boxes.clip(0, np.tile(size, 2)))
 
 
-def test_cut_off_at_each_edge() -> None:
-    for place in ({"x": 5}, {"x": 630}, {"y": -40}, {"y": 330}):
-        assert truncation(inside(person(speed=0.0, **place))) == 1.0
-    assert truncation(inside(person(speed=0.0))) == 0.0
+def test_truncation_at_each_border() -> None:
+    for position in ({"x": 5}, {"x": 630}, {"y": -40}, {"y": 330}):
+        assert truncation(clipped_to_image(person(speed=0.0, **position))) == 1.0
+    assert truncation(clipped_to_image(person(speed=0.0))) == 0.0
 
 
-def test_walking_out_of_the_picture_counts_the_frames_in_which_it_cuts() -> None:
-    leaving = person(frames=100, x=500, speed=2.0, swing=0.0)  # The outer hand reaches the edge after 100 px of 200.
-    assert truncation(inside(leaving)) == pytest.approx(0.5, abs=0.05)
+def test_truncation_counts_frames_of_a_person_who_leaves() -> None:
+    leaving = person(frames=100, x=500, speed=2.0, swing=0.0)  # The outer hand reaches the border after 100 px of 200.
+    assert truncation(clipped_to_image(leaving)) == pytest.approx(0.5, abs=0.05)
 
 
-def test_standing_at_the_edge_is_not_being_cut_off() -> None:
-    one = person(speed=0.0, swing=0.0, y=480 - 200 * 1.0)
-    boxes = one.boxes.copy()
+def test_standing_at_the_border_is_no_truncation() -> None:
+    track = person(speed=0.0, swing=0.0, y=480 - 200 * 1.0)
+    boxes = track.boxes.copy()
     boxes[:, 3] = 480
-    assert truncation(replace(one, boxes=boxes)) == 0.0
+    assert truncation(replace(track, boxes=boxes)) == 0.0

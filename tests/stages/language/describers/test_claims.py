@@ -1,4 +1,4 @@
-"""What sentences claim, and what the events contradict: by hand, and by the rules' own sentences and their mirror images."""
+"""Claims of sentences and contradictions by events: hand-written sentences, and those of the rules and their mirror images."""
 
 import re
 from dataclasses import replace
@@ -33,10 +33,10 @@ def event(part: str, kind: str, start_s: float = 0.5, end_s: float = 2.0, side: 
 
 
 def scene(*events: Event) -> list[Event]:
-    """Four seconds in which every part that does nothing rests."""
+    """Events of a four-second motion in which all other parts rest."""
     busy = {one.part for one in events}
-    still = [event(part, "rest", 0.0, 4.0) for part in PARTS if part not in busy]
-    return [*events, *still] + ([] if "body" in busy else [event("body", "stand", 0.0, 4.0)])
+    resting = [event(part, "rest", 0.0, 4.0) for part in PARTS if part not in busy]
+    return [*events, *resting] + ([] if "body" in busy else [event("body", "stand", 0.0, 4.0)])
 
 
 WAVE_LEFT = scene(
@@ -52,7 +52,7 @@ SIT = scene(event("body", "sit", 0, 4))
 JUMP = scene(event("body", "jump", 1, 1.8), *(event(part, "raise") for part in PARTS if part != "torso"))
 PUNCH = scene(event("right_arm", "punch", 0.5, 1.1), event("left_arm", "bend"), event("torso", "swing", side="left"))
 BOW = scene(event("body", "bow", 0.5, 2.5), event("torso", "bend"))
-RIGHT_ARM_UNSEEN = [
+RIGHT_ARM_HIDDEN = [
     *(one for one in WAVE_LEFT if one.part != "right_arm"),
     replace(event("right_arm", "rest", 0, 4), text=OUT_OF_VIEW),
 ]  # fmt: skip
@@ -81,7 +81,7 @@ RIGHT_ARM_UNSEEN = [
         ("He smiles, points at something and holds a cup in his right hand.", WAVE_LEFT),
         ("The man in running shoes waves.", WAVE_LEFT),
         ("Someone waves either with the left or right hand.", WAVE_LEFT),
-        ("The right arm waves.", RIGHT_ARM_UNSEEN),
+        ("The right arm waves.", RIGHT_ARM_HIDDEN),
         ("A person walks forward, swinging both arms.", WALK),
         ("The person strides ahead at a steady pace.", WALK),
         ("The person walks to the left of the picture.", WALK),
@@ -227,7 +227,7 @@ def test_true_sentences_pass(sentence: str, events: list[Event]) -> None:
         ("The person crawls on the floor.", SIT, "no crawl"),
     ],
 )
-def test_false_sentences_are_found_out_with_the_evidence(sentence: str, events: list[Event], evidence: str) -> None:
+def test_false_sentences_are_contradicted_with_evidence(sentence: str, events: list[Event], evidence: str) -> None:
     found = check_claims(sentence, events)
     assert found
     assert evidence in "; ".join(one.evidence for one in found)
@@ -265,7 +265,7 @@ def test_false_sentences_are_found_out_with_the_evidence(sentence: str, events: 
         ("His right hand goes up and waves.", WAVE_LEFT),
     ],
 )
-def test_false_sentences_in_other_words_are_found_out(sentence: str, events: list[Event]) -> None:
+def test_false_paraphrases_are_contradicted(sentence: str, events: list[Event]) -> None:
     assert check_claims(sentence, events)
 
 
@@ -311,7 +311,7 @@ def swapped(text: str) -> str:
 
 
 @pytest.mark.parametrize("action", ACTIONS)
-def test_what_the_rules_say_passes_and_its_mirror_image_does_not(action: str) -> None:
+def test_sentences_of_the_rules_pass_and_mirrored_ones_do_not(action: str) -> None:
     for seed in (1, 2):
         captions = captions_of(generate(action, 3.5, seed, body=BODY), f"{seed}")
         for part, lines in (("body", captions.body), *captions.parts.items()):
@@ -324,7 +324,7 @@ def test_what_the_rules_say_passes_and_its_mirror_image_does_not(action: str) ->
 
 
 def one_sided(captions: Captions, part: str, line: str) -> bool:
-    """Whether a sentence names a side, and the other side of what it is about does nothing that it might mean."""
+    """Whether a sentence names a side, and the other side has no event that it could refer to."""
     if not re.search(r"\b(left|right)\b", line):
         return False
     active = {(one.part, one.side) for one in captions.events if one.kind != "rest"}

@@ -1,4 +1,4 @@
-"""A describer that is silent, lies or answers nonsense costs nothing but its own sentences: against a real HTTP server."""
+"""Failures and wrong answers of a describer affect only its own sentences; tested with a real HTTP server."""
 
 import json
 import os
@@ -36,8 +36,8 @@ from schemas.sample import encode_sample_record, sample_problems
 from schemas.storage import Storage
 from stages.base import apply
 from stages.language.describers.endpoint import EndpointConfig
-from stages.language.describers.keeping import merge_answer, sentences_in
-from stages.language.describers.protocol import LEVELS, Answer, Describer, RulesAlone
+from stages.language.describers.merging import merge_answer, sentences_in
+from stages.language.describers.protocol import LEVELS, Answer, Describer, RulesOnly
 from stages.language.describers.vlm import Vlm, VlmConfig
 from stages.synthesis.film import film
 from stages.synthesis.motions import generate
@@ -52,16 +52,17 @@ WIDTH, HEIGHT = 320, 240
 @pytest.fixture(scope="module")
 def waving(tmp_path_factory: pytest.TempPathFactory) -> ScoredMotion:
     """A filmed person who waves with the left hand, with the exact motion."""
-    made = generate("wave_left", 3.0, 3, body=BODY)
+    generated = generate("wave_left", 3.0, 3, body=BODY)
     path = tmp_path_factory.mktemp("film") / "wave.mp4"
-    film([Person(motion=made, outfit=Outfit.draw(1))], path, width=WIDTH, height=HEIGHT, seed=1, body=BODY)
+    film([Person(motion=generated, outfit=Outfit.draw(1))], path, width=WIDTH, height=HEIGHT, seed=1, body=BODY)
     source = Source(id="wave", uri=str(path))
-    said = Transcript(language="en", words=(Word(text=" hello", start_s=0.5, end_s=1.0, probability=0.9),))
+    transcript = Transcript(language="en", words=(Word(text=" hello", start_s=0.5, end_s=1.0, probability=0.9),))
     video = Video(
-        source=source, sha256="ab" * 32, width=WIDTH, height=HEIGHT, fps=30.0, duration_s=3.0, has_audio=True, transcript=said,
+        source=source, sha256="ab" * 32, width=WIDTH, height=HEIGHT, fps=30.0, duration_s=3.0, has_audio=True,
+        transcript=transcript,
         models={"transcribe": "listener 1"},
     )  # fmt: skip
-    count = len(made)
+    count = len(generated)
     boxes, keypoints = np.tile([110.0, 40.0, 210.0, 220.0], (count, 1)), np.ones((count, 17, 3))
     track = Track(
         shot=Shot(video=video, index=0, start_s=0, end_s=3), person=0, times_s=np.arange(count) / 30, boxes=boxes,
@@ -71,8 +72,8 @@ def waving(tmp_path_factory: pytest.TempPathFactory) -> ScoredMotion:
     motion = Motion(
         provenance=Provenance(source=source, sha256="ab" * 32, person=0, start_s=0.0, end_s=3.0, source_fps=30.0),
         footage=Footage(clip=Clip(track=track, start_s=0.0, end_s=3.0, boxes=boxes, keypoints=keypoints), camera=camera),
-        poses=matrix_to_axis_angle(made.rotations).numpy(), trans=made.trans.numpy(), betas=made.betas.numpy(),
-        contacts=made.contacts.numpy().astype(np.uint8), joint_confidence=np.ones((count, 24), np.float32),
+        poses=matrix_to_axis_angle(generated.rotations).numpy(), trans=generated.trans.numpy(), betas=generated.betas.numpy(),
+        contacts=generated.contacts.numpy().astype(np.uint8), joint_confidence=np.ones((count, 24), np.float32),
         to_source=np.eye(4), body_model=BODY.id, models={},
     )  # fmt: skip
     return ScoredMotion(motion=motion, scores={"jitter": 0.1})
@@ -80,20 +81,20 @@ def waving(tmp_path_factory: pytest.TempPathFactory) -> ScoredMotion:
 
 @pytest.fixture
 def server() -> Iterator[ChatServer]:
-    with chat_server() as made:
-        yield made
+    with chat_server() as running:
+        yield running
 
 
 def stage(server: ChatServer, cache: Path, **settings: Any) -> WriteCaptions:
     quick = {"timeout_s": 3.0, "tries": 2, "backoff_s": 0.01, "frames": 3, "max_px": 160}
     vlm = VlmConfig(**{"endpoint": server.url, "model": "looker-1", "cache": str(cache), **quick, **settings})
-    made = WriteCaptions(WriteCaptions.Config(describer="vlm", vlm=vlm))
-    made.setup()
-    return made
+    write_captions = WriteCaptions(WriteCaptions.Config(describer="vlm", vlm=vlm))
+    write_captions.setup()
+    return write_captions
 
 
-def told(made: WriteCaptions, record: ScoredMotion) -> Captions:
-    results, rejections = apply(made, [record])
+def captions_by(write_captions: WriteCaptions, record: ScoredMotion) -> Captions:
+    results, rejections = apply(write_captions, [record])
     assert not rejections
     (result,) = results
     assert isinstance(result, CaptionedMotion)
@@ -101,23 +102,23 @@ def told(made: WriteCaptions, record: ScoredMotion) -> Captions:
 
 
 @pytest.fixture(scope="module")
-def ruled(waving: ScoredMotion) -> Captions:
-    return told(WriteCaptions(), waving)
+def rule_captions(waving: ScoredMotion) -> Captions:
+    return captions_by(WriteCaptions(), waving)
 
 
-def assert_rules_remain(captions: Captions, ruled: Captions) -> None:
-    assert captions.body[: len(ruled.body)] == ruled.body
-    assert all(captions.parts[part][: len(lines)] == lines for part, lines in ruled.parts.items())
-    assert captions.events == ruled.events
+def assert_rules_are_kept(captions: Captions, rule_captions: Captions) -> None:
+    assert captions.body[: len(rule_captions.body)] == rule_captions.body
+    assert all(captions.parts[part][: len(lines)] == lines for part, lines in rule_captions.parts.items())
+    assert captions.events == rule_captions.events
 
 
 def test_sentences_are_added_with_their_writer(
-    server: ChatServer, waving: ScoredMotion, ruled: Captions, tmp_path: Path
+    server: ChatServer, waving: ScoredMotion, rule_captions: Captions, tmp_path: Path
 ) -> None:
-    captions = told(stage(server, tmp_path, usd_per_million_prompt_tokens=2.0), waving)
-    assert_rules_remain(captions, ruled)
+    captions = captions_by(stage(server, tmp_path, usd_per_million_prompt_tokens=2.0), waving)
+    assert_rules_are_kept(captions, rule_captions)
     assert "A person waves with the left hand." in captions.body
-    assert captions.writers["body"] == f"{ruled.writers['body']}, vlm looker-1"
+    assert captions.writers["body"] == f"{rule_captions.writers['body']}, vlm looker-1"
     effort = captions.effort
     assert (effort.outcome, effort.prompt_tokens, effort.completion_tokens) == ("answered", 900, 80)
     assert effort.cost_usd == pytest.approx(0.0018)
@@ -125,50 +126,50 @@ def test_sentences_are_added_with_their_writer(
     wave = found["A person waves with the left hand."]
     assert (wave.verdict, wave.writer, wave.level) == ("supported", "vlm looker-1", "body")
     assert "left_arm wave" in wave.evidence
-    assert {found[line].writer for line in ruled.body} == {ruled.writers["body"]}
+    assert {found[line].writer for line in rule_captions.body} == {rule_captions.writers["body"]}
     assert len(captions.statements) == len(captions.body) + sum(len(lines) for lines in captions.parts.values())
 
 
-def test_the_question_has_pictures_words_and_measurements(
-    server: ChatServer, waving: ScoredMotion, tmp_path: Path
-) -> None:
-    told(stage(server, tmp_path), waving)
-    (asked,) = server.requests
-    assert asked["model"] == "looker-1"
-    assert asked["response_format"]["json_schema"]["schema"]["required"] == list(LEVELS)
-    text, *pictures = asked["messages"][1]["content"]
-    assert len(pictures) == 3
+def test_the_request_has_frames_transcript_and_events(server: ChatServer, waving: ScoredMotion, tmp_path: Path) -> None:
+    captions_by(stage(server, tmp_path), waving)
+    (request,) = server.requests
+    assert request["model"] == "looker-1"
+    assert request["response_format"]["json_schema"]["schema"]["required"] == list(LEVELS)
+    text, *images = request["messages"][1]["content"]
+    assert len(images) == 3
     assert "left arm: waves" in text["text"]
     assert '"hello"' in text["text"]
     assert "Authorization" not in server.keys[0]
 
 
 def test_the_persons_box_is_drawn(waving: ScoredMotion) -> None:
-    from stages.language.describers.pictures import boxed_pictures, jpeg, person_pictures
+    from stages.language.describers.clip_images import boxed_frames, jpeg, person_crops
 
     assert waving.motion.footage is not None
     clip = waving.motion.footage.clip
-    pictures = boxed_pictures(clip, 4, 160)
-    assert [round(time_s, 2) for time_s, _ in pictures] == pytest.approx([0.375, 1.125, 1.875, 2.625], abs=0.05)
-    for _, image in pictures:
+    frames = boxed_frames(clip, 4, 160)
+    assert [round(time_s, 2) for time_s, _ in frames] == pytest.approx([0.375, 1.125, 1.875, 2.625], abs=0.05)
+    for _, image in frames:
         assert image.shape == (120, 160, 3)
         assert (image[20, 60:100] == (255, 0, 255)).all()
         assert jpeg(image) == jpeg(image)
-    assert all(one.shape[0] < HEIGHT and one.shape[1] < WIDTH for one in person_pictures(clip, 2))
+    assert all(crop.shape[0] < HEIGHT and crop.shape[1] < WIDTH for crop in person_crops(clip, 2))
 
 
 def wrong_arm(number: int, body: Any) -> Any:
-    lies = {
+    wrong = {
         "body": ["A person waves with the right hand.", "A person waves."],
         "right_arm": ["Waves.", "It stays at rest."],
     }
-    return 200, {}, completion(json.dumps({**GOOD, **lies}))
+    return 200, {}, completion(json.dumps({**GOOD, **wrong}))
 
 
-def test_a_claim_about_the_wrong_arm_goes_alone(waving: ScoredMotion, ruled: Captions, tmp_path: Path) -> None:
+def test_only_the_claim_about_the_wrong_arm_is_rejected(
+    waving: ScoredMotion, rule_captions: Captions, tmp_path: Path
+) -> None:
     with chat_server(wrong_arm) as server:
-        captions = told(stage(server, tmp_path), waving)
-    assert_rules_remain(captions, ruled)
+        captions = captions_by(stage(server, tmp_path), waving)
+    assert_rules_are_kept(captions, rule_captions)
     assert "A person waves with the right hand." not in captions.body
     assert "A person waves." in captions.body
     assert "It stays at rest." in captions.parts["right_arm"]
@@ -203,71 +204,73 @@ MISBEHAVIOUR: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("name", MISBEHAVIOUR)
-def test_what_it_does_wrong_is_noted_and_the_rules_remain(
-    name: str, waving: ScoredMotion, ruled: Captions, tmp_path: Path
+def test_failures_are_recorded_and_the_rules_are_kept(
+    name: str, waving: ScoredMotion, rule_captions: Captions, tmp_path: Path
 ) -> None:
     answer, why = MISBEHAVIOUR[name]
     with chat_server(answer) as server:
-        captions = told(stage(server, tmp_path), waving)
-    assert (captions.body, captions.parts) == (ruled.body, ruled.parts)
+        captions = captions_by(stage(server, tmp_path), waving)
+    assert (captions.body, captions.parts) == (rule_captions.body, rule_captions.parts)
     assert captions.effort.outcome == "failed"
     assert why in captions.effort.why
     assert not Storage(tmp_path).list("", ".json")
 
 
-def test_time_is_limited(waving: ScoredMotion, ruled: Captions, tmp_path: Path) -> None:
-    for lazy in ({"slow_s": 5.0}, {"dribble_s": 0.2}):
+def test_the_time_limit_holds(waving: ScoredMotion, rule_captions: Captions, tmp_path: Path) -> None:
+    for delay in ({"slow_s": 5.0}, {"dribble_s": 0.2}):
         with chat_server() as server:
-            for name, value in lazy.items():
+            for name, value in delay.items():
                 setattr(server, name, value)
-            made, start = stage(server, tmp_path, timeout_s=0.6), time.monotonic()
-            captions = told(made, waving)
+            write_captions, start = stage(server, tmp_path, timeout_s=0.6), time.monotonic()
+            captions = captions_by(write_captions, waving)
             assert time.monotonic() - start < 3
-        assert captions.body == ruled.body
+        assert captions.body == rule_captions.body
         assert captions.effort.outcome == "failed"
         assert "imed out" in captions.effort.why or "no whole reply" in captions.effort.why
 
 
-def test_nobody_there(waving: ScoredMotion, ruled: Captions, tmp_path: Path) -> None:
+def test_an_unreachable_server_is_not_asked_forever(
+    waving: ScoredMotion, rule_captions: Captions, tmp_path: Path
+) -> None:
     with chat_server() as server:
-        made = stage(server, tmp_path, give_up_after=2)
+        write_captions = stage(server, tmp_path, give_up_after=2)
     for number in range(3):
-        captions = told(made, waving)
-        assert captions.body == ruled.body
+        captions = captions_by(write_captions, waving)
+        assert captions.body == rule_captions.body
         assert ("not asked" in captions.effort.why) == (number == 2)
 
 
-def test_what_passes_is_tried_again(waving: ScoredMotion, tmp_path: Path) -> None:
+def test_transient_failures_are_retried(waving: ScoredMotion, tmp_path: Path) -> None:
     def busy(number: int, body: Any) -> Any:
         return (429, {"Retry-After": "0"}, b"busy") if number == 1 else saying(GOOD)(number, body)
 
     with chat_server(busy) as server:
-        captions = told(stage(server, tmp_path), waving)
+        captions = captions_by(stage(server, tmp_path), waving)
         assert len(server.requests) == 2
     assert captions.effort.outcome == "answered"
 
 
-def test_a_long_pause_is_not_waited_for(waving: ScoredMotion, tmp_path: Path) -> None:
+def test_a_retry_after_beyond_the_deadline_is_not_waited_for(waving: ScoredMotion, tmp_path: Path) -> None:
     with chat_server(lambda n, b: (429, {"Retry-After": "3600"}, b"come back later")) as server:
         start = time.monotonic()
-        assert "come back later" in told(stage(server, tmp_path), waving).effort.why
+        assert "come back later" in captions_by(stage(server, tmp_path), waving).effort.why
         assert time.monotonic() - start < 2
 
 
-@pytest.mark.parametrize(("knows", "tries"), [("json_object", 2), ("text", 3)])
-def test_servers_that_know_no_schema(knows: str, tries: int, waving: ScoredMotion, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("supported", "tries"), [("json_object", 2), ("text", 3)])
+def test_servers_without_json_schema(supported: str, tries: int, waving: ScoredMotion, tmp_path: Path) -> None:
     def answer(number: int, body: Any) -> Any:
         mode = body.get("response_format", {}).get("type", "text")
-        if mode != knows:
+        if mode != supported:
             return 400, {}, b'{"error": "response_format is not supported"}'
         return saying(f"Here it is:\n```json\n{json.dumps(GOOD)}\n```\nBye.")(number, body)
 
     with chat_server(answer) as server:
-        made = stage(server, tmp_path)
-        assert told(made, waving).effort.outcome == "answered"
+        write_captions = stage(server, tmp_path)
+        assert captions_by(write_captions, waving).effort.outcome == "answered"
         assert len(server.requests) == tries
-        # What it knows is remembered.
-        told(made, replace(waving, motion=replace(waving.motion, footage=_shorter(waving.motion))))
+        # The supported mode is remembered.
+        captions_by(write_captions, replace(waving, motion=replace(waving.motion, footage=_shorter(waving.motion))))
         assert len(server.requests) == tries + 1
 
 
@@ -276,79 +279,81 @@ def _shorter(motion: Motion) -> Footage:
     return replace(motion.footage, clip=replace(motion.footage.clip, end_s=2.0))
 
 
-def test_nothing_is_asked_twice_and_the_same_comes_out(waving: ScoredMotion, tmp_path: Path) -> None:
+def test_answers_are_cached(waving: ScoredMotion, tmp_path: Path) -> None:
     with chat_server() as server:
-        first = told(stage(server, tmp_path), waving)
-        again = told(stage(server, tmp_path), waving)
+        first = captions_by(stage(server, tmp_path), waving)
+        again = captions_by(stage(server, tmp_path), waving)
         assert len(server.requests) == 1
         assert again == first
-        other = told(stage(server, tmp_path, model="looker-2"), waving)
+        other = captions_by(stage(server, tmp_path, model="looker-2"), waving)
         assert len(server.requests) == 2
         assert other.effort.describer == "vlm looker-2"
     for path in tmp_path.glob("*.json"):
         path.write_text("{broken")
     with chat_server() as server:
-        assert told(stage(server, tmp_path), waving).body == first.body
+        assert captions_by(stage(server, tmp_path), waving).body == first.body
         assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize(
     "limit", [{"budget_tokens": 900}, {"budget_usd": 1e-4, "usd_per_million_completion_tokens": 50.0}]
 )
-def test_a_budget_ends_the_asking(limit: dict[str, Any], waving: ScoredMotion, ruled: Captions, tmp_path: Path) -> None:
+def test_the_budget_limits_requests(
+    limit: dict[str, Any], waving: ScoredMotion, rule_captions: Captions, tmp_path: Path
+) -> None:
     shorter = replace(waving, motion=replace(waving.motion, footage=_shorter(waving.motion)))
     with chat_server() as server:
-        made = stage(server, tmp_path, **limit)
-        assert told(made, waving).effort.outcome == "answered"
-        captions = told(made, shorter)
+        write_captions = stage(server, tmp_path, **limit)
+        assert captions_by(write_captions, waving).effort.outcome == "answered"
+        captions = captions_by(write_captions, shorter)
         assert len(server.requests) == 1
-        # What is known already costs nothing.
-        assert told(made, waving).effort.outcome == "answered"
+        # Cached answers are free.
+        assert captions_by(write_captions, waving).effort.outcome == "answered"
     assert captions.effort.outcome == "skipped"
     assert "budget is spent" in captions.effort.why
-    assert captions.body == ruled.body
+    assert captions.body == rule_captions.body
 
 
-def test_tokens_of_a_useless_answer_count_too(waving: ScoredMotion, tmp_path: Path) -> None:
+def test_tokens_of_an_invalid_answer_count(waving: ScoredMotion, tmp_path: Path) -> None:
     with chat_server(saying("No.")) as server:
-        effort = told(stage(server, tmp_path), waving).effort
+        effort = captions_by(stage(server, tmp_path), waving).effort
     assert (effort.outcome, effort.prompt_tokens) == ("failed", 900)
 
 
-def test_motion_capture_is_not_shown(server: ChatServer, waving: ScoredMotion, tmp_path: Path) -> None:
-    captions = told(stage(server, tmp_path), replace(waving, motion=replace(waving.motion, footage=None)))
+def test_motion_capture_is_skipped(server: ChatServer, waving: ScoredMotion, tmp_path: Path) -> None:
+    captions = captions_by(stage(server, tmp_path), replace(waving, motion=replace(waving.motion, footage=None)))
     assert captions.effort.outcome == "skipped"
     assert not server.requests
 
 
-def test_a_video_that_is_gone_costs_only_its_sentences(
-    server: ChatServer, waving: ScoredMotion, ruled: Captions, tmp_path: Path
+def test_a_missing_video_affects_only_its_sentences(
+    server: ChatServer, waving: ScoredMotion, rule_captions: Captions, tmp_path: Path
 ) -> None:
     footage = waving.motion.footage
     assert footage is not None
     clip = footage.clip
-    gone = replace(clip.track.shot.video, source=Source(id="gone", uri=str(tmp_path / "gone.mp4")))
-    track = replace(clip.track, shot=replace(clip.track.shot, video=gone))
+    missing = replace(clip.track.shot.video, source=Source(id="gone", uri=str(tmp_path / "gone.mp4")))
+    track = replace(clip.track, shot=replace(clip.track.shot, video=missing))
     motion = replace(waving.motion, footage=replace(footage, clip=replace(clip, track=track)))
-    captions = told(stage(server, tmp_path), replace(waving, motion=motion))
+    captions = captions_by(stage(server, tmp_path), replace(waving, motion=motion))
     assert "no pictures" in captions.effort.why
-    assert captions.body == ruled.body
+    assert captions.body == rule_captions.body
 
 
-def test_the_key_comes_from_the_environment_and_stays_there(
+def test_the_key_is_read_from_the_environment_and_never_written(
     monkeypatch: pytest.MonkeyPatch, waving: ScoredMotion, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("LOOKER_KEY", "secret-123")
     with chat_server(lambda n, b: (401, {}, b"the key secret-123 is not valid")) as server:
-        made = stage(server, tmp_path, api_key_env="LOOKER_KEY")
-        captions = told(made, waving)
+        write_captions = stage(server, tmp_path, api_key_env="LOOKER_KEY")
+        captions = captions_by(write_captions, waving)
         assert server.keys == ["Bearer secret-123"]
     assert "***" in captions.effort.why
-    written = repr(captions) + repr(made.config.model_dump())
+    written = repr(captions) + repr(write_captions.config.model_dump())
     assert "secret-123" not in written
 
 
-def test_what_is_missing_is_named(tmp_path: Path) -> None:
+def test_errors_name_the_missing_setting(tmp_path: Path) -> None:
     def setup(**settings: Any) -> None:
         WriteCaptions(WriteCaptions.Config(describer="vlm", vlm=VlmConfig(**settings))).setup()
 
@@ -366,27 +371,30 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         WriteCaptions(WriteCaptions.Config(describer="coca")).setup()
 
 
-def test_only_plain_sentences_are_kept(ruled: Captions) -> None:
-    given = (
+def test_only_plain_sentences_are_kept(rule_captions: Captions) -> None:
+    sentences = (
         '**A person stands.** Then the person waves with the left hand', "- a person stands there", "Yes.",
-        "<b>A person</b> waves.", "word " * 80, *(f"A person number {number} stands there." for number in range(9)), ruled.body[0],
+        "<b>A person</b> waves.", "word " * 80, *(f"A person number {number} stands there." for number in range(9)),
+        rule_captions.body[0],
     )  # fmt: skip
-    captions = merge_answer(ruled, Answer(effort=replace(ruled.effort, describer="d"), sentences={"body": given}))
-    kept = captions.body[len(ruled.body) :]
+    captions = merge_answer(
+        rule_captions, Answer(usage=replace(rule_captions.effort, describer="d"), sentences={"body": sentences})
+    )
+    kept = captions.body[len(rule_captions.body) :]
     assert kept[:3] == ("A person stands.", "Then the person waves with the left hand.", "A person stands there.")
     assert len(kept) == 6
     assert len([one for one in captions.added if one.verdict == "rejected"]) == len(captions.added) - 6
     assert len(set(captions.body)) == len(captions.body)
 
 
-def test_texts_are_cut_into_sentences() -> None:
+def test_texts_are_split_into_sentences() -> None:
     assert sentences_in("  a person walks. He waves!  'It ends' ") == ["A person walks.", "He waves!", "It ends."]
     assert sentences_in("It takes 1.5 s.") == ["It takes 1.5 s."]
     assert sentences_in(" \n ") == []
 
 
-def test_what_is_stored_has_one_layout(server: ChatServer, waving: ScoredMotion, tmp_path: Path) -> None:
-    """With and without a describer, answered or failed, text.json has the same keys with the same types."""
+def test_the_stored_layout_is_always_the_same(server: ChatServer, waving: ScoredMotion, tmp_path: Path) -> None:
+    """text.json has the same keys and types with and without a describer, answered or failed."""
 
     def layout(value: Any) -> Any:
         if isinstance(value, dict):
@@ -398,13 +406,13 @@ def test_what_is_stored_has_one_layout(server: ChatServer, waving: ScoredMotion,
 
     found = []
     with chat_server(saying("No.")) as silent:
-        for made in (
+        for write_captions in (
             WriteCaptions(),
             stage(server, tmp_path),
             stage(silent, tmp_path / "b"),
             stage(server, tmp_path, budget_tokens=1),
         ):
-            (result,) = made.run(waving)
+            (result,) = write_captions.run(waving)
             sample = encode_sample_record(InstructedMotion(captioned=result, instructions=()), b"clip", "digest")
             text = json.loads(sample.members["text.json"])
             assert text["checks"]
@@ -413,6 +421,6 @@ def test_what_is_stored_has_one_layout(server: ChatServer, waving: ScoredMotion,
     assert found[1:] == found[:-1]
 
 
-def test_describers_keep_to_the_protocol(server: ChatServer, tmp_path: Path) -> None:
-    assert isinstance(RulesAlone(), Describer)
+def test_describers_implement_the_protocol(server: ChatServer, tmp_path: Path) -> None:
+    assert isinstance(RulesOnly(), Describer)
     assert isinstance(Vlm(VlmConfig(endpoint=server.url, model="m", cache=str(tmp_path))), Describer)

@@ -1,4 +1,4 @@
-"""Training instances: complete, inside the clip, and as many wordings as promised."""
+"""Training instances: completeness, spans inside the clip, and number and form of the wordings."""
 
 import json
 import re
@@ -43,12 +43,13 @@ from stages.language.instructions.slots import (
 from stages.language.instructions.templates import LENGTH_ANSWERS, TEMPLATES
 from stages.write_instructions import WriteInstructions, instruction_problems
 
-TOLD = {"caption", "clause"}
+CAPTION = {"caption", "clause"}
 SLOTS = {
-    "t2m": TOLD, "t2m_seconds": TOLD | {"seconds"}, "t2m_frames": TOLD | {"frames"}, "parts2m": {"sentences"},
-    "i2m_pose": TOLD, "i2m_pose_seconds": TOLD | {"seconds"}, "i2m_image": TOLD, "i2m_image_seconds": TOLD | {"seconds"},
-    "m2t": set(), "m2length": set(), "m2parts": set(), "prediction": set(), "prediction_text": TOLD,
-    "prediction_seconds": {"seconds"}, "inbetween": set(), "inbetween_text": TOLD, "i2pm": {"parts", "sentences"},
+    "t2m": CAPTION, "t2m_seconds": CAPTION | {"seconds"}, "t2m_frames": CAPTION | {"frames"}, "parts2m": {"sentences"},
+    "i2m_pose": CAPTION, "i2m_pose_seconds": CAPTION | {"seconds"}, "i2m_image": CAPTION,
+    "i2m_image_seconds": CAPTION | {"seconds"},
+    "m2t": set(), "m2length": set(), "m2parts": set(), "prediction": set(), "prediction_text": CAPTION,
+    "prediction_seconds": {"seconds"}, "inbetween": set(), "inbetween_text": CAPTION, "i2pm": {"parts", "sentences"},
     "i2pm_seconds": {"parts", "sentences", "seconds"}, "p2t": {"parts"}, "i2lm": {"steps"}, "i2lm_timed": {"timeline"},
     "m2segments": set(), "m2moment": {"start", "end"},
 }  # fmt: skip
@@ -61,7 +62,7 @@ DESCRIPTIONS = (
     "  The man {slowly}  sits\ndown ",
     "John F. waves!",
 )
-"""As rules, models and people may write them."""
+"""Descriptions as rules, models and people may write them."""
 
 
 def event(part: str, kind: str, text: str) -> Event:
@@ -75,7 +76,7 @@ def captions_of(*body: str) -> Captions:
 
 
 def captioned(
-    number: int = 0, frames: int = 100, unseen: tuple[str, ...] = (), steps: tuple[str, ...] = ()
+    number: int = 0, frames: int = 100, hidden: tuple[str, ...] = (), steps: tuple[str, ...] = ()
 ) -> CaptionedMotion:
     provenance = Provenance(
         source=Source(id="s", uri="s"),
@@ -112,7 +113,7 @@ def captioned(
     events = [event("body", "walk", "walks forward")]
     for part in PARTS:
         arm = part == "right_arm"
-        kind, text = ("wave", "waves") if arm else ("rest", "is out of view" if part in unseen else "stays still")
+        kind, text = ("wave", "waves") if arm else ("rest", "is out of view" if part in hidden else "stays still")
         events.append(event(part, kind, text))
     return CaptionedMotion(
         scored=ScoredMotion(motion=motion, scores={}),
@@ -130,7 +131,7 @@ def captioned(
 
 
 def footage(frames: int) -> Footage:
-    """A person in the middle of a picture that nobody looks at."""
+    """A filmed person; the video itself is never read."""
     video = Video(
         source=Source(id="s", uri="s"), sha256="0", width=64, height=48, fps=FPS, duration_s=frames / FPS, has_audio=False
     )  # fmt: skip
@@ -165,9 +166,9 @@ def test_wordings_have_the_slots_of_their_task(task: str) -> None:
     for wording in TEMPLATES[task]:
         slots = {name for _, name, _, _ in string.Formatter().parse(wording) if name is not None}
         assert slots <= SLOTS[task], wording
-        described = TOLD & SLOTS[task]
-        assert len(slots) == len(SLOTS[task]) - (1 if described else 0), wording
-        # Sentences end by themselves, so nothing but a new one may follow; mirroring must not touch the wording itself.
+        has_description = CAPTION & SLOTS[task]
+        assert len(slots) == len(SLOTS[task]) - (1 if has_description else 0), wording
+        # Slots of sentences end in a full stop, so only a new sentence may follow; mirroring must not change the wording.
         assert not re.search(r"\{(caption|sentences|steps|timeline)\}[^ ]|\{clause\}(?![.,?;])", wording), wording
         assert not re.search(r"\b(left|right|clockwise|counterclockwise)\b", wording, re.IGNORECASE), wording
         assert wording == wording.strip()
@@ -175,7 +176,7 @@ def test_wordings_have_the_slots_of_their_task(task: str) -> None:
 
 @pytest.mark.parametrize("task", TEMPLATES)
 @pytest.mark.parametrize("description", DESCRIPTIONS)
-def test_every_wording_reads_well_whatever_fills_it(task: str, description: str) -> None:
+def test_every_wording_is_well_formed_with_every_description(task: str, description: str) -> None:
     whole = caption_slots(description)
     step = Segment(
         key="0", provenance=captioned().scored.motion.provenance, start_s=0.0, end_s=2.5, from_s=0.0,
@@ -195,19 +196,19 @@ def test_every_wording_reads_well_whatever_fills_it(task: str, description: str)
             assert not re.search(r"\b(\w+) \1\b", text, re.IGNORECASE), text
 
 
-def test_names_keep_their_capital_and_become_no_clause() -> None:
+def test_names_keep_their_capital_and_give_no_clause() -> None:
     assert caption_slots("Maria walks.") == {"caption": "Maria walks."}
     assert caption_slots("A person walks.")["clause"] == "a person walks"
     assert "clause" not in caption_slots("A person walks. Then they stop.")
 
 
-def test_most_wordings_serve_long_captions_too() -> None:
+def test_enough_wordings_support_long_captions() -> None:
     for task, wordings in TEMPLATES.items():
         if "clause" in SLOTS[task]:
             assert sum("{clause}" not in wording for wording in wordings) >= 6
 
 
-def test_every_task_is_there_and_sound() -> None:
+def test_every_task_has_valid_instances() -> None:
     record = captioned()
     found = instances(record)
     assert {one.task for one in found} == set(TEMPLATES) - FILMED - JOINED
@@ -218,7 +219,7 @@ def test_every_task_is_there_and_sound() -> None:
         assert (one.start_s, one.end_s) == (0.0, 100 / FPS)
 
 
-def test_spans_meet() -> None:
+def test_spans_of_prediction_and_inbetweening() -> None:
     by_task = {one.task: one for one in instances(captioned())}
     prediction, between = by_task["prediction"], by_task["inbetween"]
     assert prediction.inputs.end_s == prediction.target.start_s == 20 / FPS
@@ -227,12 +228,12 @@ def test_spans_meet() -> None:
     assert (between.inputs.start_s, between.inputs.end_s) == (0.0, 100 / FPS)
 
 
-def test_parts_are_named_and_busy_ones_come_first() -> None:
+def test_parts_are_named_and_active_ones_come_first() -> None:
     found = instances(captioned())
-    told = [one for one in found if one.task == "p2t"]
-    assert told[0].parts == ("right_arm",)
-    assert told[0].target.text == "The right arm moves."
-    assert "right arm" in told[0].instruction
+    part_to_text = [one for one in found if one.task == "p2t"]
+    assert part_to_text[0].parts == ("right_arm",)
+    assert part_to_text[0].target.text == "The right arm moves."
+    assert "right arm" in part_to_text[0].instruction
     single, pair = [one for one in found if one.task == "i2pm"]
     assert (len(single.parts), len(pair.parts)) == (1, 2)
     assert "The right arm moves." in single.instruction
@@ -240,27 +241,27 @@ def test_parts_are_named_and_busy_ones_come_first() -> None:
     assert all(one.parts == tuple(PARTS) for one in found if one.task not in ("p2t", "i2pm", "i2pm_seconds"))
 
 
-def test_poses_are_moments_and_pictures_need_footage() -> None:
+def test_poses_are_moments_and_images_need_footage() -> None:
     posed = [one for one in instances(captioned()) if one.inputs.kind == "pose"]
     assert {one.task for one in posed} == {"i2m_pose", "i2m_pose_seconds"}
     assert all(one.inputs == InstructionInput(kind="pose", start_s=0.0, end_s=0.0) for one in posed)
     assert not [one for one in instances(captioned()) if one.inputs.kind == "image"]
     filmed = replace(captioned().scored.motion, footage=footage(100))
-    pictured = [
+    with_image = [
         one
         for one in instances(replace(captioned(), scored=ScoredMotion(motion=filmed, scores={})))
         if one.inputs.kind == "image"
     ]
-    assert {one.task for one in pictured} == FILMED
-    assert all(instruction_problems(one, 100) == [] for one in pictured)
+    assert {one.task for one in with_image} == FILMED
+    assert all(instruction_problems(one, 100) == [] for one in with_image)
 
 
-def test_the_rest_is_asked_for_by_its_own_length() -> None:
+def test_predictions_use_the_length_of_the_target() -> None:
     (one,) = instances(captioned(), instances={"prediction_seconds": 1})
     assert f"{one.target.end_s - one.target.start_s:.1f}" in one.instruction
 
 
-def test_joined_motions_are_asked_for_step_by_step() -> None:
+def test_joined_motions_have_instances_with_steps() -> None:
     steps = ("A person walks.", "The person waves.", "Someone jumps")
     found = instances(captioned(frames=300, steps=steps))
     assert {one.task for one in found} == set(TEMPLATES) - FILMED - {"parts2m", "m2parts"}
@@ -271,20 +272,20 @@ def test_joined_motions_are_asked_for_step_by_step() -> None:
     )
     assert times in by_task["i2lm_timed"].instruction
     assert by_task["m2segments"].target.text == times
-    asked = by_task["m2moment"]
-    start = re.search(r"\d+\.\d", asked.instruction)
+    moment = by_task["m2moment"]
+    start = re.search(r"\d+\.\d", moment.instruction)
     assert start is not None
-    assert asked.target.text == {"0.0": "A person walks.", "3.3": "The person waves."}.get(start[0], "Someone jumps.")
+    assert moment.target.text == {"0.0": "A person walks.", "3.3": "The person waves."}.get(start[0], "Someone jumps.")
     assert all(instruction_problems(one, 300) == [] for one in found)
 
 
-def test_parts_out_of_view_are_not_asked_for() -> None:
-    unseen = ("left_leg", "right_leg", "left_arm")
-    found = instances(captioned(unseen=unseen), instances={"p2t": 9, "i2pm": 9, "parts2m": 9})
-    assert {part for one in found for part in one.parts} == set(PARTS) - set(unseen)
+def test_parts_out_of_view_have_no_instances() -> None:
+    hidden = ("left_leg", "right_leg", "left_arm")
+    found = instances(captioned(hidden=hidden), instances={"p2t": 9, "i2pm": 9, "parts2m": 9})
+    assert {part for one in found for part in one.parts} == set(PARTS) - set(hidden)
 
 
-def test_descriptions_stay_whole() -> None:
+def test_descriptions_are_inserted_completely() -> None:
     for number in range(30):
         for one in instances(captioned(number), instances={"t2m": 2, "prediction_text": 1}):
             assert "{" not in one.instruction
@@ -293,20 +294,20 @@ def test_descriptions_stay_whole() -> None:
 
 
 def test_wordings_are_used_evenly() -> None:
-    used: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for number in range(400):
-        used.update(one.instruction for one in instances(captioned(number), instances={"m2t": 1}))
-    assert set(used) == set(TEMPLATES["m2t"])
-    assert min(used.values()) > 0.4 * max(used.values())
+        counts.update(one.instruction for one in instances(captioned(number), instances={"m2t": 1}))
+    assert set(counts) == set(TEMPLATES["m2t"])
+    assert min(counts.values()) > 0.4 * max(counts.values())
 
 
-def test_same_motion_same_instances() -> None:
+def test_instances_depend_only_on_the_motion() -> None:
     assert instances(captioned(5)) == instances(captioned(5))
     assert instances(captioned(5)) != instances(captioned(6))
 
 
 @pytest.mark.parametrize("frames", [1, 2, 3, 4])
-def test_clips_too_short_to_be_cut_keep_the_other_tasks(frames: int) -> None:
+def test_very_short_clips_have_only_unsplit_tasks(frames: int) -> None:
     found = instances(captioned(frames=frames))
     assert {"t2m", "m2t"} <= {one.task for one in found}
     assert all(instruction_problems(one, frames) == [] for one in found)
@@ -330,7 +331,7 @@ def shape(value: object) -> object:
     return [shape(value[0])] if isinstance(value, list) else type(value).__name__
 
 
-def test_broken_instances_are_found() -> None:
+def test_invalid_instances_are_detected() -> None:
     (good,) = instances(captioned(), instances={"t2m": 1})
     broken = [
         replace(good, instruction="Show {caption}"),
@@ -347,7 +348,7 @@ def test_broken_instances_are_found() -> None:
     assert all(instruction_problems(one, 100) for one in broken)
 
 
-def test_unknown_tasks_are_refused() -> None:
+def test_unknown_tasks_are_rejected() -> None:
     with pytest.raises(ValueError, match="juggle"):
         WriteInstructions.Config(instances={"juggle": 1})
 

@@ -1,4 +1,4 @@
-"""What the caption rules say about motions whose content is known."""
+"""Captions by rules for motions with known content."""
 
 import re
 from dataclasses import replace
@@ -42,9 +42,9 @@ EXPECTED = {
     "side_step": {"sidestep_{side}"}, "wave": {"wave:{side}_arm"}, "raise": {"raise:{side}_arm", "lower:{side}_arm"},
     "reach": {"reach:{side}_arm"}, "punch": {"punch:{side}_arm"}, "kick": {"kick:{side}_leg"},
 }  # fmt: skip
-BIG = {"walk", "walk_backward", "run", "jump", "squat", "bow", "spin", "sit", "lie", "crawl", "get_up", "turn_left",
+CONSPICUOUS = {"walk", "walk_backward", "run", "jump", "squat", "bow", "spin", "sit", "lie", "crawl", "get_up", "turn_left",
        "turn_right", "sidestep_left", "sidestep_right"}  # fmt: skip
-TELLING = {"wave", "punch", "kick", "circle"}
+DISTINCTIVE = {"wave", "punch", "kick", "circle"}
 
 
 def captions_of(motion: LabelledMotion, seed: str = "s", confidence: np.ndarray | None = None) -> Captions:
@@ -68,8 +68,8 @@ def expected(action: str) -> set[str]:
     return {action}
 
 
-def shaken(motion: LabelledMotion, seed: int, degrees: float = 2.0, metres: float = 0.01) -> LabelledMotion:
-    """Like a fit to a video: joints wander by some degrees, the body by some millimetres, smoothly and from frame to frame."""
+def noisy(motion: LabelledMotion, seed: int, degrees: float = 2.0, metres: float = 0.01) -> LabelledMotion:
+    """Errors as of a fit to video: smooth and per-frame noise on joint rotations (degrees) and root (metres)."""
     rng = np.random.default_rng(seed)
     slow = smooth_path(rng.normal(0, 3, (len(motion), 24, 3)), 8) + rng.normal(0, 0.5, (len(motion), 24, 3))
     turn = torch.from_numpy(np.radians(degrees) * slow).float()
@@ -83,18 +83,18 @@ def shaken(motion: LabelledMotion, seed: int, degrees: float = 2.0, metres: floa
 
 def scored(action: str, seed: int = 0, seconds: float = 4.0, body_model: str | None = None) -> ScoredMotion:
     """A generated motion as a record, as if from motion capture."""
-    made = generate(action, seconds, seed, body=BODY)
+    generated = generate(action, seconds, seed, body=BODY)
     motion = Motion(
         provenance=Provenance(
             source=Source(id="studio", uri="studio"), sha256=f"{seed:064x}", person=0, start_s=0.0, end_s=seconds,
             source_fps=30.0,
         ),
         footage=None,
-        poses=matrix_to_axis_angle(made.rotations).numpy(),
-        trans=made.trans.numpy(),
-        betas=made.betas.numpy(),
-        contacts=made.contacts.numpy().astype(np.uint8),
-        joint_confidence=np.ones((len(made), 24), np.float32),
+        poses=matrix_to_axis_angle(generated.rotations).numpy(),
+        trans=generated.trans.numpy(),
+        betas=generated.betas.numpy(),
+        contacts=generated.contacts.numpy().astype(np.uint8),
+        joint_confidence=np.ones((len(generated), 24), np.float32),
         to_source=np.eye(4),
         body_model=BODY.id if body_model is None else body_model,
         models={},
@@ -108,27 +108,29 @@ def test_actions_are_recognised(action: str, seed: int) -> None:
     captions = captions_of(generate(action, 4.0, seed, body=BODY))
     found = kinds(captions)
     assert expected(action) <= found
-    # And nothing that did not happen, among what nobody could overlook.
-    wanted = {kind.split(":")[0] for kind in expected(action)}
-    assert {kind for kind in found if kind in BIG} <= wanted
-    assert {kind.split(":")[0] for kind in found if kind.split(":")[0] in TELLING} <= wanted
+    # And no conspicuous event that did not happen.
+    expected_kinds = {kind.split(":")[0] for kind in expected(action)}
+    assert {kind for kind in found if kind in CONSPICUOUS} <= expected_kinds
+    assert {kind.split(":")[0] for kind in found if kind.split(":")[0] in DISTINCTIVE} <= expected_kinds
 
 
 @pytest.mark.parametrize("action", ACTIONS)
-def test_actions_are_recognised_in_a_poor_fit(action: str) -> None:
-    captions = captions_of(shaken(generate(action, 4.0, 21, body=BODY), 5))
+def test_actions_are_recognised_in_a_noisy_fit(action: str) -> None:
+    captions = captions_of(noisy(generate(action, 4.0, 21, body=BODY), 5))
     assert expected(action) <= kinds(captions)
-    assert {kind for kind in kinds(captions) if kind in BIG} <= {kind.split(":")[0] for kind in expected(action)}
+    assert {kind for kind in kinds(captions) if kind in CONSPICUOUS} <= {
+        kind.split(":")[0] for kind in expected(action)
+    }
 
 
 @pytest.mark.parametrize("action", ACTIONS)
-def test_labels_and_events_agree_in_time(action: str) -> None:
+def test_events_overlap_their_labels(action: str) -> None:
     motion = generate(action, 4.0, 4, body=BODY)
     captions = captions_of(motion)
     names = expected(action)
     for label in motion.labels:
         events = [e for e in captions.events if (e.kind if e.part == "body" else f"{e.kind}:{e.part}") in names]
-        # A label of a raised arm spans up, hold and down, the events of it up and down.
+        # The label of a raised arm spans raise, hold and lower; its events are the raise and the lower.
         inside = [e for e in events if e.end_s > label.start_s and e.start_s < label.end_s]
         assert inside, label
         first, last = min(e.start_s for e in inside), max(e.end_s for e in inside)
@@ -145,26 +147,26 @@ def swapped(text: str) -> str:
 @pytest.mark.parametrize("seed", ["a", "b", "c"])
 def test_a_mirrored_motion_is_described_with_sides_exchanged(action: str, seed: str) -> None:
     motion = generate(action, 3.5, 7, body=BODY)
-    ours, theirs = captions_of(motion, seed), captions_of(mirror(motion), seed)
-    assert theirs.body == tuple(swapped(sentence) for sentence in ours.body)
+    original, mirrored = captions_of(motion, seed), captions_of(mirror(motion), seed)
+    assert mirrored.body == tuple(swapped(sentence) for sentence in original.body)
     for part in PARTS:
-        assert theirs.parts[swap_sides(part)] == tuple(swapped(sentence) for sentence in ours.parts[part])
-    assert sorted(e.text for e in theirs.events) == sorted(swapped(e.text) for e in ours.events)
+        assert mirrored.parts[swap_sides(part)] == tuple(swapped(sentence) for sentence in original.parts[part])
+    assert sorted(e.text for e in mirrored.events) == sorted(swapped(e.text) for e in original.events)
 
 
-def test_where_a_person_stands_and_faces_does_not_matter() -> None:
+def test_captions_do_not_depend_on_position_and_heading() -> None:
     motion = sequence([("walk", 3), ("turn_left", 2.5), ("wave_right", 3)], 3, body=BODY)
-    ours = captions_of(motion)
+    original = captions_of(motion)
     turn, offset = yaw_matrix(torch.tensor(2.3)), torch.tensor([4.0, 0.0, -7.0])
     rotations = motion.rotations.clone()
     rotations[:, 0] = turn @ rotations[:, 0]
     pelvis = BODY.rest_joints(motion.betas)[0]
     moved = replace(motion, rotations=rotations, trans=(motion.trans + pelvis) @ turn.T - pelvis + offset)
-    assert captions_of(moved).body == ours.body
-    assert captions_of(moved).parts == ours.parts
+    assert captions_of(moved).body == original.body
+    assert captions_of(moved).parts == original.parts
 
 
-def test_a_sequence_is_told_in_order() -> None:
+def test_a_sequence_is_described_in_order() -> None:
     captions = captions_of(sequence([("walk", 3), ("turn_left", 2.5), ("wave_right", 3)], 1, body=BODY))
     medium = captions.body[1]
     places = [medium.find(word) for word in ("forward", "left", "right hand")]
@@ -187,10 +189,10 @@ def lying(seconds: float = 3.0) -> LabelledMotion:
 def test_lying() -> None:
     captions = captions_of(lying())
     assert "lie" in kinds(captions)
-    assert not kinds(captions) & (BIG - {"lie"})
+    assert not kinds(captions) & (CONSPICUOUS - {"lie"})
 
 
-def test_sitting_is_no_squat() -> None:
+def test_sitting_is_not_a_squat() -> None:
     still = generate("stand", 3.0, 0, body=BODY)
     rotations = still.rotations.clone()
     for side in ("left", "right"):
@@ -198,25 +200,25 @@ def test_sitting_is_no_squat() -> None:
         rotations[:, joint(f"{side}_knee")] = axis_angle_to_matrix(torch.tensor([1.5, 0.0, 0.0]))
     captions = captions_of(replace(still, rotations=rotations, trans=still.trans - torch.tensor([0.0, 0.42, 0.0])))
     assert "sit" in kinds(captions)
-    assert not kinds(captions) & (BIG - {"sit"})
+    assert not kinds(captions) & (CONSPICUOUS - {"sit"})
 
 
-def test_a_full_turn_is_a_spin_and_a_circle_is_a_circle() -> None:
+def test_spins_and_arm_circles_are_recognised() -> None:
     still = generate("stand", 3.0, 0, body=BODY)
     yaw = torch.linspace(0, 2 * np.pi, len(still))
     rotations = still.rotations.clone()
     rotations[:, 0] = yaw_matrix(yaw) @ rotations[:, 0]
     assert "spin" in kinds(captions_of(replace(still, rotations=rotations)))
-    round_and_round = still.rotations.clone()
+    circling = still.rotations.clone()
     angle = torch.linspace(0, 6 * np.pi, len(still))
     turning = torch.stack([angle, torch.zeros_like(angle), torch.zeros_like(angle)], -1)
     level = axis_angle_to_matrix(torch.tensor([0.0, 0.0, -0.2]))
     hinged = axis_angle_to_matrix(torch.tensor([0.0, -1.0, 0.0]))
-    round_and_round[:, joint("left_shoulder")] = axis_angle_to_matrix(turning) @ level @ hinged
-    assert "circle:left_arm" in kinds(captions_of(replace(still, rotations=round_and_round)))
+    circling[:, joint("left_shoulder")] = axis_angle_to_matrix(turning) @ level @ hinged
+    assert "circle:left_arm" in kinds(captions_of(replace(still, rotations=circling)))
 
 
-def test_unseen_legs_are_not_spoken_of() -> None:
+def test_hidden_legs_are_not_described() -> None:
     confidence = np.ones((120, 24))
     confidence[:, [joint(f"{side}_{name}") for side in ("left", "right") for name in ("knee", "ankle", "foot")]] = 0.05
     captions = captions_of(generate("squat", 4.0, 0, body=BODY), confidence=confidence)
@@ -268,17 +270,17 @@ def test_the_stage_fills_every_level() -> None:
         }
 
 
-def test_the_same_motion_gets_the_same_words() -> None:
+def test_the_same_motion_gets_the_same_captions() -> None:
     first, second = (apply(WriteCaptions(), [scored("walk")])[0][0].captions for _ in range(2))
     assert first == second
 
 
-def test_another_body_is_refused() -> None:
+def test_another_body_model_is_rejected() -> None:
     _, (rejection,) = apply(WriteCaptions(), [scored("walk", body_model="smpl-12345678")])
     assert "smpl-12345678" in rejection.detail
 
 
-def test_words_spoken_during_the_clip_come_along() -> None:
+def test_words_spoken_during_the_clip_are_kept() -> None:
     record = scored("walk")
     words = tuple(Word(text=f" {n}", start_s=n, end_s=n + 0.5, probability=0.9) for n in (0.5, 2.5, 3.5, 9.0))
     video = Video(
@@ -300,7 +302,7 @@ def test_words_spoken_during_the_clip_come_along() -> None:
 
 
 @pytest.mark.parametrize("frames", [2, 5, 20])
-def test_very_short_motions_get_something(frames: int) -> None:
+def test_very_short_motions_get_captions(frames: int) -> None:
     motion = generate("walk", 2.0, 0, body=BODY)
     arrays = {name: getattr(motion, name)[:frames] for name in ("rotations", "trans", "contacts")}
     captions = captions_of(replace(motion, **arrays))
@@ -308,10 +310,10 @@ def test_very_short_motions_get_something(frames: int) -> None:
     assert all(captions.parts.values())
 
 
-def test_curves() -> None:
+def test_signals() -> None:
     t = np.arange(90) / 30
     assert np.allclose(smooth_path(t, 3), t)
-    assert spans_of(np.array([0, 1, 1, 0, 1, 0, 0, 1], bool), shortest=2, longest_gap=1) == [(1, 5)]
+    assert spans_of(np.array([0, 1, 1, 0, 1, 0, 0, 1], bool), min_frames=2, max_gap=1) == [(1, 5)]
     assert hysteresis(np.array([0, 2, 5, 2, 0, 2, 0.0]), on=4, off=1) == [(1, 4)]
     wave = np.sin(2 * np.pi * t)
     assert turning_points(wave, 0.5) == pytest.approx([0, 7, 22, 37, 52, 67, 82, 89], abs=1)
@@ -324,8 +326,8 @@ def test_curves() -> None:
 
 
 @pytest.mark.parametrize("action", ACTIONS)
-def test_actions_are_recognised_in_a_fit_that_floats_and_wanders(action: str) -> None:
-    """Joints some centimetres off, the path up and down by some: a run does not jump, a kick is one, a wave is no raise."""
+def test_actions_are_recognised_in_a_drifting_fit(action: str) -> None:
+    """Joint and height errors of some centimetres: a run is no jump, a kick is detected, a wave is no raise."""
     motion = generate(action, 4.0, 31, body=BODY)
     generator = torch.Generator().manual_seed(7)
     turns = 0.06 * smooth_curves((24, 3), len(motion), 6, generator).permute(2, 0, 1)
@@ -333,18 +335,18 @@ def test_actions_are_recognised_in_a_fit_that_floats_and_wanders(action: str) ->
     rotations = motion.rotations @ axis_angle_to_matrix(turns)
     found = kinds(captions_of(replace(motion, rotations=rotations, trans=motion.trans + drift)))
     assert expected(action) <= found
-    assert found & BIG <= expected(action)
+    assert found & CONSPICUOUS <= expected(action)
 
 
 @pytest.mark.parametrize("height_m", [-0.15, 0.2])
-def test_a_fit_that_floats_or_sinks_is_described_the_same(height_m: float) -> None:
+def test_captions_do_not_depend_on_a_height_offset(height_m: float) -> None:
     motion = sequence([("jump", 3), ("squat", 3)], 2, body=BODY)
     moved = replace(motion, trans=motion.trans + torch.tensor([0.0, height_m, 0.0]))
     assert captions_of(moved).body == captions_of(motion).body
 
 
 def tumbling(axis: tuple[float, float, float]) -> LabelledMotion:
-    """A full turn through the air about an axis of the body."""
+    """A full rotation in the air about an axis of the body."""
     still = generate("stand", 3.0, 0, body=BODY)
     angle = 2 * np.pi * torch.linspace(-0.5, 1.5, len(still)).clamp(0, 1)
     rotations = still.rotations.clone()
@@ -353,7 +355,7 @@ def tumbling(axis: tuple[float, float, float]) -> LabelledMotion:
     return replace(still, rotations=rotations, trans=still.trans + up)
 
 
-def test_head_over_heels_is_no_walk_and_no_bow() -> None:
+def test_flips_are_no_walk_and_no_bow() -> None:
     forwards, backwards = (captions_of(tumbling((sign, 0.0, 0.0))) for sign in (1.0, -1.0))
     for captions in (forwards, backwards):
         assert "flip" in kinds(captions)
@@ -362,7 +364,7 @@ def test_head_over_heels_is_no_walk_and_no_bow() -> None:
     assert not any("back" in sentence for sentence in forwards.body)
 
 
-def test_a_raised_arm_is_told_with_where_it_gets_and_that_it_comes_down() -> None:
+def test_a_raised_arm_is_described_with_its_position_and_lowering() -> None:
     body = captions_of(generate("raise_left", 4.0, 3, body=BODY)).body
     assert len(body) == 3
     assert len(body[0]) < len(body[1]) < len(body[2])
@@ -371,8 +373,8 @@ def test_a_raised_arm_is_told_with_where_it_gets_and_that_it_comes_down() -> Non
     assert "right" not in " ".join(body)
 
 
-def test_slow_running_is_told_from_fast_walking_by_its_bounce() -> None:
-    """The same way at the same speed: highest as the legs pass, or lowest then."""
+def test_slow_runs_and_fast_walks_are_separated_by_their_bounce() -> None:
+    """Same path and speed; the pelvis is highest when the legs pass, or lowest."""
     walk = generate("walk", 4.0, 5, body=BODY)
     assert "walk" in kinds(captions_of(walk))
     assert "run" in kinds(captions_of(generate("run", 4.0, 5, body=BODY)))

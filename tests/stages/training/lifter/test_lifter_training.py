@@ -1,4 +1,4 @@
-"""Training that goes on where it stopped, the weights that come of it, and clips fitted with them."""
+"""Training and resuming, the exported weights, and clips fitted with them."""
 
 import json
 from pathlib import Path
@@ -11,10 +11,12 @@ from pipeline import PROJECT_ROOT
 from schemas.body_model import BodyModel
 from schemas.config import load_config
 from schemas.errors import HumoError, UsageError
-from stages.recovery.lifter.fitter import LiftFitter, Sight, export, load_weights
-from stages.recovery.lifter.fitter import main as export_command
+from stages.recovery.lifter.fitter import LiftFitter
 from stages.recovery.lifter.network import NetworkConfig
 from stages.recovery.lifter.rigs import Rigs
+from stages.recovery.lifter.weights import export, load_weights
+from stages.recovery.lifter.weights import main as export_command
+from stages.recovery.lifter.world import ClipObservation
 from stages.recovery.protocol import Fit
 from stages.training.lifter import motion_dataset
 from stages.training.lifter.evaluate import evaluate, make_cases, summary
@@ -28,7 +30,7 @@ CONFIG = PROJECT_ROOT / "configs" / "lifter.yaml"
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a training of a few steps."""
+    """Folder of a training of a few steps."""
     output = tmp_path_factory.mktemp("lifter")
     train(_config(output, steps=6))
     return output
@@ -41,14 +43,13 @@ def _config(output: Path, steps: int) -> LifterTraining:
     )  # fmt: skip
 
 
-def test_training_logs_and_goes_on_where_it_stopped(trained: Path, tmp_path: Path) -> None:
+def test_training_logs_and_resumes_exactly(trained: Path, tmp_path: Path) -> None:
     rows = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if "loss" in row] == [2, 4, 6]
     assert {"clean_mpjpe", "noisy_tilt"} <= set(rows[-1])
     assert (trained / "curve.png").stat().st_size > 1000
-    whole = torch.load(trained / "checkpoint.pt", weights_only=True)
-    state = {**whole}
-    # Stopped after three steps of the same schedule, then gone on with.
+    state = torch.load(trained / "checkpoint.pt", weights_only=True)
+    # Interrupted after three steps of the same schedule, then resumed.
     config = _config(tmp_path, steps=6)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("stages.training.lifter.train.learning_rate", _stop_after(3))
@@ -59,14 +60,14 @@ def test_training_logs_and_goes_on_where_it_stopped(trained: Path, tmp_path: Pat
     resumed = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     for name, value in resumed["average"].items():
         torch.testing.assert_close(value, state["average"][name], atol=1e-6, rtol=1e-5)
-    begun = _config(tmp_path / "begun", steps=1).model_copy(
+    restarted = _config(tmp_path / "restarted", steps=1).model_copy(
         update={"start": str(tmp_path / "checkpoint.pt"), "learning_rate": 1e-9}
     )
-    train(begun)
-    for name, value in torch.load(tmp_path / "begun/checkpoint.pt", weights_only=True)["model"].items():
+    train(restarted)
+    for name, value in torch.load(tmp_path / "restarted/checkpoint.pt", weights_only=True)["model"].items():
         torch.testing.assert_close(value, resumed["average"][name], atol=1e-6, rtol=1e-5)
     with pytest.raises(UsageError, match="no such checkpoint"):
-        train(begun.model_copy(update={"start": str(tmp_path / "nowhere.pt")}))
+        train(restarted.model_copy(update={"start": str(tmp_path / "nowhere.pt")}))
     with pytest.raises(UsageError, match="another network"):
         train(config.model_copy(update={"network": NetworkConfig(width=16, layers=1, heads=2, feed_forward=16)}))
 
@@ -80,21 +81,21 @@ def _stop_after(steps: int):
     return rate
 
 
-def test_weights_may_lie_on_the_way_from_those_that_a_training_began_with(trained: Path, tmp_path: Path) -> None:
-    first, between, last = (tmp_path / f"{name}.safetensors" for name in ("first", "between", "last"))
+def test_exported_weights_can_be_interpolated_from_the_starting_ones(trained: Path, tmp_path: Path) -> None:
+    first, middle, last = (tmp_path / f"{name}.safetensors" for name in ("first", "middle", "last"))
     export(trained / "checkpoint.pt", first)
     output = tmp_path / "second"
     train(_config(output, steps=4).model_copy(update={"start": str(first), "seed": 3}))
     assert export_command([str(output / "checkpoint.pt"), str(last)]) == 0
-    assert export_command([str(output / "checkpoint.pt"), str(between), "0.25"]) == 0
-    begun, found, mean = (load_weights(path) for path in (first, last, between))
+    assert export_command([str(output / "checkpoint.pt"), str(middle), "0.25"]) == 0
+    start, final, mean = (load_weights(path) for path in (first, last, middle))
     for name, value in mean.model.state_dict().items():
-        there = (weights.model.state_dict()[name] for weights in (begun, found))
-        torch.testing.assert_close(value, torch.lerp(*there, 0.25), atol=2e-3, rtol=2e-3)
-    assert begun.precision is not None
-    assert found.precision is not None
+        ends = (weights.model.state_dict()[name] for weights in (start, final))
+        torch.testing.assert_close(value, torch.lerp(*ends, 0.25), atol=2e-3, rtol=2e-3)
+    assert start.precision is not None
+    assert final.precision is not None
     assert mean.precision is not None
-    torch.testing.assert_close(mean.precision, torch.lerp(begun.precision, found.precision, 0.25))
+    torch.testing.assert_close(mean.precision, torch.lerp(start.precision, final.precision, 0.25))
 
 
 def test_exported_weights_fit_clips(
@@ -110,13 +111,13 @@ def test_exported_weights_fit_clips(
     assert bool((torch.linalg.eigvalsh(loaded.precision) > 0).all())
     cases = make_cases(dataset, rigs, noise=1.0)[:2]
     fitter = LiftFitter(body, weights=weights)
-    together, alone = fitter.fit([case.clip for case in cases]), fitter.fit([cases[1].clip])[0]
-    assert isinstance(alone, Fit)
-    for one, other in zip(together, [together[0], alone], strict=True):
+    fits, single = fitter.fit([case.clip for case in cases]), fitter.fit([cases[1].clip])[0]
+    assert isinstance(single, Fit)
+    for one, other in zip(fits, [fits[0], single], strict=True):
         assert isinstance(one, Fit)
         assert torch.equal(one.rotations, other.rotations)
         assert torch.equal(one.trans, other.trans)
-    fit = together[0]
+    fit = fits[0]
     assert isinstance(fit, Fit)
     assert fit.contacts is not None
     assert set(np.unique(fit.contacts)) <= {0, 1}
@@ -125,22 +126,22 @@ def test_exported_weights_fit_clips(
     assert fit.reprojection.shape == (frames, 17)
     assert fit.camera.rotation.shape == (frames, 3, 3)
     assert np.isfinite(fit.trans.numpy()).all()
-    # A level world: the camera's right axis is level in it.
+    # The camera's right axis is nearly horizontal in the level world.
     assert np.abs(fit.camera.rotation[:, 0, 1]).max() < 0.5
     report = summary(cases, evaluate(fitter, cases, body))
     assert report["all"]["clips"] == 2
 
 
-def test_short_and_unseen_clips_still_come_out(trained: Path, body: BodyModel) -> None:
+def test_short_and_undetected_clips_are_lifted(trained: Path, body: BodyModel) -> None:
     fitter = LiftFitter(body, weights=trained / "checkpoint.pt")
     for frames in (1, 2, 25, 50):
-        lift = fitter.lift([Sight(torch.zeros(frames, 17, 2), torch.zeros(frames, 17))])[0]
+        lift = fitter.lift([ClipObservation(torch.zeros(frames, 17, 2), torch.zeros(frames, 17))])[0]
         assert bool(torch.isfinite(lift.trans).all())
         assert lift.sigma_m.shape == (frames, 22)
         torch.testing.assert_close(torch.linalg.det(lift.to_camera), torch.ones(frames))
 
 
-def test_the_shipped_config_is_whole_and_errors_are_sentences(
+def test_the_shipped_config_is_complete_and_errors_are_reported(
     trained: Path, body: BodyModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = load_config(CONFIG, LifterTraining)
@@ -158,7 +159,7 @@ def test_the_shipped_config_is_whole_and_errors_are_sentences(
     with pytest.raises(HumoError, match="not ended"):
         export(tmp_path / "halfway.pt", tmp_path / "out.safetensors")
     assert export_command([str(trained / "checkpoint.pt"), str(tmp_path / "out.safetensors"), "some"]) == 2
-    # It began with no weights, so there is no way from them.
+    # The training started from random weights, so there is nothing to interpolate from.
     assert export_command([str(trained / "checkpoint.pt"), str(tmp_path / "out.safetensors"), "0.5"]) == 2
     assert "a training that began" in capsys.readouterr().err
     halfway["average"]["norm.weight"][0] = float("nan")

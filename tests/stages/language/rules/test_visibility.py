@@ -1,4 +1,4 @@
-"""Movements of arms that were hardly seen, or that copy what the other arm does, are not told as if they had been seen."""
+"""Arm movements of low confidence, or that copy the other arm, are not described."""
 
 from dataclasses import replace
 
@@ -23,67 +23,67 @@ def captions_of(motion: LabelledMotion, confidence: Float[np.ndarray, "T 24"]) -
     return describe(motion.rotations, motion.trans, BODY.rest_joints(motion.betas), confidence, Thresholds(), seed="s")
 
 
-def seen(motion: LabelledMotion, **arms: float) -> Float[np.ndarray, "T 24"]:
-    """Confidence of elbow and wrist by side, 0.9 elsewhere."""
+def confidence_of(motion: LabelledMotion, **arms: float) -> Float[np.ndarray, "T 24"]:
+    """Confidences as given for elbow and wrist by side, 0.9 elsewhere."""
     confidence = np.full((len(motion), 24), 0.9)
     for side, value in arms.items():
         confidence[:, [joint(f"{side}_elbow"), joint(f"{side}_wrist")]] = value
     return confidence
 
 
-def told(captions: Captions) -> str:
+def body_text(captions: Captions) -> str:
     return " ".join(captions.body)
 
 
 @pytest.mark.parametrize("side", SIDES)
 @pytest.mark.parametrize("action", ["wave_both", "raise_both"])
-def test_two_hands_are_told_unless_one_is_hardly_seen_beside_the_other(action: str, side: str) -> None:
+def test_both_hands_are_described_unless_one_has_lower_confidence(action: str, side: str) -> None:
     motion = generate(action, 4.0, 1, body=BODY)
     other = SIDES[1 - SIDES.index(side)]
-    assert "both" in told(captions_of(motion, seen(motion)))
-    assert "both" in told(captions_of(motion, seen(motion, left=0.5, right=0.5)))
-    alone = captions_of(motion, seen(motion, **{side: 0.5}))
-    assert "both" not in told(alone)
-    assert f"the {other} " in told(alone)
-    assert f"the {side} " not in told(alone)
+    assert "both" in body_text(captions_of(motion, confidence_of(motion)))
+    assert "both" in body_text(captions_of(motion, confidence_of(motion, left=0.5, right=0.5)))
+    alone = captions_of(motion, confidence_of(motion, **{side: 0.5}))
+    assert "both" not in body_text(alone)
+    assert f"the {other} " in body_text(alone)
+    assert f"the {side} " not in body_text(alone)
     assert alone.parts[f"{side}_arm"] == (f"The {side} arm is out of view.",)
 
 
-def test_a_hidden_arm_that_comes_into_sight_is_told() -> None:
+def test_a_hidden_arm_is_described_if_visible_while_it_moves() -> None:
     motion = generate("raise_left", 4.0, 1, body=BODY)
-    raised = next(one for one in captions_of(motion, seen(motion)).events if one.kind == "raise")
-    confidence = seen(motion, left=0.05)
+    raised = next(event for event in captions_of(motion, confidence_of(motion)).events if event.kind == "raise")
+    confidence = confidence_of(motion, left=0.05)
     first, last = round(raised.start_s * 30), round(raised.end_s * 30)
     confidence[first:last] = 0.9
     assert confidence[:, joint("left_wrist")].mean() < Thresholds().min_confidence
-    assert "the left" in told(captions_of(motion, confidence))
-    assert "the left" not in told(captions_of(motion, seen(motion, left=0.05)))
+    assert "the left" in body_text(captions_of(motion, confidence))
+    assert "the left" not in body_text(captions_of(motion, confidence_of(motion, left=0.05)))
 
 
-def test_an_arm_that_swings_does_not_silence_the_one_that_waves() -> None:
+def test_a_swinging_arm_does_not_suppress_a_waving_one() -> None:
     motion = generate("walk_wave_left", 4.0, 1, body=BODY)
-    captions = captions_of(motion, seen(motion, left=0.5))
-    assert "the left hand" in told(captions)
-    # The other arm swings because somebody walks: its own sentences say so, those about the body do not.
-    assert "right" not in told(captions)
+    captions = captions_of(motion, confidence_of(motion, left=0.5))
+    assert "the left hand" in body_text(captions)
+    # The other arm swings with the gait: only its own sentences mention this, not those about the body.
+    assert "right" not in body_text(captions)
     assert "swing" in " ".join(captions.parts["right_arm"])
 
 
-def test_belief_knows_no_left_and_right() -> None:
+def test_visibility_is_symmetric() -> None:
     motion = generate("raise_both", 4.0, 2, body=BODY)
-    confidence = seen(motion, left=0.45, right=0.8)
+    confidence = confidence_of(motion, left=0.45, right=0.8)
     mirrored = captions_of(mirror(motion), confidence[:, list(mirror_order(SMPL_JOINTS))])
     swapped = [text.replace("left", "X").replace("right", "left").replace("X", "right") for text in mirrored.body]
     assert swapped == list(captions_of(motion, confidence).body)
 
 
-def test_slow_kicks_of_who_stands_and_shallow_punches_are_seen() -> None:
-    """As a fit to a video shows them: less far and less quick than they were."""
+def test_slow_kicks_of_a_standing_person_and_short_punches_are_detected() -> None:
+    """As recovered from video: smaller and slower than the true movement."""
     for action, kind in (("kick_right", "kick"), ("punch_right", "punch")):
         motion = generate(action, 4.0, 3, body=BODY)
         blurred = _blurred(motion, 2.5)
-        events = captions_of(blurred, seen(motion)).events
-        assert {one.part.split("_")[0] for one in events if one.kind == kind} == {"right"}
+        events = captions_of(blurred, confidence_of(motion)).events
+        assert {event.part.split("_")[0] for event in events if event.kind == kind} == {"right"}
 
 
 def _blurred(motion: LabelledMotion, sigma: float) -> LabelledMotion:
