@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from shared_data import SHARED_DATA
@@ -12,25 +13,32 @@ from schemas.offline import enforce_offline
 
 enforce_offline()
 
+RAY_FILES = ("test_ray_cluster.py", "test_jobs.py", "test_shipped_code.py", "test_distributed.py")
+"""They start Ray. Two at a time are short of memory and of time to start, so one worker of pytest-xdist runs them all."""
 LONGEST_FIRST = (
-    "test_fit_smpl", "test_track_people", "test_film_studio", "test_lifter_training", "test_external", "test_faults",
-    "test_bench_ingest", "test_camera_motion", "test_kill_jobs", "test_bench_recovery", "test_object_store",
+    *RAY_FILES, "test_fit_smpl.py", "test_track_people.py", "test_film_studio.py", "test_lifter_training.py",
+    "test_external.py", "test_faults.py", "test_bench_ingest.py", "test_camera_motion.py", "test_kill_jobs.py",
+    "test_bench_recovery.py", "test_object_store.py",
 )  # fmt: skip
 """Files of a minute or so: they begin first, so that no worker is left alone with one at the end."""
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Workers of pytest-xdist take whole files, whose fixtures are then made once. Tests that start Ray are one group of their own:
-    two of them at a time are short of memory and of time to start."""
+    place = {name: number for number, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(place)))
 
-    def group(item: pytest.Item) -> str:
-        return "ray" if item.get_closest_marker("ray") else item.path.stem
 
-    first = {name: place for place, name in enumerate(("ray", *LONGEST_FIRST))}
-    items.sort(key=lambda item: first.get(group(item), len(first)))
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group(item)))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """For `--dist loadfile`: workers take whole files, whose fixtures are then made once."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class FilesScheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return "ray" if Path(file).name in RAY_FILES else file
+
+    return FilesScheduling(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 @pytest.fixture(scope="session")

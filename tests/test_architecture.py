@@ -1,6 +1,7 @@
 """The arrows between folders. Imports inside functions count as much as those at the top of a module."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -199,3 +200,13 @@ assert not found, found
         [sys.executable, "-c", program], cwd=PROJECT_ROOT, capture_output=True, text=True, check=False
     )
     assert not done.returncode, done.stderr
+
+
+def test_paths_named_in_the_documentation_exist() -> None:
+    documents = [PROJECT_ROOT / name for name in ("README.md", "BENCHMARKS.md", "NOTICE")]
+    documents += (PROJECT_ROOT / "docs").glob("*.md")
+    for document in documents:
+        for path in re.findall(
+            r"`((?:schemas|stages|pipeline|model|configs|tests|docs)/[\w./-]+)`", document.read_text()
+        ):
+            assert (PROJECT_ROOT / path).exists(), f"{document.name} names {path}"

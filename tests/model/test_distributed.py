@@ -11,8 +11,6 @@ import pytest
 from model.data import MotionDataset
 from pipeline import PROJECT_ROOT
 
-pytestmark = pytest.mark.ray
-
 ENVIRONMENT = {
     **os.environ,
     "OMP_NUM_THREADS": "1",

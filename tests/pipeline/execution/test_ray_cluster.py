@@ -37,8 +37,6 @@ from schemas.offline import enforce_offline
 from schemas.records import Source
 from schemas.storage import Storage
 
-pytestmark = pytest.mark.ray
-
 SOURCES = 12
 TIMEOUT_S = 500
 

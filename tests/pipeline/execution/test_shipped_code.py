@@ -14,8 +14,6 @@ from mocap_files import body_motion, write_known_bvh
 
 from pipeline import PROJECT_ROOT
 
-pytestmark = pytest.mark.ray
-
 TIMEOUT_S = 400
 CLUSTER = """
 import sys

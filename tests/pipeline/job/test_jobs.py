@@ -26,8 +26,6 @@ from schemas.errors import HumoError
 from schemas.ledger import read_ledger
 from schemas.storage import Storage
 
-pytestmark = pytest.mark.ray
-
 
 def job(sources: Path | str, output: Path, **more: object) -> IngestConfig:
     settings = {"sources": [{"path": str(sources)}], "output": str(output), "splits": {"train": 1.0}, **more}
