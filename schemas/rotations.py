@@ -1,10 +1,10 @@
-"""Rotations in torch: axis-angle on disk, matrices or 6D in memory. A thin layer over `roma`.
+"""Rotations in torch: axis-angle on disk, matrices or 6D in memory. A thin layer over `roma`, which is imported at the first
+rotation: it loads torch's compiler, which takes as long as torch itself.
 
 6D is the first two *columns* of the matrix, flattened column after column: [m00, m10, m20, m01, m11, m21]
 (Zhou et al., "On the Continuity of Rotation Representations in Neural Networks", 2019).
 """
 
-import roma
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -15,11 +15,15 @@ _OPPOSITE = 1e-4
 
 def axis_angle_to_matrix(axis_angle: Float[Tensor, "*B 3"]) -> Float[Tensor, "*B 3 3"]:
     """Rotation vectors (radians) to matrices."""
+    import roma
+
     return roma.rotvec_to_rotmat(axis_angle)
 
 
 def matrix_to_axis_angle(matrix: Float[Tensor, "*B 3 3"]) -> Float[Tensor, "*B 3"]:
     """Matrices to rotation vectors of length <= pi."""
+    import roma
+
     return roma.rotmat_to_rotvec(matrix)
 
 
@@ -30,6 +34,8 @@ def matrix_to_6d(matrix: Float[Tensor, "*B 3 3"]) -> Float[Tensor, "*B 6"]:
 
 def matrix_from_6d(six: Float[Tensor, "*B 6"]) -> Float[Tensor, "*B 3 3"]:
     """Gram-Schmidt on the two columns."""
+    import roma
+
     return roma.special_gramschmidt(six.unflatten(-1, (2, 3)).transpose(-1, -2))
 
 
@@ -55,6 +61,8 @@ def shortest_rotation(start: Float[Tensor, "*B 3"], end: Float[Tensor, "*B 3"]) 
 
     Opposite directions have many such rotations; one of them is returned. A zero vector gives the identity.
     """
+    import roma
+
     start, end = torch.nn.functional.normalize(start, dim=-1), torch.nn.functional.normalize(end, dim=-1)
     # The quaternion of twice the angle is (sine times axis, cosine); halfway between it and the identity lies the result.
     quaternion = torch.cat([torch.linalg.cross(start, end), 1 + (start * end).sum(-1, keepdim=True)], dim=-1)

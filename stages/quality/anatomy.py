@@ -1,7 +1,6 @@
 """Anatomical plausibility: joint rotations as twist about the bone and swing of the bone, compared with joint limits."""
 
 import numpy as np
-import roma
 import torch
 from jaxtyping import Float
 
@@ -32,6 +31,8 @@ def swing_and_twist(rotations: Float[torch.Tensor, "T 24 3 3"]) -> Float[np.ndar
     rotation = swing * twist: the bone is rotated about itself, then to its direction (Dobrowolski, "Swing-twist decomposition
     in Clifford algebra", 2015).
     """
+    import roma
+
     quaternions = roma.rotmat_to_unitquat(rotations[:, 1:].double())
     bone_axis = torch.zeros(NUM_JOINTS - 1, 3, dtype=torch.float64)
     mirror = torch.ones(NUM_JOINTS - 1, 3, dtype=torch.float64)

@@ -9,7 +9,6 @@ import functools
 from typing import Any
 
 import numpy as np
-import roma
 import torch
 from jaxtyping import Bool, Float
 from scipy.ndimage import binary_dilation
@@ -84,6 +83,7 @@ def root_wrench(
     smoothed positions; velocities are computed between frames, accelerations from those.
     """
     import mujoco  # takes about 0.3 s: only for processes that compute scores
+    import roma
 
     model = _mujoco_model(tuple(np.round(rest, 4).reshape(-1).tolist()))
     data = mujoco.MjData(model)
@@ -152,6 +152,8 @@ def _depth_first() -> list[int]:
 
 def _smooth_quaternions(rotations: Float[torch.Tensor, "T 24 3 3"]) -> Float[torch.Tensor, "T 24 4"]:
     """Unit quaternions x, y, z, w, without sign jumps, filtered along time."""
+    import roma
+
     quaternions = roma.rotmat_to_unitquat(rotations.double()).numpy()
     flipped = np.cumsum((quaternions[1:] * quaternions[:-1]).sum(-1) < 0, axis=0) % 2
     quaternions[1:] *= 1 - 2 * flipped[..., None]

@@ -146,15 +146,15 @@ def validate(model: Lifter, held_out: MotionDataset, rigs: Rigs, config: LifterT
 
 def make_datasets(config: LifterTraining) -> tuple[MotionDataset, MotionDataset]:
     """Training and held-out motions; held out are every 1/held_out-th file or, without files, studio motions of other seeds."""
+    folders = [Path(folder) for folder in config.mocap]
+    for folder in folders:
+        if not folder.is_dir():
+            raise UsageError(f"mocap: {folder}: no such folder; name folders with motion capture")
     body = BodyModel.load()
     studio = motion_dataset.generate_studio_motions(range(config.studio_seeds), body)
     held_out_studio = motion_dataset.generate_studio_motions(range(10_000, 10_001), body)
     if not config.mocap:
         return studio, held_out_studio
-    folders = [Path(folder) for folder in config.mocap]
-    for folder in folders:
-        if not folder.is_dir():
-            raise UsageError(f"mocap: {folder}: no such folder; name folders with motion capture")
     files = [path for folder in folders for path in motion_dataset.find_mocap(folder)]
     every = max(2, round(1 / config.held_out)) if config.held_out else len(files) + 1
     training_files, held_out_files = (
