@@ -18,10 +18,12 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing.connection import Connection
+from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Literal, Protocol
 
@@ -58,8 +60,33 @@ ChainFactory = Callable[[], Sequence[Stage[Any, Any]]]
 """Builds a chain; must be picklable: a module-level function, or a `functools.partial` of one."""
 
 _log = logging.getLogger(__name__)
-_start_executor = ThreadPoolExecutor(1, "worker-start")
-"""Starts every worker process: the kernel ends a process with the thread that started it; this thread lives until exit."""
+_start_requests: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
+_start_thread: threading.Thread | None = None
+
+
+def _run_in_start_thread(start: Callable[[], Any]) -> Any:
+    """Start a process in the thread that starts all of them: the kernel ends a process with the thread that started it, and
+    this one lives until exit.
+
+    It is a daemon and no executor's: a signal that stops the job while an executor starts its thread leaves one behind that
+    the exit would wait for without end.
+    """
+    global _start_thread
+    if _start_thread is None:
+        _start_thread = threading.Thread(target=_serve_start_requests, name="worker-start", daemon=True)
+        _start_thread.start()
+    future: Future[Any] = Future()
+    _start_requests.put((future, start))
+    return future.result()
+
+
+def _serve_start_requests() -> None:
+    while True:
+        future, start = _start_requests.get()
+        try:
+            future.set_result(start())
+        except BaseException as error:
+            future.set_exception(error)
 
 
 class FaultSettings(Protocol):
@@ -240,10 +267,11 @@ class _WorkerProcess:
         with worker_end:
             inherited = worker_end.fileno()
             command = [sys.executable, "-c", _BOOTSTRAP, json.dumps(sys.path), str(os.getpid()), str(inherited)]
-            self._process = _start_executor.submit(
+            start = partial(
                 subprocess.Popen, command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                 pass_fds=[inherited], start_new_session=True,
-            ).result()  # fmt: skip
+            )  # fmt: skip
+            self._process: subprocess.Popen[bytes] = _run_in_start_thread(start)
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._lifeline, self._output = self._process.stdin, self._process.stdout
