@@ -16,7 +16,8 @@ from torch import Tensor
 from model import features
 from model.data import motion_features
 from model.examples import Example, prompt_segments
-from model.language_model import Cache, CodeSampler
+from model.language_model import CodeSampler
+from model.motion_steps import EncodedPrompt, steps_after
 from model.tokenizer import DecoderMemory
 from model.train_llm import LoadedModel, load_llm
 from model.training import load_body
@@ -46,18 +47,6 @@ class GeneratedMotion:
     @property
     def seconds(self) -> float:
         return len(self.motion.poses) / FPS
-
-
-@dataclass(frozen=True, eq=False)
-class _EncodedPrompt:
-    """State of the model after the prompt."""
-
-    cache: Cache
-    pooled_text: Float[Tensor, "1 1 D"]
-    """Pooled prompt text, added to every motion step."""
-    pooled_motion: Float[Tensor, "1 1 D"]
-    """Pooled input motion, added to every text position of an answer."""
-    state: Float[Tensor, "1 D"]
 
 
 class Generator:
@@ -120,12 +109,10 @@ class Generator:
         prompts = [self._encode_prompt(example, [self.vocabulary.motion])]
         if guidance != 1:
             prompts.append(self._encode_prompt(replace(example, prompt=[]), [self.vocabulary.motion]))
-        states = [prompt.state for prompt in prompts]
+        steps = steps_after(prompts, self.model, sampler)
         for step in range(min(max_steps, available)):
-            codes = self.model.step_decoder.sample(torch.cat(states), sampler)
-            yield codes[0]
-            states = [self._next_state(prompt, codes[:1, None]) for prompt in prompts]
-            stop_probability = torch.sigmoid(self.model.stop(states[0])).item()
+            yield steps.draw()
+            stop_probability = torch.sigmoid(steps.read()).item()
             if (
                 seconds is None
                 and step + 1 >= min_steps
@@ -183,7 +170,7 @@ class Generator:
                 state = self.model.backbone(embedding + prompt.pooled_motion, cache)[:, -1]
         return self.vocabulary.decode(tokens)
 
-    def _encode_prompt(self, example: Example, suffix: list[int]) -> _EncodedPrompt:
+    def _encode_prompt(self, example: Example, suffix: list[int]) -> EncodedPrompt:
         """Run the backbone over the prompt and `suffix`: the motion token, or nothing for a text answer."""
         tokens = torch.tensor([example.prompt], dtype=torch.long, device=self.device)
         pooled_text = self.model.pool_text(tokens, torch.ones_like(tokens, dtype=torch.bool))
@@ -201,10 +188,7 @@ class Generator:
             inputs[-1] = inputs[-1] + pooled_motion
         cache = self.model.new_cache(1)
         state = self.model.backbone(torch.cat(inputs, dim=1), cache)[:, -1]
-        return _EncodedPrompt(cache, pooled_text, pooled_motion, state)
-
-    def _next_state(self, prompt: _EncodedPrompt, codes: Int[Tensor, "1 1 P K"]) -> Float[Tensor, "1 D"]:
-        return self.model.backbone(self.model.embed_motion(codes, prompt.pooled_text), prompt.cache)[:, -1]
+        return EncodedPrompt(cache, pooled_text, pooled_motion, state)
 
     def _rows(self, motion: MotionArrays) -> Float[Tensor, "1 N 263"]:
         step = self.tokenizer.config.downsample

@@ -117,6 +117,28 @@ class Cache:
     values: list[Float[Tensor, "B H L d"]]
     length: int = 0
 
+    def view(
+        self, rotary: Float[Tensor, "2 L half"], count: int
+    ) -> tuple[Float[Tensor, "2 ..."], Bool[Tensor, "..."] | None]:
+        """Rotary angles of the next `count` positions, and which positions each of them attends to; None: all."""
+        start, mask = self.length, None
+        if count > 1:
+            mask = torch.ones(count, start + count, dtype=torch.bool, device=rotary.device).tril(start)
+        return rotary[:, start : start + count], mask
+
+    def extend(
+        self, layer: int, k: Float[Tensor, "B H n d"], v: Float[Tensor, "B H n d"]
+    ) -> tuple[Float[Tensor, "B H M d"], Float[Tensor, "B H M d"]]:
+        """Store keys and values of the next positions; those of all positions up to them."""
+        end = self.length + k.shape[2]
+        self.keys[layer][:, :, self.length : end] = k
+        self.values[layer][:, :, self.length : end] = v
+        return self.keys[layer][:, :, :end].to(k), self.values[layer][:, :, :end].to(k)
+
+    def advance(self, count: int) -> None:
+        """Count positions that all layers have stored."""
+        self.length += count
+
 
 class Attention(nn.Module):
     """Multi-head attention with rotary positions (arXiv 2104.09864)."""
@@ -134,10 +156,7 @@ class Attention(nn.Module):
         if rotary is not None:
             q, k = _rotate(q, rotary), _rotate(k, rotary)
         if cache is not None:
-            end = cache.length + x.shape[1]
-            cache.keys[layer][:, :, cache.length : end] = k
-            cache.values[layer][:, :, cache.length : end] = v
-            k, v = cache.keys[layer][:, :, :end].to(q), cache.values[layer][:, :, :end].to(q)
+            k, v = cache.extend(layer, k, v)
         return self.out(F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2))
 
 
@@ -199,13 +218,13 @@ class StepDecoder(nn.Module):
             if level:
                 x = x + self._embed(codes[-1][..., None], range(level - 1, level))[:, 0]
             x = self._run(x, None, cache)
-            cache.length += self.parts
+            cache.advance(self.parts)
             codes.append(sampler(torch.einsum("npd,pdc->npc", x, self.heads_out[level])))
         return torch.stack(codes, dim=-1)
 
     def _embed(self, codes: Int[Tensor, "N P k"], levels: range) -> Float[Tensor, "N k P D"]:
         parts = torch.arange(self.parts, device=codes.device)
-        level = torch.tensor(list(levels), device=codes.device)[:, None]
+        level = torch.arange(levels.start, levels.stop, device=codes.device)[:, None]
         return self.code[level, parts, codes.transpose(1, 2)]
 
     def _run(self, x: Float[Tensor, "N L D"], mask: Tensor | None, cache: Cache | None) -> Float[Tensor, "N L D"]:
@@ -268,15 +287,11 @@ class MotionLanguageModel(nn.Module):
 
     def backbone(self, x: Float[Tensor, "B L D"], cache: Cache | None = None) -> Float[Tensor, "B L D"]:
         """States of the positions that follow the cached ones; updates the cache."""
-        start, count = (cache.length if cache else 0), x.shape[1]
-        rotary = self.rotary[:, start : start + count]
-        mask = None
-        if count > 1:
-            mask = torch.ones(count, start + count, dtype=torch.bool, device=x.device).tril(start)
+        rotary, mask = (cache if cache is not None else Cache([], [])).view(self.rotary, x.shape[1])
         for i, block in enumerate(self.blocks):
             x = block(x, rotary, mask, cache, i)
         if cache is not None:
-            cache.length += count
+            cache.advance(x.shape[1])
         return self.norm(x)
 
     def text_logits(self, states: Float[Tensor, "*B D"]) -> Float[Tensor, "*B tokens"]:
@@ -354,6 +369,13 @@ class CodeSampler:
             threshold = logits.topk(self.top_k, dim=-1).values[..., -1:]
             logits = logits.masked_fill(logits < threshold, -math.inf)
         flat = logits.softmax(-1).flatten(0, -2)
+        if flat.device.type == "cuda":
+            # The same distribution as that of multinomial, which waits for the device and cannot be captured in a graph.
+            return (
+                (flat / torch.empty_like(flat).exponential_(generator=self.generator))
+                .argmax(-1)
+                .view(logits.shape[:-1])
+            )
         return torch.multinomial(flat, 1, generator=self.generator).view(logits.shape[:-1])
 
 
@@ -382,7 +404,7 @@ def _frequencies(width: int) -> Float[Tensor, "half"]:
     return 10_000.0 ** -(torch.arange(0, width, 2) / width)
 
 
-def _rotate(x: Float[Tensor, "B H L d"], rotary: Float[Tensor, "2 L half"]) -> Float[Tensor, "B H L d"]:
+def _rotate(x: Float[Tensor, "B H L d"], rotary: Float[Tensor, "2 *L half"]) -> Float[Tensor, "B H L d"]:
     a, b = x.chunk(2, dim=-1)
     cos, sin = rotary.to(x.dtype)
     return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)

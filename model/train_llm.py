@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from model import checkpoints, features
@@ -113,6 +113,8 @@ class _LanguageTask:
 
     def losses(self, module: nn.Module, samples: list[MotionSample], step: int) -> dict[str, Tensor]:
         rng = random.Random(int(torch.randint(2**31, ())))
+        if self.tokenizer.device.type == "cuda":
+            self.encode_together(samples)
         examples = [example for sample in samples if (example := self._example(sample, rng)) is not None]
         if not examples:
             raise HumoError(
@@ -160,18 +162,40 @@ class _LanguageTask:
     def _is_selected(self, instruction: Instruction) -> bool:
         return trainable(instruction) and (not self.config.tasks or instruction.task in self.config.tasks)
 
+    def encode_together(self, samples: list[MotionSample]) -> None:
+        """Codes of the samples that are not cached, and of their mirror images, in one pass of the tokenizer.
+
+        Shorter motions are padded at the end: the encoder is causal, so the codes before it do not change.
+        """
+        keys = dict.fromkeys((sample.key, mirrored) for sample in samples for mirrored in {False, self.config.mirror})
+        motions = {sample.key: sample for sample in samples}
+        missing = [key for key in keys if key not in self._codes]
+        if not missing:
+            return
+        rows = [self._rows(motions[key], mirrored)[0] for key, mirrored in missing]
+        padded = nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        step = self.tokenizer.config.downsample
+        for key, codes, own in zip(missing, self._codes_of(padded), rows, strict=True):
+            self._cache(key, codes[: len(own) // step])
+
     def _encode(self, sample: MotionSample, mirrored: bool) -> Int[Tensor, "S P K"]:
         key = (sample.key, mirrored)
         if key not in self._codes:
-            rows = motion_features([sample.motion], self.body)
-            if mirrored:
-                rows = features.mirror(rows)
-            with torch.no_grad(), torch.autocast(self.tokenizer.device.type, enabled=False):
-                codes = self.tokenizer.encode(rows.to(self.tokenizer.device))[0].cpu()
-            if len(self._codes) >= _MAX_CACHED_MOTIONS:
-                self._codes.pop(next(iter(self._codes)))
-            self._codes[key] = codes.short()
+            self._cache(key, self._codes_of(self._rows(sample, mirrored))[0])
         return self._codes[key].long()
+
+    def _rows(self, sample: MotionSample, mirrored: bool) -> Float[Tensor, "1 N 263"]:
+        rows = motion_features([sample.motion], self.body)
+        return features.mirror(rows) if mirrored else rows
+
+    def _codes_of(self, rows: Float[Tensor, "B N 263"]) -> Int[Tensor, "B S P K"]:
+        with torch.no_grad(), torch.autocast(self.tokenizer.device.type, enabled=False):
+            return self.tokenizer.encode(rows.to(self.tokenizer.device)).cpu()
+
+    def _cache(self, key: tuple[str, bool], codes: Int[Tensor, "S P K"]) -> None:
+        if len(self._codes) >= _MAX_CACHED_MOTIONS:
+            self._codes.pop(next(iter(self._codes)))
+        self._codes[key] = codes.short()
 
     def description(self) -> dict[str, Any]:
         return {"architecture": self.module.config.model_dump(), "body_model": self.body.id}

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,10 @@ from torch import Tensor
 
 from model import checkpoints
 from model.config import LanguageModelTraining, TokenizerTraining
-from model.data import MotionSample
+from model.data import MotionDataset, MotionSample, slice_frames
 from model.evaluation import evaluate_llm, evaluate_tokenizer, parse_limb
 from model.generation import Generator, align_to_ground, generate, load_motion, save_motion
-from model.train_llm import train_llm
+from model.train_llm import _LanguageTask, load_llm, train_llm
 from model.train_tokenizer import load_tokenizer, train_tokenizer
 from pipeline import PROJECT_ROOT
 from schemas.body_model import BodyModel
@@ -196,3 +197,25 @@ def test_shipped_configs_are_valid() -> None:
 def test_metrics_are_written_in_order(trained: tuple[Path, Path]) -> None:
     for before, after in itertools.pairwise((trained[0] / "metrics.jsonl").read_text().splitlines()):
         assert json.loads(before)["step"] < json.loads(after)["step"]
+
+
+def test_motions_encoded_together_have_the_codes_of_each_alone(trained: tuple[Path, Path], dataset: str) -> None:
+    """Motions of different lengths, as on a GPU; mirror images too."""
+    loaded = load_llm(trained[1])
+    config = _llm_config(dataset, trained[0], trained[1], 6)
+    samples = [
+        replace(sample, motion=slice_frames(sample.motion, 0, 40 + 17 * number))
+        for number, sample in enumerate(itertools.islice(MotionDataset(dataset), 4))
+    ]
+    together, alone = (
+        _LanguageTask(loaded.model, config, BodyModel.load(), loaded.tokenizer, loaded.vocabulary, trained[0])
+        for _ in range(2)
+    )
+    together.encode_together(samples)
+    together.encode_together(samples)
+    assert len(together._codes) == 8
+    for (key, mirrored), codes in together._codes.items():
+        (sample,) = (sample for sample in samples if sample.key == key)
+        expected = alone._encode(sample, mirrored)
+        assert codes.shape == expected.shape
+        assert (codes == expected).float().mean() > 0.99  # a code changes where two are equally near
