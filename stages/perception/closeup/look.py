@@ -99,6 +99,7 @@ class CloseLook:
         self.version, self.device, self.backend = loaded.version, device, backend
         self._squares: list[tuple[np.ndarray, float]] = []
         self._waiting: list[np.ndarray] = []
+        self._outputs: list[tuple[Tensor, Tensor]] = []
         self._said: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         if backend == "openvino":
             import openvino
@@ -108,7 +109,7 @@ class CloseLook:
             self._queue = openvino.AsyncInferQueue(_compiled(network, options), threads)
             self._queue.set_callback(self._keep)
         else:
-            self._whole = _Whole(load_trunk(detector_weights), loaded.head).to(device)
+            self._whole = CropNetwork(load_trunk(detector_weights), loaded.head).to(device)
 
     def begin(self, image: UInt8[np.ndarray, "H W 3"], box: Float[np.ndarray, "4"]) -> None:
         """A person in a picture; the crop is made at once, so the picture may go."""
@@ -128,6 +129,7 @@ class CloseLook:
             self._queue.wait_all()
         else:
             self._run_torch()
+            self._collect()
         looks = [self._look(*self._said[number], *square) for number, square in enumerate(self._squares)]
         self._squares, self._said = [], {}
         return looks
@@ -137,15 +139,25 @@ class CloseLook:
         self._said[number] = points, log_sigma
 
     def _run_torch(self) -> None:
+        """The network over the waiting crops; on CUDA without waiting for it."""
         if not self._waiting:
             return
-        values = torch.from_numpy(np.stack(self._waiting)).to(self.device).permute(0, 3, 1, 2).float() / 255
+        crops = torch.from_numpy(np.stack(self._waiting))
         half = torch.device(self.device).type == "cuda"
+        if half:
+            crops = crops.pin_memory().to(self.device, non_blocking=True)
+        values = crops.permute(0, 3, 1, 2).float() / 255
         with torch.inference_mode(), torch.autocast("cuda", torch.float16, enabled=half):
-            points, log_sigma = (value.float().cpu().numpy() for value in self._whole(values))
-        for number, said in enumerate(zip(points, log_sigma, strict=True), len(self._said)):
-            self._said[number] = said
+            points, log_sigma = self._whole(values)
+        self._outputs.append((points.float(), log_sigma.float()))
         self._waiting = []
+
+    def _collect(self) -> None:
+        """The outputs of all batches, in one copy from the device."""
+        if self._outputs:
+            points, log_sigma = (torch.cat(parts).cpu().numpy() for parts in zip(*self._outputs, strict=True))
+            self._said = dict(enumerate(zip(points, log_sigma, strict=True)))
+            self._outputs = []
 
     def _look(
         self, points: Float[np.ndarray, "17 3"], log_sigma: Float[np.ndarray, "17 2"], centre: np.ndarray, side: float
@@ -154,7 +166,7 @@ class CloseLook:
         return Look(centre + half * points[:, :2], half * points[:, 2], half * np.exp(log_sigma))
 
 
-class _Whole(nn.Module):
+class CropNetwork(nn.Module):
     """Crops (RGB, 0 to 1) to points and logs of expected errors, the mean of what is said of them and of their mirror images."""
 
     def __init__(self, trunk: Trunk, head: Head) -> None:
@@ -186,7 +198,7 @@ def _exported(detector_weights: Path, head_path: Path, head: Head) -> Path:
     import openvino
 
     def make(work: Path) -> Path:
-        whole = _Whole(load_trunk(detector_weights), head).eval()
+        whole = CropNetwork(load_trunk(detector_weights), head).eval()
         with torch.inference_mode(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # tracing warns of shapes that it takes for constants, as they are
             model = openvino.convert_model(whole, example_input=torch.zeros(1, 3, CROP_PX, CROP_PX))

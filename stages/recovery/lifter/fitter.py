@@ -106,7 +106,7 @@ class LiftFitter:
         """One fit per clip, in order."""
         fits = []
         for group in _groups(clips, 1 if self.device.type == "cpu" else _FRAMES_PER_CALL):
-            parameters = [self._track_parameters(clip.track) for clip in group]
+            parameters = self._track_parameters([clip.track for clip in group])
             observations = [
                 _clip_observation(clip).with_focal_ratio(track.ratio, track.focal_deviation)
                 for clip, track in zip(group, parameters, strict=True)
@@ -117,6 +117,10 @@ class LiftFitter:
                 for clip, motion, track in zip(group, motions, parameters, strict=True)
             ]
         return fits
+
+    def forget_tracks(self) -> None:
+        """Estimate shapes and focal lengths anew, also of tracks that were there before."""
+        self._parameters.clear()
 
     def _to_fit(self, clip: Clip, motion: WorldMotion, ratio: float) -> Fit:
         intrinsics = intrinsics_of(clip.track.shot.video)
@@ -134,36 +138,58 @@ class LiftFitter:
             sigma_m=motion.sigma_m.numpy(),
         )  # fmt: skip
 
+    def _track_parameters(self, tracks: Sequence[Track]) -> list[_TrackParameters]:
+        """Focal length and shape of each track; those that are not cached are estimated together."""
+        keys = [_track_key(track) for track in tracks]
+        missing = {key: track for key, track in zip(keys, tracks, strict=True) if key not in self._parameters}
+        if missing and len(self._parameters) + len(missing) > _MAX_CACHED_TRACKS:
+            self._parameters.clear()
+            missing = dict(zip(keys, tracks, strict=True))
+        if missing:
+            self._parameters |= zip(missing, self._estimate_parameters([*missing.values()]), strict=True)
+        return [self._parameters[key] for key in keys]
+
     @torch.inference_mode()
-    def _track_parameters(self, track: Track) -> _TrackParameters:
-        """Focal length and shape of a track, from windows spread over it. Some of them are refined together for the shape, with
-        the known or estimated focal length."""
-        closeup = b"" if track.closeup is None else track.closeup.tobytes()
-        digest = hashlib.sha256(track.keypoints.tobytes() + closeup).hexdigest()
-        key = f"{track.id} {digest} {track.shot.video.focal_px}"
-        if key not in self._parameters:
-            if len(self._parameters) >= _MAX_CACHED_TRACKS:
-                self._parameters.clear()
+    def _estimate_parameters(self, tracks: Sequence[Track]) -> list[_TrackParameters]:
+        """From windows spread over each track. Some of them are refined together for the shape, with the known or estimated focal
+        length."""
+        observations: list[ClipObservation] = []
+        windows_of = []
+        for track in tracks:
             frames = len(track.times_s)
             windows = min(_MAX_FOCAL_WINDOWS, math.ceil(frames / self.window))
             starts = np.linspace(0, max(0, frames - self.window), windows).round().astype(int)
-            observations = [_track_observation(track, slice(start, start + self.window)) for start in starts.tolist()]
-            outputs, boxes = self._predict(observations, mirror=False)
+            windows_of.append(slice(len(observations), len(observations) + windows))
+            observations += [_track_observation(track, slice(start, start + self.window)) for start in starts.tolist()]
+        outputs, boxes = self._predict(observations, mirror=False)
+        outputs_on_cpu, boxes_on_cpu = _on_cpu(outputs), _on_cpu(boxes)
+        focal_lengths, shapes, selected = [], [], []
+        for track, windows_slice in zip(tracks, windows_of, strict=True):
             ratio, focal_deviation = 1.0, FOCAL_KNOWN
             if track.shot.video.focal_px == 0:
-                paths = [_pelvis_path(*window) for window in zip(observations, outputs, boxes, strict=True)]
-                ratio, focal_deviation = estimate_focal_ratio(paths, frames)
-                observations = [observation.with_focal_ratio(ratio, focal_deviation) for observation in observations]
-                boxes = [Boxes(box.centre / ratio, box.size / ratio) for box in boxes]
-            betas = torch.stack([output.betas[0, 0] for output in outputs]).mean(0)
-            if self.refinement is not None:
-                selected = sorted({*np.linspace(0, len(observations) - 1, _SHAPE_WINDOWS).round().astype(int).tolist()})
-                observations = [_every_other_frame(observations[index], 0) for index in selected]
-                outputs = [_every_other_frame(outputs[index], 1) for index in selected]
-                boxes = [_every_other_frame(boxes[index], 1) for index in selected]
-                betas = self._refine(observations, outputs, boxes, [betas] * len(selected), shapes=True).betas.mean(0)
-            self._parameters[key] = _TrackParameters(betas, ratio, focal_deviation)
-        return self._parameters[key]
+                parts = (observations[windows_slice], outputs_on_cpu[windows_slice], boxes_on_cpu[windows_slice])
+                paths = [_pelvis_path(*window) for window in zip(*parts, strict=True)]
+                ratio, focal_deviation = estimate_focal_ratio(paths, len(track.times_s))
+                for index in range(windows_slice.start, windows_slice.stop):
+                    observations[index] = observations[index].with_focal_ratio(ratio, focal_deviation)
+                    boxes[index] = Boxes(boxes[index].centre / ratio, boxes[index].size / ratio)
+            focal_lengths.append((ratio, focal_deviation))
+            shapes.append(torch.stack([output.betas[0, 0] for output in outputs[windows_slice]]).mean(0))
+            last = windows_slice.stop - windows_slice.start - 1
+            spread = sorted({*np.linspace(0, last, _SHAPE_WINDOWS).round().astype(int).tolist()})
+            selected.append([windows_slice.start + index for index in spread])
+        if self.refinement is not None:
+            chosen = [index for indices in selected for index in indices]
+            initial = [shape for shape, indices in zip(shapes, selected, strict=True) for _ in indices]
+            refined = self._refine(
+                [_every_other_frame(observations[index], 0) for index in chosen],
+                [_every_other_frame(outputs[index], 1) for index in chosen],
+                [_every_other_frame(boxes[index], 1) for index in chosen],
+                initial,
+                shapes=True,
+            ).betas
+            shapes = [betas.mean(0) for betas in refined.split([len(indices) for indices in selected])]
+        return [_TrackParameters(shape, *focal) for shape, focal in zip(shapes, focal_lengths, strict=True)]
 
     @torch.inference_mode()
     def lift(
@@ -180,6 +206,7 @@ class LiftFitter:
             initial, pose = pose, self._refine(observations, outputs, boxes, betas, shapes=shapes is None)
             body_rotation = whole_body_rotation(initial, pose, self.rigs).cpu()
         pose_on_cpu = Pose(**{field.name: getattr(pose, field.name).cpu() for field in fields(Pose)})
+        outputs, boxes = _on_cpu(outputs), _on_cpu(boxes)
         motions = []
         for index, (observation, output, box) in enumerate(zip(observations, outputs, boxes, strict=True)):
             frames = pose_on_cpu.clip_index == index
@@ -192,7 +219,7 @@ class LiftFitter:
             if self.refinement is not None:
                 clip_pose = smooth_pose(clip_pose, float(output.log_noise.exp().median()), self.refinement)
             motion = into_world(
-                observation, box.size[0].cpu(), output, clip_pose, body_rotation[frames], self.rigs_on_cpu,
+                observation, box.size[0], output, clip_pose, body_rotation[frames], self.rigs_on_cpu,
                 self.trajectory, plant=self.refinement is not None,
             )  # fmt: skip
             motions.append(motion)
@@ -292,6 +319,24 @@ def _blend(windows: LifterOutput, starts: Sequence[int], frames: int, window: in
     merged_fields = {field.name: merge(getattr(windows, field.name)) for field in fields(LifterOutput)}
     merged_fields["betas"] = windows.betas[:, 0].mean(0).expand(1, frames, -1)
     return LifterOutput(**merged_fields)
+
+
+def _on_cpu(records: list[_Framed]) -> list[_Framed]:
+    """The records on the CPU, each field of all of them in one copy. Frames are along the second axis of every tensor."""
+    if not records or next(iter(vars(records[0]).values())).device.type == "cpu":
+        return records
+    lengths = [next(iter(vars(record).values())).shape[1] for record in records]
+    columns = {
+        field.name: torch.cat([getattr(record, field.name) for record in records], dim=1).cpu().split(lengths, dim=1)
+        for field in fields(records[0])
+    }
+    return [replace(record, **{name: parts[i] for name, parts in columns.items()}) for i, record in enumerate(records)]
+
+
+def _track_key(track: Track) -> str:
+    closeup = b"" if track.closeup is None else track.closeup.tobytes()
+    digest = hashlib.sha256(track.keypoints.tobytes() + closeup).hexdigest()
+    return f"{track.id} {digest} {track.shot.video.focal_px}"
 
 
 def _every_other_frame(record: _Framed, axis: int) -> _Framed:

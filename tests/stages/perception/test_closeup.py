@@ -214,3 +214,22 @@ def test_a_head_says_something_of_every_keypoint() -> None:
     assert said.points.shape == (2, len(COCO_KEYPOINTS), 3)
     torch.testing.assert_close(said.heat.exp().sum((-1, -2)), torch.ones(2, 17))
     assert bool((said.first.abs() <= 1).all())
+
+
+def test_batches_of_crops_keep_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on CUDA: batches of two, the last one of one; a second round starts anew."""
+    image = np.random.default_rng(0).integers(0, 255, (240, 320, 3), dtype=np.uint8)
+    boxes = np.array([[10, 10, 110, 230], [100, 20, 200, 200], [60, 0, 300, 240]], np.float32)
+    look = CloseLook(default_weights(), backend="torch")
+
+    def see() -> list[np.ndarray]:
+        for box in boxes:
+            look.begin(image, box)
+        return [np.concatenate([one.places, one.off], axis=1) for one in look.finish()]
+
+    together = see()
+    monkeypatch.setattr("stages.perception.closeup.look._TOGETHER", 2)
+    for one, other in zip(see(), together, strict=True):
+        np.testing.assert_allclose(one, other, atol=0.05)
+    assert np.abs(together[0] - together[1]).max() > 1
+    assert look.finish() == []
