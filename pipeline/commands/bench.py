@@ -124,3 +124,25 @@ def bench_overhead(
 
     report = bench(sizes, engine=engine, sources_per_commit=sources_per_commit, isolate=isolate)
     print_result(report, as_json, bench_text(report))
+
+
+@bench_app.command("device")
+def bench_device(
+    minutes: Annotated[float, typer.Option(help="Time for all parts together.")] = 10.0,
+    only: Annotated[
+        str,
+        typer.Option(help="Parts, separated by commas: parity, decoding, lifter, tracking, tokenizer, llm, loader."),
+    ] = "",
+    out: Annotated[
+        str, typer.Option(help="File for the report, written after every figure; one that exists is continued.")
+    ] = "",
+    device: Annotated[str, typer.Option(help="auto, cuda or cpu.")] = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """What one accelerator gives in a fixed time: networks, decoding at 7B, training, loading; the most valuable first."""
+    from pipeline.benchmarks.device.report import report_text
+    from pipeline.benchmarks.device.run import bench
+
+    parts = [name.strip() for name in only.split(",") if name.strip()]
+    report = bench(minutes, only=parts, out=out, device=device)
+    print_result(report, as_json, report_text(report))

@@ -1,0 +1,211 @@
+"""Decoding of motion with a backbone of LLaMA-7B's size and random weights: the step decoder against the flat layout.
+
+Both use the blocks of `model/language_model.py`. With the step decoder the backbone takes one pass a motion step and a small
+transformer one a residual level. In the flat layout (arXiv 2508.07863) each of a step's 20 codes is a position of its own, and
+takes a pass through the backbone. Speed does not depend on the values of the weights. int8 and int4 are weights of the
+backbone's linear layers, by torchao.
+"""
+
+import time
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pipeline.benchmarks.device.measure import Measurement, Setting, peak, synchronise
+from pipeline.benchmarks.device.report import Figure
+
+FRAMES_PER_STEP = 4
+PROMPT = 64
+"""Positions of the prompt."""
+STEPS = {"7B": 75, "tiny": 15}
+"""Length of the motion, steps; 7.5 are a second."""
+_GROUP = 64
+"""Weights that share a scale in int4; the width of a feed-forward layer is a multiple of it."""
+PRECISIONS = ("bf16", "int8", "int4")
+STEP_DECODER, FLAT = "step decoder", "flat layout"
+
+
+def measurements(setting: Setting) -> list[Measurement]:
+    """Both layouts in each precision, the step decoder first; on a CPU bf16 stands for single precision."""
+
+    def row(layout: str, precision: str) -> Measurement:
+        name = "fp32" if setting.device == "cpu" and precision == "bf16" else precision
+        size = "tiny" if setting.small else "7B"
+        return Measurement(
+            f"{size}, {layout}, {name}",
+            partial(measure, layout=layout, size=size, precision=precision, device=setting.device),
+            weight=1.0 if layout == STEP_DECODER else 2.0,
+        )
+
+    return [row(layout, precision) for precision in PRECISIONS for layout in (STEP_DECODER, FLAT)]
+
+
+def shape(size: str, positions: int) -> Any:
+    """The model's config: LLaMA-7B's width, depth and heads, or tiny ones."""
+    from model.language_model import LanguageModelConfig
+
+    if size == "7B":
+        return LanguageModelConfig(
+            width=4096, layers=32, heads=32, step_width=1024, step_layers=6, step_heads=16, context=positions
+        )
+    return LanguageModelConfig(
+        width=256, layers=4, heads=4, step_width=128, step_layers=2, step_heads=4, context=positions
+    )
+
+
+def build(size: str, precision: str, positions: int, device: str) -> Any:
+    """A model with random weights, made on the device, without dropout. Raises ImportError where torchao is missing."""
+    from pipeline.benchmarks.device.training import build_language_model
+
+    if precision != "bf16":
+        import torchao  # noqa: F401  # before gigabytes are made
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    before = torch.get_default_dtype()
+    torch.manual_seed(0)
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device(device):
+            model = build_language_model(shape(size, positions)).eval().requires_grad_(False)
+    finally:
+        torch.set_default_dtype(before)
+    if precision != "bf16":
+        quantize(model.blocks, precision, device)
+    return model
+
+
+def quantize(blocks: nn.Module, precision: str, device: str) -> None:
+    """int8 or int4 weights of all linear layers; raises RuntimeError where some stay as they were."""
+    from torchao.quantization import Int4WeightOnlyConfig, Int8WeightOnlyConfig, quantize_
+
+    config: Any = Int8WeightOnlyConfig()
+    if precision == "int4":
+        if device != "cuda":
+            raise RuntimeError("int4 weights are packed for CUDA alone")
+        config = Int4WeightOnlyConfig(group_size=_GROUP, int4_packing_format="tile_packed_to_4d")
+    quantize_(blocks, config)
+    layers = [layer for layer in blocks.modules() if isinstance(layer, nn.Linear)]
+    plain = sum(type(layer.weight) in (nn.Parameter, Tensor) for layer in layers)
+    if plain:
+        raise RuntimeError(f"torchao left {plain} of {len(layers)} linear layers as they were")
+
+
+@torch.inference_mode()
+def encode_prompt(model: Any, tokens: int) -> Any:
+    """The state after a prompt of that many text tokens."""
+    from model.motion_steps import EncodedPrompt
+
+    device = model.stop.weight.device
+    text = (torch.arange(tokens, device=device) % model.text.num_embeddings)[None]
+    pooled = model.pool_text(text, torch.ones_like(text, dtype=torch.bool))
+    cache = model.new_cache(1)
+    state = model.backbone(model.embed_text(text), cache)[:, -1]
+    return EncodedPrompt(cache, pooled, torch.zeros_like(pooled), state)
+
+
+def greedy(device: torch.device) -> Any:
+    """The most likely codes."""
+    from model.language_model import CodeSampler
+
+    return CodeSampler(0.0, 0, 1.0, torch.Generator(device))
+
+
+class StepLayout:
+    """One pass of the backbone a step."""
+
+    passes = 1
+
+    def __init__(self, model: Any) -> None:
+        from model.motion_steps import CapturedSteps
+
+        device = model.stop.weight.device
+        self._steps = CapturedSteps([encode_prompt(model, PROMPT)], model, greedy(device))
+
+    def step(self) -> Tensor:
+        """Codes (P, K) of the next step, passed on to the backbone."""
+        codes = self._steps.draw()
+        self._steps.read()
+        return codes
+
+
+class FlatLayout:
+    """One pass of the backbone a code, in the order of the rows of `model.codes`: levels of a part, part after part.
+
+    `head` gives the logits of the next code; it is one for all places.
+    """
+
+    def __init__(self, model: Any, head: nn.Linear) -> None:
+        from model.motion_steps import StaticCache, capture
+
+        self._model, self._head = model, head
+        self.passes = model.parts * model.levels
+        prompt = encode_prompt(model, PROMPT)
+        device = prompt.state.device
+        self._cache = StaticCache([prompt.cache])
+        self._state = prompt.state.clone()
+        self._code = torch.zeros(1, dtype=torch.long, device=device)
+        self._place = torch.zeros(1, dtype=torch.long, device=device)
+        self._advance = capture(self._pass, device)
+        self._state.copy_(prompt.state)
+
+    def step(self) -> Tensor:
+        """Codes (P, K) of the next step."""
+        drawn = []
+        for place in range(self.passes):
+            self._place.fill_(place)
+            self._advance()
+            self._cache.positions.add_(1)
+            drawn.append(self._code.clone())
+        return torch.cat(drawn).view(self._model.parts, self._model.levels)
+
+    def _pass(self) -> None:
+        self._code.copy_(self._head(self._state).argmax(-1))
+        rows = F.embedding(self._place * self._model.codebook_size + self._code, self._model.codes.flatten(0, 1))
+        self._state.copy_(self._model.backbone(rows[None], self._cache)[:, -1])
+
+
+def flat_head(model: Any) -> nn.Linear:
+    """A random head for the codes of the flat layout."""
+    weight = model.stop.weight
+    generator = torch.Generator().manual_seed(1)
+    head = nn.Linear(weight.shape[1], model.codebook_size, bias=False).requires_grad_(False)
+    nn.init.normal_(head.weight, std=weight.shape[1] ** -0.5, generator=generator)
+    return head.to(weight)
+
+
+def layout_of(name: str, model: Any) -> StepLayout | FlatLayout:
+    """The decoder of a layout, after the prompt."""
+    return StepLayout(model) if name == STEP_DECODER else FlatLayout(model, flat_head(model))
+
+
+@torch.inference_mode()
+def measure(seconds: float, layout: str, size: str, precision: str, device: str) -> Figure:
+    """Speed for one sequence, or as much of it as fits into the time; building the model is included in that."""
+    start = time.perf_counter()
+    positions = PROMPT + STEPS[size] * (1 if layout == STEP_DECODER else 20)
+    with torch.inference_mode(False), torch.no_grad():
+        model = build(size, precision, positions, device)
+    decoder = layout_of(layout, model)  # captures the graphs
+    synchronise(device)
+    first_ms = _first_ms(model, decoder, device)
+    taken, begin = 0, time.perf_counter()
+    while taken < STEPS[size] - 1 and (not taken or time.perf_counter() - start < seconds):
+        decoder.step()
+        synchronise(device)
+        taken += 1
+    step_s = (time.perf_counter() - begin) / taken
+    return {
+        "frames_per_s": FRAMES_PER_STEP / step_s, "ms_per_step": 1e3 * step_s, "first_frames_ms": first_ms,
+        "passes_per_step": decoder.passes, "parameters": sum(value.numel() for value in model.parameters()), **peak(device),
+    }  # fmt: skip
+
+
+def _first_ms(model: Any, decoder: StepLayout | FlatLayout, device: str) -> float:
+    """Time of the prompt's pass and of the first step."""
+    begin = time.perf_counter()
+    encode_prompt(model, PROMPT)
+    decoder.step()
+    synchronise(device)
+    return 1e3 * (time.perf_counter() - begin)
