@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar, Union, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from schemas.errors import UsageError
@@ -43,6 +42,8 @@ def load_config(path: str | Path, model: type[ConfigT], overrides: Sequence[str]
     Raises UsageError for a missing file, content that is not a mapping, an unknown key (suggesting the nearest known one) or an
     invalid value.
     """
+    import yaml
+
     path = Path(path)
     try:
         content = yaml.safe_load(path.read_text())
@@ -80,6 +81,8 @@ def apply_overrides(mapping: Mapping[str, Any], overrides: Iterable[str]) -> dic
 
 def apply_override(mapping: Mapping[str, Any], override: str) -> dict[str, Any]:
     """A copy of a mapping with `a.b.0=value` set; the value is read as YAML, so `3`, `true` and `[1, 2]` work."""
+    import yaml
+
     dotted, sign, text = override.partition("=")
     if not sign or not dotted.strip():
         raise UsageError(f"--set {override}: has no '='; write key=value, for example seed=1")

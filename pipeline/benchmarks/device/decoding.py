@@ -23,7 +23,9 @@ PROMPT = 64
 STEPS = {"7B": 75, "tiny": 15}
 """Length of the motion, steps; 7.5 are a second."""
 _GROUP = 64
-"""Weights that share a scale in int4; the width of a feed-forward layer is a multiple of it."""
+"""Weights that share a scale in int4, of which the width of a feed-forward layer is a multiple."""
+_ALIGNMENT = 64
+"""Of the context: attention copies masks of other lengths."""
 PRECISIONS = ("bf16", "int8", "int4")
 STEP_DECODER, FLAT = "step decoder", "flat layout"
 
@@ -185,6 +187,7 @@ def measure(seconds: float, layout: str, size: str, precision: str, device: str)
     """Speed for one sequence, or as much of it as fits into the time; building the model is included in that."""
     start = time.perf_counter()
     positions = PROMPT + STEPS[size] * (1 if layout == STEP_DECODER else 20)
+    positions = -(-positions // _ALIGNMENT) * _ALIGNMENT
     with torch.inference_mode(False), torch.no_grad():
         model = build(size, precision, positions, device)
     decoder = layout_of(layout, model)  # captures the graphs

@@ -7,21 +7,21 @@ from pathlib import Path
 from pipeline.benchmarks.device.measure import Measurement, Setting, rate
 from pipeline.benchmarks.device.report import Figure
 
-_BATCH = 64
 _WINDOW = 64
 """Feature rows of each motion, as the tokenizer trains on."""
 
 
 def measurements(setting: Setting) -> list[Measurement]:
     """Samples a second by number of reading processes, over a dataset that is made for it."""
-    samples, shards, workers = (256, 4, (0, 2)) if setting.small else (4096, 16, (0, 4, 12))
+    samples, shards, workers = (24, 2, (0, 2)) if setting.small else (4096, 16, (0, 4, 12))
+    batch = 8 if setting.small else 64
     dataset = cache(lambda: _make(samples, shards))
 
     def load(seconds: float, count: int) -> Figure:
-        return _load(dataset().name, count, seconds, setting.device)
+        return _load(dataset().name, count, batch, seconds, setting.device)
 
     return [
-        Measurement(f"batches of {_BATCH}, {count} reading processes", partial(load, count=count)) for count in workers
+        Measurement(f"batches of {batch}, {count} reading processes", partial(load, count=count)) for count in workers
     ]
 
 
@@ -33,13 +33,13 @@ def _make(samples: int, shards: int) -> "tempfile.TemporaryDirectory[str]":
     return folder
 
 
-def _load(dataset: str, workers: int, seconds: float, device: str) -> Figure:
+def _load(dataset: str, workers: int, batch_size: int, seconds: float, device: str) -> Figure:
     """Reading, decoding and batching, features, and the copy to the device."""
     from model.data import MotionLoader, motion_features, slice_frames
     from schemas.body_model import BodyModel
 
     body = BodyModel.load()
-    batches = iter(MotionLoader(MotionLoader.Config(dataset=dataset, batch_size=_BATCH, workers=workers)))
+    batches = iter(MotionLoader(MotionLoader.Config(dataset=dataset, batch_size=batch_size, workers=workers)))
 
     def feed() -> int:
         batch = next(batches)

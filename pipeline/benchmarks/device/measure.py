@@ -14,7 +14,6 @@ import torch
 
 from pipeline.benchmarks.device.report import Figure
 from pipeline.benchmarks.device.stand_ins import install
-from pipeline.execution.parent_death import end_with_parent
 
 Work = Callable[[], int]
 """A piece of work; how much it was (frames, tokens, ...)."""
@@ -92,15 +91,14 @@ def rate_of_workers(
     """
     context = multiprocessing.get_context("spawn")
     start = time.perf_counter()
-    shared = (os.getpid(), context.Barrier(workers))
+    shared = (context.Barrier(workers),)
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker, initargs=shared) as pool:
         futures = [pool.submit(_work, make, arguments, start + seconds, device) for _ in range(workers)]
         return sum(future.result() for future in futures)
 
 
-def _begin_worker(parent: int, barrier: Barrier) -> None:
+def _begin_worker(barrier: Barrier) -> None:
     global _worker_barrier
-    end_with_parent(parent)
     install()
     torch.set_num_threads(1)
     _worker_barrier = barrier

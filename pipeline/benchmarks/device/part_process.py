@@ -12,7 +12,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from pipeline.execution.parent_death import exit_with_parent
+from pipeline.execution.parent_death import fork_guarded
 
 _FUNCTIONS = {
     "parity": "parity:measurements", "decoding": "decoding:measurements", "lifter": "lifting:measurements",
@@ -25,7 +25,7 @@ _SMALL_FIGURE_S = 2.0
 
 def main(job: dict[str, Any]) -> None:
     """Measure what the part has and what is not `measured`, until the time `until` of the monotonic clock."""
-    exit_with_parent(job["parent"])
+    fork_guarded(job["parent"])
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print is no figure
     import torch

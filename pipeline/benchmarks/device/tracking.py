@@ -14,7 +14,7 @@ def measurements(setting: Setting) -> list[Measurement]:
     """Batches of frames through the detector; the stage with and without the closer look; workers that share the device."""
     device = setting.device
     workers, batches = worker_count(setting), [16] if setting.small else [16, 64, 256]
-    video = cache(lambda: _Video(2.0 if setting.small else 10.0))
+    video = cache(lambda: _Video(1.2 if setting.small else 10.0))
 
     def detect(seconds: float, batch: int) -> Figure:
         return {"frames_per_s": rate(_detect(video().path, batch, device), seconds, device), **peak(device)}
