@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from typing import Any
 
 import psutil
@@ -21,19 +22,29 @@ print(os.getpid(), grandchild.pid, flush=True)
 """
 
 
-def start(then: str) -> tuple["subprocess.Popen[str]", list[psutil.Process]]:
-    """The guard, and what it guards."""
+def start(then: str) -> tuple["subprocess.Popen[str]", list[int]]:
+    """The guard, and the ids of what it guards."""
     guard = subprocess.Popen(
         [sys.executable, "-c", PROGRAM.format(then=then), str(os.getpid())], cwd=PROJECT_ROOT, text=True,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
     assert guard.stdout is not None
-    return guard, [psutil.Process(int(word)) for word in guard.stdout.readline().split()]
+    return guard, [int(word) for word in guard.stdout.readline().split()]
 
 
-def gone(processes: list[psutil.Process]) -> bool:
-    _, alive = psutil.wait_procs(processes, timeout=20)
-    return not [one for one in alive if one.status() != psutil.STATUS_ZOMBIE]
+def gone(processes: list[int]) -> bool:
+    """Whether all end within twenty seconds."""
+    deadline = time.monotonic() + 20
+    while any(_runs(process) for process in processes) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return not any(_runs(process) for process in processes)
+
+
+def _runs(process: int) -> bool:
+    try:
+        return psutil.Process(process).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 @pytest.mark.parametrize("then", ["import time; time.sleep(600)", "while True: pass"])
@@ -51,5 +62,6 @@ def test_closing_the_pipe_ends_all(then: str) -> None:
 )
 def test_what_it_started_ends_with_it(then: str, status: Any) -> None:
     guard, guarded = start(then)
+    assert len(guarded) == 2
     assert guard.wait(20) == status
     assert gone(guarded)
