@@ -88,6 +88,12 @@ def write_description(storage: Storage, description: DatasetDescription) -> None
     storage.write_bytes(DESCRIPTION, (text + "\n").encode())
 
 
+def table_path(shard: str) -> str:
+    """Path of the catalogue table of a shard, given by its path: shards/SUBSET/NAME.tar has catalogue/SUBSET-NAME.parquet."""
+    _, subset, name = shard.split("/")
+    return f"catalogue/{subset}-{name.removesuffix('.tar')}.parquet"
+
+
 def read_table(storage: Storage, relative: str) -> pa.Table:
     """Read one Parquet file."""
     return pq.read_table(io.BytesIO(storage.read_bytes(relative)))

@@ -2,7 +2,8 @@
 
 `ledger/COMMIT.parquet` holds the decisions of one commit. `ledger/merged-*.parquet` holds those of many and takes precedence
 for the commits it contains. A source that was processed again (a retry, other settings) has several commits: the one of the
-highest generation is current, and of two jobs that raced, the one whose name sorts first.
+highest generation is current; among these that of the highest epoch, so that nothing replaces a decision that was made under a
+later lease; and of two workers that raced, the one whose name sorts first.
 
 A permanent removal replaces the file of the commit, atomically and under the same name: the rows of removed samples then have
 outcome `removed` and no part, so the source stays decided and versions can still name the commit (`pipeline.dataset.purge`).
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from schemas.storage import Storage
@@ -25,15 +27,18 @@ LEDGER = pa.schema(
         ("reason", pa.string()), ("detail", pa.string()), ("measured", pa.float64()), ("limit", pa.float64()),
         ("part", pa.string()), ("offset", pa.int64()), ("length", pa.int64()), ("part_sha256", pa.string()),
         ("record_sha256", pa.string()), ("commit", pa.string()), ("config_digest", pa.string()), ("generation", pa.int64()),
-        ("seconds", pa.float64()),
+        ("seconds", pa.float64()), ("epoch", pa.int64()),
     ]
 )  # fmt: skip
 """One row per decision. outcome is `accepted` (record_id is the sample's key; part, offset and length locate its bytes in a
 tar, record_sha256 is their hash), `rejected` (stage, reason, detail, measured and limit give the cause), `quarantined`
 (failed: the same columns describe the failure; `humo retry` tries again) or `removed` (accepted earlier, removed since).
-generation counts the earlier decisions on the source. seconds: length of the motion."""
+generation counts the earlier decisions on the source. seconds: length of the motion. epoch: number of the lease that the commit was
+made under; 0 where it is not known."""
 
 MERGED = "ledger/merged-"
+_CURRENT_FIRST = ("ascending", "descending", "descending", "ascending")
+"""Order of source, generation, epoch and commit in which the current commit of a source comes first."""
 _BATCH = 512
 _ATTEMPTS = 4
 _ORDER = [(name, "ascending") for name in ("source_id", "outcome", "record_id", "stage", "reason", "detail", "commit")]
@@ -77,10 +82,8 @@ def _read_history(storage: Storage) -> pa.Table:
 
 def current_rows(history: pa.Table) -> pa.Table:
     """Of every source, the rows of its current commit."""
-    commits = history.select(["source_id", "generation", "commit"]).group_by(["source_id", "generation", "commit"])
-    ordered = commits.aggregate([]).sort_by(
-        [("source_id", "ascending"), ("generation", "descending"), ("commit", "ascending")]
-    )
+    keys = ["source_id", "generation", "epoch", "commit"]
+    ordered = history.select(keys).group_by(keys).aggregate([]).sort_by(list(zip(keys, _CURRENT_FIRST, strict=True)))
     if not len(ordered):
         return history
     ids = ordered.column("source_id").to_numpy()
@@ -111,7 +114,13 @@ def ledger_bytes(rows: Iterable[dict[str, Any]] | pa.Table) -> bytes:
     return buffer.getvalue()
 
 
+def read_ledger_bytes(content: bytes) -> pa.Table:
+    """The rows of one Parquet file, with an epoch of 0 where it has none."""
+    table = pq.read_table(io.BytesIO(content), schema=LEDGER)
+    index = table.schema.get_field_index("epoch")
+    return table.set_column(index, LEDGER.field(index), pc.fill_null(table.column(index), 0))
+
+
 def _read(storage: Storage, files: Sequence[str]) -> Iterator[pa.Table]:
     for start in range(0, len(files), _BATCH):
-        for content in storage.read_many(files[start : start + _BATCH]):
-            yield pq.read_table(io.BytesIO(content), schema=LEDGER)
+        yield from map(read_ledger_bytes, storage.read_many(files[start : start + _BATCH]))

@@ -4,7 +4,7 @@ import hashlib
 import os
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast, runtime_checkable
 
@@ -30,6 +30,9 @@ class ByteFile(Protocol):
 
 class Storage:
     """A folder on any file system supported by fsspec, addressed by relative paths."""
+
+    epoch = 0
+    """Number of the lease that writes belong to (see `pipeline.dataset.fence`); 0 where they belong to none."""
 
     def __init__(self, root: str | Path) -> None:
         self.uri = str(root)
@@ -81,6 +84,12 @@ class Storage:
     def delete(self, relative: str) -> None:
         self.fs.rm_file(self.path(relative))
 
+    def delete_all(self, relative: Sequence[str]) -> None:
+        """Delete files; those that are gone already are passed over."""
+        for one in relative:
+            with suppress(FileNotFoundError):
+                self.delete(one)
+
     def modified_s(self, relative: str) -> float:
         """Modification time, seconds since 1970; 0 where the store does not record it."""
         try:
@@ -107,6 +116,11 @@ class Storage:
             return
         if self.exists(relative):
             raise FileExistsError(path)
+        self.create_directly(relative, content)
+
+    def create_directly(self, relative: str, content: bytes) -> None:
+        """`create` on a store, which relies on the store alone."""
+        path = self.path(relative)
         try:
             self.fs.pipe_file(path, content, mode="create")
         except (NotImplementedError, TypeError):
@@ -146,9 +160,9 @@ class Storage:
 
     @contextmanager
     def _temporary(self, target: Path, content: bytes | None = None) -> Iterator[Path]:
-        """A hidden file beside the target, deleted at the end."""
+        """A hidden file in the staging folder, deleted at the end."""
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}-{threading.get_ident()}{PARTIAL}")
+        temporary = self._staging_folder(target) / f".{target.name}.{os.getpid()}-{threading.get_ident()}{PARTIAL}"
         try:
             if content is not None:
                 with temporary.open("wb") as file:
@@ -158,6 +172,10 @@ class Storage:
             yield temporary
         finally:
             temporary.unlink(missing_ok=True)
+
+    def _staging_folder(self, target: Path) -> Path:
+        """Where a file is written before it gets its name on the same disk."""
+        return target.parent
 
     def sha256(self, relative: str) -> str:
         with self.open(relative) as file:

@@ -144,8 +144,9 @@ def test_verbs_do_not_import_one_another() -> None:
 
 def test_only_commands_and_benchmarks_import_the_model_and_when_it_is_wanted() -> None:
     for path in modules("pipeline"):
-        top = {id(node) for node in ast.parse(path.read_text()).body}
-        for node in ast.walk(ast.parse(path.read_text())):
+        tree = ast.parse(path.read_text())
+        top = {id(node) for node in tree.body}
+        for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "model":
                 assert id(node) not in top, f"{path}:{node.lineno} imports model at its top"
 

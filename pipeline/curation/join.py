@@ -110,20 +110,20 @@ def join_dataset(
             f"{output}: its splits are {read_description(target).splits}, those of {dataset} {description.splits}; choose another "
             "output, or sources would be in two splits"
         )
-    with Lease(target, "join"):
-        return _join(dataset, output, config, rows, description, on_pool)
+    with Lease(target, "join") as lease:
+        return _join(dataset, lease.storage, config, rows, description, on_pool)
 
 
 def _join(
     dataset: str,
-    output: str,
+    target: Storage,
     config: JoinConfig,
     rows: list[dict[str, Any]],
     description: DatasetDescription,
     on_pool: Callable[[int, int], None],
 ) -> JoinReport:
     """`join_dataset` under a lease on the output."""
-    source, target = Storage(dataset), Storage(output)
+    source = Storage(dataset)
     report, done = JoinReport(), done_sources(target)
     stages: list[Stage[Any, Any]] = [
         JoinClips(config.join_clips),
@@ -148,7 +148,7 @@ def _join(
     if is_packed(target, description.splits, description.shard_bytes):
         report.description = read_description(target)
     else:
-        report.description = pack(output, splits=description.splits, shard_bytes=description.shard_bytes)
+        report.description = pack(target, splits=description.splits, shard_bytes=description.shard_bytes)
     return report
 
 
@@ -251,7 +251,7 @@ def _withdraw(
     ledger = read_history(source).select(["record_id", "outcome"]).to_pylist()
     removed = {row["record_id"] for row in ledger if row["outcome"] in ("accepted", "removed")} - live
     if not is_packed(target, description.splits, description.shard_bytes):
-        pack(target.uri, splits=description.splits, shard_bytes=description.shard_bytes)
+        pack(target, splits=description.splits, shard_bytes=description.shard_bytes)
     with QuerySession(target.uri) as session:
         rows = session.rows("SELECT key, segments FROM samples WHERE subset = 'long'")
     causes = {row["key"]: f"key {key}" for row in rows for key in row["segments"] if key in removed}

@@ -51,7 +51,8 @@ def remove(
     rules = {f"source {name}" for name in sources} | {f"licence {name}" for name in licences}
     if not rules and not keys:
         raise UsageError(f"{dataset}: name a source, a key or a licence to remove")
-    with Lease(storage, "remove"):
+    with Lease(storage, "remove") as lease:
+        storage = lease.storage
         samples = _causes_by_sample(dataset)
         requested = rules | {f"key {_resolve_key(dataset, key, samples)}" for key in keys}
         _check_known(storage, dataset, rules, samples)
@@ -60,7 +61,7 @@ def remove(
         )
         done = is_packed(storage, description.splits, description.shard_bytes)
         if packing and not done:
-            pack(dataset, splits=description.splits, shard_bytes=description.shard_bytes)
+            pack(storage, splits=description.splits, shard_bytes=description.shard_bytes)
     joined = sum(sum(cause.startswith("key ") for cause in samples[key]) > 1 for key in removed)
     return Removal(removed=sorted(removed), joined=joined, packed=packing or done)
 

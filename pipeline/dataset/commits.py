@@ -1,8 +1,8 @@
 """The commit protocol: samples of some sources are written to a part, then recorded in the ledger, which completes the commit.
 
-A commit is named by a digest of settings and sources, its part also of its bytes, and neither is ever overwritten: a job that
-was killed in between makes the same commit again under the same name, and of two concurrent ones only one counts. A part
-without a ledger row is an orphan (see `pipeline.dataset.maintenance`).
+A commit is named by a digest of settings and sources, its part also of its bytes and its lease, and neither is ever overwritten: a
+job that was killed in between makes the same commit again under the same name, and of two concurrent ones only one counts. A part
+without a ledger row is an orphan (see `pipeline.dataset.maintenance`). A job that has lost its lease cannot commit any more.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from stages.base import QUARANTINE_REASONS
 def commit(storage: Storage, work_items: Sequence[WorkItem], config_digest: str) -> str:
     """Write part and ledger rows of finished work items; returns the commit's name. Idempotent.
 
-    Raises HumoError if the dataset is not writable.
+    Raises HumoError if the dataset is not writable or the lease that `storage` belongs to has been lost.
     """
     work_items = sorted(work_items, key=lambda work_item: work_item.source.id)
     identities = ((b.source.id, b.source.uri, b.sha256, b.generation) for b in work_items)
@@ -32,7 +32,7 @@ def commit(storage: Storage, work_items: Sequence[WorkItem], config_digest: str)
     try:
         rows = _accepted(storage, name, work_items)
         rows += [_rejected(work_item, rejection) for work_item in work_items for rejection in work_item.rejections]
-        rows = [row | {"commit": name, "config_digest": config_digest} for row in rows]
+        rows = [row | {"commit": name, "config_digest": config_digest, "epoch": storage.epoch} for row in rows]
         storage.create(f"ledger/{name}.parquet", ledger_bytes(rows))
     except FileExistsError:
         pass  # committed earlier, by a worker that died afterwards or by another job
@@ -59,7 +59,7 @@ def _accepted(storage: Storage, name: str, work_items: Sequence[WorkItem]) -> li
     buffer = io.BytesIO()
     encoded = [encode_sample(sample.key, sample.members) for _, sample in samples]
     content = write_tar(buffer, encoded)
-    part = f"parts/{name}-{content.sha256[:12]}.tar"
+    part = part_path(storage, name, content.sha256)
     if not storage.exists(part):
         storage.write_bytes(part, buffer.getvalue())
     return [
@@ -68,6 +68,15 @@ def _accepted(storage: Storage, name: str, work_items: Sequence[WorkItem]) -> li
         | {"record_sha256": hashlib.sha256(sample_bytes).hexdigest()}
         for (work_item, sample), (offset, length), sample_bytes in zip(samples, content.spans, encoded, strict=True)
     ]
+
+
+def part_path(storage: Storage, commit_name: str, sha256: str) -> str:
+    """Path of a part of this commit and content, as this lease writes it.
+
+    No other lease uses the name, so that the late deletion of an orphan cannot hit a part that a commit has named since.
+    """
+    epoch = f"-{storage.epoch}" if storage.epoch else ""
+    return f"parts/{commit_name}-{sha256[:12]}{epoch}.tar"
 
 
 def _row(work_item: WorkItem, **values: Any) -> dict[str, Any]:

@@ -1,16 +1,22 @@
-"""Maintenance at the start of a job, under its lease: delete orphans of killed jobs, merge small ledger files."""
+"""Maintenance at the start of a job, under its lease: delete what killed and replaced jobs left, merge small ledger files."""
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import pyarrow as pa
 
+from pipeline.dataset.fence import CONDEMNED
+from schemas.dataset import DESCRIPTION, DatasetDescription, read_description, table_path
 from schemas.ids import digest
 from schemas.ledger import MERGED, commit_of, ledger_bytes, read_history
 from schemas.storage import PARTIAL, Storage
 
-GRACE_S = 600.0
-"""Minimum age of deleted orphans, seconds: a worker that briefly outlives its job may still commit younger ones."""
+GRACE_S = 3600.0
+"""Minimum age of what is swept, seconds: orphaned parts, unfinished files, shards and tables that dataset.json does not name.
+
+Readers may still use younger ones, and a request of a job that lost its lease may still arrive and name them: a store refuses one
+that was signed more than 15 minutes ago."""
 _MAX_FILES = 500
 """Number of single-commit ledger files above which they are merged."""
 
@@ -20,13 +26,13 @@ class MaintenanceReport:
     """Result of maintenance."""
 
     swept: list[str]
-    """Deleted files that belonged to no commit."""
+    """Deleted files that belonged to no commit and to no packing."""
     merged: int
     """Number of ledger files merged into one."""
 
 
 def run_maintenance(storage: Storage, grace_s: float = GRACE_S, max_files: int = _MAX_FILES) -> MaintenanceReport:
-    """Delete orphans and merge ledger files."""
+    """Delete orphans and replaced shards, and merge ledger files. Raises HumoError if the lease of `storage` has been lost."""
     history = read_history(storage)
     return MaintenanceReport(swept=_sweep(storage, history, grace_s), merged=_merge(storage, max_files))
 
@@ -38,11 +44,27 @@ def orphans(storage: Storage, history: pa.Table) -> list[str]:
     return [path for path in storage.list("parts", ".tar") if path not in named] + unfinished
 
 
-def _sweep(storage: Storage, history: pa.Table, grace_s: float) -> list[str]:
+def unreferenced(storage: Storage, description: DatasetDescription) -> list[str]:
+    """Shards and tables that dataset.json does not name: of earlier packings, and of those that did not get to its end."""
+    named = {shard.path for shard in description.shards} | {table_path(shard.path) for shard in description.shards}
+    found = storage.list("shards", ".tar") + storage.list("catalogue", ".parquet")
+    return [path for path in found if path not in named]
+
+
+def older_than(storage: Storage, paths: Iterable[str], grace_s: float) -> list[str]:
+    """The files whose age exceeds the grace."""
     now = time.time()
-    old = [path for path in orphans(storage, history) if now - storage.modified_s(path) > grace_s]
-    for path in old:
-        storage.delete(path)
+    return [path for path in paths if now - storage.modified_s(path) > grace_s]
+
+
+def _sweep(storage: Storage, history: pa.Table, grace_s: float) -> list[str]:
+    paths = orphans(storage, history)
+    if storage.exists(DESCRIPTION):
+        paths += unreferenced(storage, read_description(storage))
+    if not storage.is_local:
+        paths += storage.list(CONDEMNED, ".json")
+    old = older_than(storage, paths, grace_s)
+    storage.delete_all(old)
     return old
 
 
@@ -56,7 +78,7 @@ def _merge(storage: Storage, max_files: int) -> int:
     name = f"{MERGED}{digest(*sorted(set(history.column('commit').to_pylist())), digits=16)}.parquet"
     storage.write_bytes(name, ledger_bytes(history))
     covered = set(history.column("commit").to_pylist())
-    for path in files:
-        if path != name and (path.startswith(MERGED) or commit_of(path) in covered):
-            storage.delete(path)
+    storage.delete_all(
+        [path for path in files if path != name and (path.startswith(MERGED) or commit_of(path) in covered)]
+    )
     return len(single)

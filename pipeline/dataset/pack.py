@@ -2,8 +2,8 @@
 
 Removed samples are purged from the parts first (`pipeline.dataset.purge`). New shards are then written beside the old ones, under
 other names if their content differs, and dataset.json is replaced atomically: concurrent readers finish the files they have
-open in the old version and find the new one afterwards. Old shards are deleted last, and a proof is written that nothing of
-the removed samples is left.
+open in the old version and find the new one afterwards. Old shards are deleted last, those younger than the grace of all sweeps by
+a later job unless they hold removed samples, and a proof is written that nothing of the removed samples is left.
 """
 
 from collections import Counter
@@ -16,7 +16,7 @@ import pyarrow as pa
 from pipeline import __version__
 from pipeline.chain.config import IngestConfig
 from pipeline.dataset.lease import Lease
-from pipeline.dataset.purge import proof_path, purge, write_removal_proof
+from pipeline.dataset.purge import delete_unreferenced, proof_path, purge, write_removal_proof
 from pipeline.dataset.shard_writer import PackedShards, write_shards
 from pipeline.dataset.versions import record_version, version_id
 from schemas.dataset import (
@@ -38,25 +38,26 @@ def repack(dataset: str, *, shard_bytes: int = 0) -> DatasetDescription:
     defaults = IngestConfig.model_fields
     splits, size = defaults["splits"].default, defaults["shard_bytes"].default
     storage = Storage(dataset)
-    with Lease(storage, "pack"):
+    with Lease(storage, "pack") as lease:
         if storage.exists(DESCRIPTION):
             before = read_description(storage)
             splits, size = before.splits or splits, before.shard_bytes or size
-        return pack(dataset, splits=splits, shard_bytes=shard_bytes or size)
+        return pack(lease.storage, splits=splits, shard_bytes=shard_bytes or size)
 
 
-def pack(dataset: str, *, splits: Mapping[str, float], shard_bytes: int) -> DatasetDescription:
-    """Write shards, catalogue and dataset.json; removed samples are deleted permanently. The caller holds the dataset's lease.
+def pack(dataset: str | Storage, *, splits: Mapping[str, float], shard_bytes: int) -> DatasetDescription:
+    """Write shards, catalogue and dataset.json; removed samples are deleted permanently. The caller holds the dataset's lease and
+    gives its `storage`: otherwise nothing stops a packing whose lease is lost.
 
-    Raises HumoError if the ledger is empty or a part is missing or altered.
+    Raises HumoError if the ledger is empty, a part is missing or altered, or the lease has been lost.
     """
-    storage = Storage(dataset)
+    storage = dataset if isinstance(dataset, Storage) else Storage(dataset)
     before = read_description(storage).version if storage.exists(DESCRIPTION) else ""
     _apply_removal_rules(storage)
     purge(storage)
     ledger = read_ledger(storage)
     if not len(ledger):
-        raise HumoError(f"{dataset}: its ledger is empty; run humo ingest first")
+        raise HumoError(f"{storage.uri}: its ledger is empty; run humo ingest first")
     removed = read_tombstones(storage)
     rows = live_rows(ledger.to_pylist(), removed)
     packed = write_shards(storage, rows, storage, splits=splits, shard_bytes=shard_bytes)
@@ -65,7 +66,7 @@ def pack(dataset: str, *, splits: Mapping[str, float], shard_bytes: int) -> Data
     )
     record_version(storage, description, ledger, before)
     write_description(storage, description)
-    delete_unreferenced(storage, packed)
+    delete_unreferenced(storage, description, removed=removed)
     write_removal_proof(storage, description.version)
     return description
 
@@ -78,14 +79,6 @@ def is_packed(storage: Storage, splits: Mapping[str, float], shard_bytes: int) -
     ledger = current_rows(read_history(storage))
     packed = read_description(storage).version == version_id(ledger, removed, splits, shard_bytes)
     return packed and (not removed or storage.exists(proof_path(removed)))
-
-
-def delete_unreferenced(storage: Storage, packed: PackedShards) -> None:
-    """Delete shards and tables that are not part of the packing."""
-    referenced = {*packed.tables, *(shard.path for shard in packed.shards)}
-    for path in storage.list("shards", ".tar") + storage.list("catalogue", ".parquet"):
-        if path not in referenced:
-            storage.delete(path)
 
 
 def _apply_removal_rules(storage: Storage) -> None:

@@ -5,7 +5,6 @@ each ledger file is replaced by one that names the new parts, then the old parts
 runs under a lease (`pipeline.dataset.lease`), so no commit is in progress.
 """
 
-import contextlib
 import hashlib
 import io
 import json
@@ -16,15 +15,15 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipeline import __version__
-from pipeline.dataset.maintenance import orphans
+from pipeline.dataset.commits import part_path
+from pipeline.dataset.maintenance import GRACE_S, older_than, orphans, unreferenced
 from pipeline.dataset.shard_writer import read_sample_tar
-from schemas.dataset import read_causes, read_rules, read_table, read_tombstones
+from schemas.dataset import DatasetDescription, read_causes, read_rules, read_table, read_tombstones
 from schemas.errors import HumoError
 from schemas.ids import KEY_DIGITS, digest
-from schemas.ledger import LEDGER, ledger_bytes, read_history
+from schemas.ledger import LEDGER, ledger_bytes, read_history, read_ledger_bytes
 from schemas.shards import read_samples, write_tar
 from schemas.storage import PARTIAL, Storage
 
@@ -50,10 +49,7 @@ def purge(storage: Storage) -> int:
     if not removed:
         return 0
     causes = read_causes(storage)
-    tables = {
-        path: pq.read_table(io.BytesIO(storage.read_bytes(path)), schema=LEDGER)
-        for path in storage.list("ledger", ".parquet")
-    }
+    tables = {path: read_ledger_bytes(storage.read_bytes(path)) for path in storage.list("ledger", ".parquet")}
     rewritten: dict[str, _RewrittenPart] = {}
     for rows in _affected_parts(pa.concat_tables(tables.values() or [LEDGER.empty_table()]), removed):
         rewritten[rows[0]["part"]] = _rewrite(storage, rows, removed)
@@ -85,7 +81,7 @@ def _rewrite(storage: Storage, rows: list[dict[str, Any]], removed: set[str]) ->
         return _RewrittenPart("", "", {})
     buffer = io.BytesIO()
     content = write_tar(buffer, (read_sample_tar(storage, row) for row in kept))
-    part = f"parts/{kept[0]['commit']}-{content.sha256[:12]}.tar"
+    part = part_path(storage, kept[0]["commit"], content.sha256)
     if not storage.exists(part):
         storage.write_bytes(part, buffer.getvalue())
     spans = {row["record_id"]: span for row, span in zip(kept, content.spans, strict=True)}
@@ -115,20 +111,40 @@ def _updated_rows(
 
 
 def _sweep(storage: Storage, removed: set[str]) -> None:
-    """Delete orphans and unfinished files that may hold removed samples, and pages that show them."""
-    for path in orphans(storage, read_history(storage)):
-        if path.endswith(PARTIAL) or removed & _keys_if_readable(storage, path, removed):
-            with contextlib.suppress(FileNotFoundError):
-                storage.delete(path)
-    for path in pages_with(storage, removed):
-        storage.delete(path)
+    """Delete orphans and unfinished files that may hold removed samples, of any age, and pages that show them."""
+    paths = [
+        path
+        for path in orphans(storage, read_history(storage))
+        if path.endswith(PARTIAL) or removed & keys_if_readable(storage, path, removed)
+    ]
+    storage.delete_all(paths + pages_with(storage, removed))
 
 
-def _keys_if_readable(storage: Storage, path: str, default: set[str]) -> set[str]:
-    """Keys of an orphan; an unreadable one may hold any, so `default` is returned."""
+def delete_unreferenced(
+    storage: Storage, description: DatasetDescription, *, removed: set[str], grace_s: float = GRACE_S
+) -> list[str]:
+    """Delete shards and tables that dataset.json does not name: those older than the grace, and at once those with removed samples.
+
+    Returns the paths of the deleted files.
+    """
+    paths = unreferenced(storage, description)
+    old = older_than(storage, paths, grace_s)
+    old += [
+        path for path in paths if path not in old and removed and removed & keys_if_readable(storage, path, removed)
+    ]
+    storage.delete_all(old)
+    return old
+
+
+def keys_if_readable(storage: Storage, path: str, default: set[str]) -> set[str]:
+    """Keys in an orphan or in a table that nothing names; an unreadable one may hold any, so `default` is returned."""
     try:
+        if path.endswith(".parquet"):
+            return set(read_table(storage, path).column("key").to_pylist())
         return keys_of_tar(storage, path)[0]
-    except HumoError:
+    except FileNotFoundError:
+        return set()
+    except (HumoError, ValueError, KeyError):
         return default
 
 

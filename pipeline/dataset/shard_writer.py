@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.dataset.catalogue import catalogue_row, catalogue_table, describer_totals
-from schemas.dataset import SPLITS, ShardEntry, write_table
+from pipeline.dataset.fence import condemned
+from schemas.dataset import SPLITS, ShardEntry, table_path, write_table
 from schemas.errors import HumoError
 from schemas.ids import digest, unit_interval
 from schemas.shards import write_tar
@@ -49,7 +50,8 @@ def write_shards(
 ) -> PackedShards:
     """Write shards and catalogue of accepted ledger rows, sorted by key; a new shard begins at `shard_bytes`.
 
-    Names end in a digest of the content, so that repacking leaves the old shards readable until they are deleted; with
+    Names end in a digest of the content, so that repacking leaves the old shards readable until they are deleted, and in the
+    lease's epoch too where a job that has lost its lease may still delete a file of that name (`pipeline.dataset.fence`); with
     `plain_names` they are only numbered, an existing shard with the same bytes is kept, and the hash of every written shard is
     verified. Raises HumoError if a part is missing or altered.
     """
@@ -57,9 +59,12 @@ def write_shards(
     for row in sorted(rows, key=lambda row: row["record_id"]):
         groups[row["subset"], split_of(row["sha256"], splits)].append(row)
     packed = PackedShards()
+    taken = set() if plain_names else condemned(target)
     for (subset, split), members in sorted(groups.items()):
         for number, shard_rows in enumerate(_chunks(members, shard_bytes)):
             name = f"{split}-{number:06d}" if plain_names else f"{split}-{number:06d}-{_digest(shard_rows)}"
+            if taken & {path := f"shards/{subset}/{name}.tar", table_path(path)}:
+                name += f"-{target.epoch}"
             _write(parts, target, subset, split, name, shard_rows, packed, compare=plain_names)
     return packed
 
@@ -100,7 +105,8 @@ def _write(
     parts: Storage, target: Storage, subset: str, split: str, name: str, rows: list[Mapping[str, Any]], packed: PackedShards,
     *, compare: bool,
 ) -> None:  # fmt: skip
-    path, table = f"shards/{subset}/{name}.tar", f"catalogue/{subset}-{name}.parquet"
+    path = f"shards/{subset}/{name}.tar"
+    table = table_path(path)
     entries: list[dict[str, Any]] = []
 
     def encoded_samples() -> Iterator[bytes]:

@@ -51,7 +51,7 @@ def verify(dataset: str) -> VerifyReport:
             report.problems.append(
                 f"source with content hash {sha256[:12]} is in several splits: {', '.join(sorted(splits))}"
             )
-    _check_tables(storage, shard_of, report)
+    _check_tables(storage, description, shard_of, report)
     _check_removals(storage, report)
     if storage.list("ledger", ".parquet"):  # a published copy has none
         _check_parts(storage, report)
@@ -93,9 +93,15 @@ def clip_problems(content: bytes) -> list[str]:
     return [] if frames else ["clip.mp4 holds no frame"]
 
 
-def _check_tables(storage: Storage, shard_of: dict[str, str], report: VerifyReport) -> None:
+def _check_tables(
+    storage: Storage, description: DatasetDescription, shard_of: dict[str, str], report: VerifyReport
+) -> None:
     """Compare catalogue and ledger with the shards."""
-    tables = [_key_shard_pairs(read_table(storage, path)) for path in storage.list("catalogue", ".parquet")]
+    named = {shard.path for shard in description.shards}  # tables of replaced shards are deleted later
+    tables = [
+        [pair for pair in _key_shard_pairs(read_table(storage, path)) if pair[1] in named]
+        for path in storage.list("catalogue", ".parquet")
+    ]
     catalogue = {key: shard for pairs in tables for key, shard in pairs}
     if sum(map(len, tables)) != len(catalogue):
         report.problems.append("catalogue: has duplicate samples; run humo pack")

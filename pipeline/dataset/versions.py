@@ -61,10 +61,13 @@ def commits_of(ledger: pa.Table) -> list[str]:
 
 
 def record_version(storage: Storage, description: DatasetDescription, ledger: pa.Table, before: str) -> None:
-    """Record the commits of this packing, unless the version is already recorded."""
+    """Record the commits of this packing, unless the version is already recorded with these shards."""
     path = _path(description.version)
     if storage.exists(path):
-        return
+        recorded = read_version(storage, description.version)
+        if recorded.shards == description.shards:
+            return
+        before = recorded.before  # names of shards may differ: see `write_shards`
     removed = read_tombstones(storage)
     record = Version(
         version=description.version, before="" if before == description.version else before, humo=description.humo,

@@ -1,10 +1,10 @@
 """Runs a chain over sources: inline, one after another, or on Ray Data (`ray_engine.py`). Both commit every source."""
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from pipeline.chain.config import IngestConfig
 from pipeline.chain.stage_order import build_chain
@@ -44,7 +44,17 @@ class Outcome:
         )
 
 
-Engine = Callable[[IngestConfig, Sequence[Stage[Any, Any]], Sequence[WorkItem]], Generator[Outcome]]
+class Engine(Protocol):
+    """Runs a chain over work items; `storage` is the output behind the fence of the job's lease."""
+
+    def __call__(
+        self,
+        config: IngestConfig,
+        chain: Sequence[Stage[Any, Any]],
+        work_items: Sequence[WorkItem],
+        *,
+        storage: Storage | None = None,
+    ) -> Generator[Outcome]: ...
 
 
 def chain_factory(config: IngestConfig, work_items: Sequence[WorkItem]) -> ChainFactory:
@@ -58,13 +68,15 @@ def run_inline(
     chain: Sequence[Stage[Any, Any]],
     work_items: Sequence[WorkItem],
     build: ChainFactory | None = None,
+    *,
+    storage: Storage | None = None,
 ) -> Generator[Outcome]:
-    """Run one source after another; yields each after its commit.
+    """Run one source after another; yields each after its commit to `storage`, by default the config's output without a lease.
 
     `build` replaces the config's chain in the worker process. Raises HumoError where a stage cannot be set up.
     """
     build = build or chain_factory(config, work_items)
-    storage = Storage(config.output)
+    storage = storage or Storage(config.output)
     with ExitStack() as stack:
         if config.engine.isolate:
             process = stack.enter_context(IsolatedWorker(build, [stage.name for stage in chain], config.faults)).advance

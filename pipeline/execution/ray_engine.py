@@ -46,11 +46,13 @@ _log = logging.getLogger(__name__)
 class _StageActor:
     """One actor: some adjacent stages of the chain and, in the last pool, the commit."""
 
-    def __init__(self, config: IngestConfig, build: ChainFactory, names: list[str], is_last: bool) -> None:
+    def __init__(
+        self, config: IngestConfig, build: ChainFactory, names: list[str], is_last: bool, storage: Storage
+    ) -> None:
         enforce_offline()
         from ray.util import metrics
 
-        self.config, self.is_last, self.first_stage = config, is_last, names[0]
+        self.config, self.is_last, self.first_stage, self.storage = config, is_last, names[0], storage
         self.metrics = Metrics(partial(ray_metric, metrics))
         self.worker = IsolatedWorker(build, names, config.faults) if config.engine.isolate else None
         self.counted_restarts = 0
@@ -66,7 +68,7 @@ class _StageActor:
             if not self.is_last:
                 yield {"row": [pickle.dumps(done)]}
                 continue
-            commit(Storage(self.config.output), done, self.config.digest)
+            commit(self.storage, done, self.config.digest)
             for work_item in done:
                 self.metrics.count(work_item)
             yield {"row": [pickle.dumps([Outcome.of(work_item) for work_item in done])]}
@@ -85,18 +87,21 @@ def run_ray(
     chain: Sequence[Stage[Any, Any]],
     work_items: Sequence[WorkItem],
     build: ChainFactory | None = None,
+    *,
+    storage: Storage | None = None,
 ) -> Generator[Outcome]:
-    """Run on Ray, started here or joined; yields each source after its commit, in no particular order.
+    """Run on Ray, started here or joined; yields each source after its commit to `storage`, in no particular order.
 
-    `build` replaces the config's chain in the workers; see `IsolatedWorker`. Raises HumoError where no Ray can be joined, it is too
-    small for `resources`, or a worker's stages cannot be set up.
+    Workers commit under the lease of `storage`, by default to the config's output without a lease. `build` replaces the config's
+    chain in the workers; see `IsolatedWorker`. Raises HumoError where no Ray can be joined, it is too small for `resources`, or a
+    worker's stages cannot be set up.
     """
     enforce_offline()
     import ray
 
     build = build or chain_factory(config, work_items)
     with nullcontext() if ray.is_initialized() else local_ray(config):
-        yield from _run(config, chain, work_items, build)
+        yield from _run(config, chain, work_items, build, storage or Storage(config.output))
 
 
 def pool_layout(
@@ -145,7 +150,11 @@ def sources_per_task(config: IngestConfig, work_items: Sequence[WorkItem], pool_
 
 
 def _run(
-    config: IngestConfig, chain: Sequence[Stage[Any, Any]], work_items: Sequence[WorkItem], build: ChainFactory
+    config: IngestConfig,
+    chain: Sequence[Stage[Any, Any]],
+    work_items: Sequence[WorkItem],
+    build: ChainFactory,
+    storage: Storage,
 ) -> Iterator[Outcome]:
     import ray
 
@@ -168,7 +177,7 @@ def _run(
             # tasks; a commit that is written twice counts once.
             data = data.map_batches(
                 _StageActor,
-                fn_constructor_args=(config, build, names, is_last),
+                fn_constructor_args=(config, build, names, is_last, storage),
                 batch_size=math.ceil(config.sources_per_commit / per_task) if is_last else 1,
                 compute=ray.data.ActorPoolStrategy(
                     min_size=1,

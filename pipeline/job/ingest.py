@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipeline.chain.config import IngestConfig
@@ -106,14 +106,18 @@ def run_job(
     """`ingest` under a lease that is already held."""
     kinds = {source.kind for source in worklist.pending + worklist.done}
     chain = build_chain(config.chain, config.stages, config.digest, kinds=kinds)
-    storage = Storage(config.output)
+    if config.engine.kind == "ray":
+        lease.check_several_writers()
+    storage = lease.storage
     run_maintenance(storage)
+    if lease.took_over:
+        worklist = _without_decided(worklist, storage)
     stages = {stage.name: StageCount() for stage in chain}
     report = IngestReport(worklist=worklist, stages=stages, samples=0, description=DatasetDescription())
     if worklist.pending:
         record_job(storage, config)
         work_items = [WorkItem.of(source, worklist.generations.get(source.id, 0)) for source in worklist.pending]
-        with closing(_engine(config)(config, chain, work_items)) as outcomes:
+        with closing(_engine(config)(config, chain, work_items, storage=storage)) as outcomes:
             for outcome in outcomes:
                 lease.check()
                 report.samples += outcome.samples
@@ -125,8 +129,23 @@ def run_job(
     if is_packed(storage, config.splits, config.shard_bytes):
         report.description = read_description(storage)
     else:
-        report.description = pack(config.output, splits=config.splits, shard_bytes=config.shard_bytes)
+        report.description = pack(storage, splits=config.splits, shard_bytes=config.shard_bytes)
     return report
+
+
+def _without_decided(worklist: Worklist, storage: Storage) -> Worklist:
+    """The worklist without the sources that the earlier holder of the lease has decided on since it was made."""
+    decided = decisions(read_history(storage))
+    done = {
+        source.id
+        for source in worklist.pending
+        if source.id in decided and decided[source.id].generation >= worklist.generations.get(source.id, 0)
+    }
+    return replace(
+        worklist,
+        pending=[source for source in worklist.pending if source.id not in done],
+        done=worklist.done + [source for source in worklist.pending if source.id in done],
+    )
 
 
 def _check_max_failures(config: IngestConfig, failed: list[str], outcome: Outcome) -> None:

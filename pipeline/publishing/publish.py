@@ -5,6 +5,7 @@ Another run keeps existing shards. README.md is written last: a copy without it,
 dataset.json, is incomplete.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -12,7 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.dataset.lease import Lease
-from pipeline.dataset.pack import delete_unreferenced, describe, live_rows
+from pipeline.dataset.pack import describe, live_rows
+from pipeline.dataset.purge import delete_unreferenced
 from pipeline.dataset.shard_writer import write_shards
 from pipeline.dataset.versions import Version, current_version, read_version, rows_of
 from pipeline.publishing.card import card_text
@@ -71,7 +73,8 @@ def publish(
             f"{dataset}: no sample of version {selected_version.version} is of subset {', '.join(subsets) or 'any'} and licence "
             f"{', '.join(licences) or 'any'}; humo query {dataset} 'SELECT subset, licence, count(*) FROM samples GROUP BY ALL'"
         )
-    with Lease(target, "publish"):
+    with Lease(target, "publish") as lease:
+        target = lease.storage
         if target.exists(CARD):
             target.delete(CARD)
         packed = write_shards(
@@ -91,10 +94,12 @@ def publish(
         )
         write_energon(target, packed.shards, packed.tables)
         write_description(target, description)
-        delete_unreferenced(target, packed)
-        for path in target.list("shards", ".tar.idx"):
-            if path.removesuffix(".idx") not in {shard.path for shard in packed.shards}:
-                target.delete(path)
+        # Of any age: who loads a copy by its folder would load old shards too.
+        delete_unreferenced(target, description, removed=set(), grace_s=-math.inf)
+        named = {shard.path for shard in packed.shards}
+        target.delete_all(
+            [path for path in target.list("shards", ".tar.idx") if path.removesuffix(".idx") not in named]
+        )
         card = card_text(target, description, name=name, contact=contact)
         target.write_bytes(CARD, card.encode())
     removed_since = selected_version.counts["live"] - len(rows)

@@ -61,8 +61,8 @@ def dedupe(dataset: str, config: DedupeConfig, *, apply: bool = False, out: str 
             storage, _PAGE, "duplicates.html", _context(storage, items, pairs, to_remove, config), out or None
         )
     if apply and to_remove:
-        with Lease(storage, "dedupe"):
-            add_tombstones(storage, {key: f"near-duplicate of {kept}" for key, kept in to_remove.items()})
+        with Lease(storage, "dedupe") as lease:
+            add_tombstones(lease.storage, {key: f"near-duplicate of {kept}" for key, kept in to_remove.items()})
         remove(dataset, keys=sorted(to_remove))
     paired = {key for pair in pairs for key in (pair.one, pair.other)}
     return DedupeReport(

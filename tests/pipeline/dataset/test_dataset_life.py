@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 import tarfile
 from collections.abc import Iterable
@@ -109,10 +110,13 @@ def test_repacking_replaces_shards(dataset: Path) -> None:
     storage = Storage(dataset)
     assert is_packed(storage, SPLITS, 1_000_000)
     assert not is_packed(storage, SPLITS, 2_000_000)
-    (dataset / "shards" / "mocap" / "train-000099.tar").write_bytes(b"stale")
+    for name in ("train-000098.tar", "train-000099.tar"):
+        (dataset / "shards" / "mocap" / name).write_bytes(b"stale")
+    os.utime(dataset / "shards" / "mocap" / "train-000099.tar", (1.0, 1.0))
     pack(str(dataset), splits={"train": 1.0}, shard_bytes=2_000_000)
     assert {shard.split for shard in read_description(storage).shards} == {"train"}
     assert not (dataset / "shards" / "mocap" / "train-000099.tar").exists()
+    assert (dataset / "shards" / "mocap" / "train-000098.tar").exists(), "a reader may still use a young one"
     assert verify(str(dataset)).problems == []
 
 

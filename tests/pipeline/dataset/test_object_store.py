@@ -1,13 +1,12 @@
 """The commit protocol with a local S3 server: uploads, conditional writes, whole jobs, orphans."""
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import fsspec
 import pytest
 from mocap_files import body_motion, write_known_bvh
+from s3_server import s3_bucket
 
 from pipeline.chain.config import IngestConfig
 from pipeline.curation.remove import remove
@@ -25,27 +24,8 @@ from schemas.storage import Storage
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[str]:
     """Address of an empty bucket."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    environment = dict(os.environ)
-    os.environ |= {
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    fsspec.get_filesystem_class("s3").clear_instance_cache()
-    try:
-        Storage("s3://humo").fs.mkdir("humo")
-        yield "s3://humo"
-    finally:
-        os.environ.clear()
-        os.environ.update(environment)
-        fsspec.get_filesystem_class("s3").clear_instance_cache()
-        server.stop()
+    with s3_bucket() as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
