@@ -74,23 +74,26 @@ class FencedStorage(Storage):
                 with send_only_if(self, self._is_fresh):
                     replace(self, relative, content, before)
                 return
-            except (ChangedError, LateError):
+            except (ChangedError, LateError) as error:
                 # A request that was repeated because its answer was lost, or a worker of this lease.
                 with contextlib.suppress(FileNotFoundError):
                     if self.read_bytes(relative) == content:
                         return
                 if attempt == _ATTEMPTS - 1:
-                    raise
+                    raise self._late_error(relative) from error
 
     @contextmanager
     def publish(self, relative: str) -> Iterator[BinaryIO]:
-        with self._fenced(), super().publish(relative) as file:
-            yield file
-            if not self.is_local:
-                self.check()  # an error here discards the upload
+        try:
+            with self._fenced(), super().publish(relative) as file:
+                yield file
+                if not self.is_local:
+                    self.check()  # an error here discards the upload
+        except LateError as error:
+            raise self._late_error(relative) from error
 
     def create(self, relative: str, content: bytes) -> None:
-        self._send(lambda: super(FencedStorage, self).create(relative, content))
+        self._send(relative, lambda: super(FencedStorage, self).create(relative, content))
 
     def delete(self, relative: str) -> None:
         if not self.is_local:
@@ -115,7 +118,7 @@ class FencedStorage(Storage):
         # Checked after the record is written: a later lease either reads it, or is seen here.
         for one in [*relative, record]:
             with contextlib.suppress(FileNotFoundError):
-                self._send(partial(self.fs.rm_file, self.path(one)))
+                self._send(one, partial(self.fs.rm_file, self.path(one)))
 
     def _staging_folder(self, target: Path) -> Path:
         folder = Path(self.path(self._staging))
@@ -137,16 +140,22 @@ class FencedStorage(Storage):
                 self.check()  # the staging folder is gone
             raise
 
-    def _send(self, change: Callable[[], None]) -> None:
+    def _send(self, relative: str, change: Callable[[], None]) -> None:
         """Make a change, again if the job slept before it was sent and still has its lease."""
         for attempt in range(_ATTEMPTS):
             try:
                 with self._fenced():
                     change()
                 return
-            except LateError:
+            except LateError as error:
                 if attempt == _ATTEMPTS - 1:
-                    raise
+                    raise self._late_error(relative) from error
+
+    def _late_error(self, relative: str) -> HumoError:
+        return HumoError(
+            f"{self.uri}/{relative}: not written, because the store answers more slowly than the lease allows ({self.fresh_s:g} s)"
+            "; raise HUMO_LEASE_BEAT_S, in all jobs on this dataset, and run the same command again"
+        )
 
     def _is_fresh(self) -> bool:
         return _clock_s() - self._checked_s <= self.fresh_s

@@ -1,12 +1,13 @@
 """Stops a job in the middle of a write, lets another one take over and finish, then wakes the first: nothing of the second is lost.
 
-    python -m pipeline.fault_injection.sleep_jobs --runs 100 --seed 0
+    python -m pipeline.fault_injection.sleep_jobs --runs 100 --seed 0 [--store s3://bucket/trials]
 
 Both are real processes that run `humo ingest`, `humo pack` or `humo remove` on one small dataset, with a lease of a fraction of a
-second. Half of the sleepers stop themselves right before one of their changes of the file system, chosen among all of them; the
-others are stopped with SIGSTOP at a random moment. When the sleeper has ended, every file that the other job left must have the
-same bytes, and the dataset must pass `humo verify`; the sleeper's error must say that its lease was taken over. Then its command is
-run again: the dataset must hold the samples of the two jobs run one after the other. Exit status 1 if any run differs.
+second. Half of the sleepers stop themselves right before one of their changes of the store (a system call or a request of S3),
+chosen among all of them; the others are stopped with SIGSTOP at a random moment. When the sleeper has ended, every file that the
+other job left must have the same bytes, and the dataset must pass `humo verify`; the sleeper's error must say that its lease was
+taken over. Then its command is run again: the dataset must hold the samples of the two jobs run one after the other. Exit status 1
+if any run differs.
 """
 
 import argparse
@@ -30,8 +31,9 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from fsspec.asyn import sync_wrapper
 
-from pipeline.dataset.fence import EPOCHS, LEASE
+from pipeline.dataset.fence import CONDEMNED, EPOCHS, LEASE
 from pipeline.dataset.lease import BEAT_VARIABLE
 from pipeline.dataset.verify import verify
 from pipeline.fault_injection.kill_jobs import write_job
@@ -43,12 +45,15 @@ from schemas.storage import Storage
 _PROGRAM = "pipeline.commands.main"
 _PRELOADED = [_PROGRAM, "pipeline.job.ingest", "pipeline.curation.remove", "stages.read_mocap", "stages.encode_clip"]
 """Imported once, before the jobs are forked."""
-_BEAT_S = 0.1
+_BEAT_S, _BEAT_OF_STORES_S = 0.1, 1.0
+"""Intervals of heartbeats on a disk and on an object store, where a request takes longer."""
 _TIMEOUT_S = 120.0
 _POLL_S = 0.002
 _TAKES = ("walk", "wave_left", "squat", "jump", "kick_right")
 _EVENTS = ("os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir", "open")
 """Audit events of Python before a change of the file system; `open` counts where it is for writing."""
+_REQUESTS = ("put_object", "complete_multipart_upload", "delete_object", "delete_objects")
+"""Requests that change a bucket."""
 _WRITING = os.O_WRONLY | os.O_RDWR
 SLEEPERS = ("ingest", "pack", "remove")
 OTHERS = ("ingest", "pack", "remove")
@@ -66,11 +71,12 @@ class Trial:
     problems: list[str] = field(default_factory=list)
 
 
-def run_trials(runs: int, *, seed: int = 0) -> dict[str, Any]:
-    """Stop and wake a job `runs` times; returns how often nothing was lost. Raises HumoError if an undisturbed job fails."""
+def run_trials(runs: int, *, seed: int = 0, store: str = "") -> dict[str, Any]:
+    """Stop and wake a job `runs` times; returns how often nothing was lost. The datasets are made in `store`, by default in a
+    temporary folder. Raises HumoError if an undisturbed job fails."""
     rng = random.Random(seed)
     with tempfile.TemporaryDirectory() as temporary:
-        trials = _Trials(Path(temporary))
+        trials = _Trials(Path(temporary), store or temporary)
         results = []
         for number in range(runs):
             sleeper, other = SLEEPERS[number % 3], OTHERS[number // 3 % 3]
@@ -91,8 +97,8 @@ def run_trials(runs: int, *, seed: int = 0) -> dict[str, Any]:
 class _Trials:
     """A dataset of three takes, and the commands that change it."""
 
-    def __init__(self, home: Path) -> None:
-        self.home = home
+    def __init__(self, home: Path, store: str) -> None:
+        self.home, self.store = home, store
         self.context = multiprocessing.get_context("forkserver")
         self.context.set_forkserver_preload(_PRELOADED)
         self.settings = write_job(home, 0, "inline") | {"engine": {"kind": "inline", "isolate": False}}
@@ -100,16 +106,16 @@ class _Trials:
             (home / name).mkdir()
             for take in takes:
                 shutil.copy(home / "takes" / f"{take}.npz", home / name)
-        self._run_to_end(self._ingest("base", home / "data"), home)
-        self.sources = sorted(set(read_ledger(Storage(home / "data")).column("source_id").to_pylist()))
+        self._run_to_end(self._ingest("base", "data"), "data")
+        self.sources = sorted(set(read_ledger(self._storage("data")).column("source_id").to_pylist()))
         self.changes: dict[str, int] = {}
         self.expected: dict[tuple[str, str], list[str]] = {}
 
     def run(self, number: int, sleeper: str, other: str, rng: random.Random, *, at_random: bool) -> Trial:
         """Stop `sleeper`, run `other`, wake `sleeper`, and look at the dataset."""
         expected = self._expected(sleeper, other)
-        data = self.home / f"run-{number}"
-        shutil.copytree(self.home / "data", data)
+        data = f"run-{number}"
+        self._copy(data)
         first, second = self._command(sleeper, "sleeper", data), self._command(other, "other", data)
         total = self.changes[sleeper]
         stop_at = 0 if at_random else rng.randint(1, total)
@@ -118,8 +124,8 @@ class _Trials:
         try:
             self._wait_until_stopped(process, rng.uniform(0.0, 1.0) if at_random else None)
             if self._run(second, data):
-                trial.problems.append(f"{other} failed: {_last_line(data, 'other')}")
-            before = _content(data)
+                trial.problems.append(f"{other} failed: {self._last_line(data, 'other')}")
+            before = _content(self._storage(data))
             woken = process.is_alive()
         finally:
             if process.is_alive() and process.pid:
@@ -130,53 +136,64 @@ class _Trials:
             trial.point += " (after its end)"
         elif process.exitcode == 0:  # it was stopped before it had the lease, or after it had released it
             pass
-        elif process.exitcode != 1 or "has taken the lease over" not in _last_line(data, "sleeper"):
-            trial.problems.append(f"{sleeper} ended with {process.exitcode}: {_last_line(data, 'sleeper')}")
+        elif process.exitcode != 1 or "has taken the lease over" not in self._last_line(data, "sleeper"):
+            trial.problems.append(f"{sleeper} ended with {process.exitcode}: {self._last_line(data, 'sleeper')}")
         else:
-            after = _content(data)
+            after = _content(self._storage(data))
             changed = sorted(path for path in before.keys() | after.keys() if before.get(path) != after.get(path))
             trial.problems += [f"{path}: changed by the sleeper" for path in changed]
-        trial.problems += verify(str(data)).problems
+        trial.problems += verify(self._storage(data).uri).problems
         if self._run(first, data):
-            trial.problems.append(f"{sleeper} failed when repeated: {_last_line(data, 'other')}")
-        trial.problems += verify(str(data)).problems
-        if _keys(data) != expected:
+            trial.problems.append(f"{sleeper} failed when repeated: {self._last_line(data, 'other')}")
+        trial.problems += verify(self._storage(data).uri).problems
+        if _keys(self._storage(data)) != expected:
             trial.problems.append("the samples are not those of the two jobs")
         if not trial.problems:
-            shutil.rmtree(data)
+            self._storage(data).fs.rm(self._storage(data).root, recursive=True)
         return trial
 
     def _expected(self, sleeper: str, other: str) -> list[str]:
-        """Samples after both jobs; counts the sleeper's changes of the file system too."""
+        """Samples after both jobs; counts the sleeper's changes of the store too."""
         if (sleeper, other) not in self.expected:
-            data = self.home / "undisturbed"
-            shutil.copytree(self.home / "data", data)
+            data = f"undisturbed-{sleeper}-{other}"
+            self._copy(data)
             self._run_to_end(self._command(sleeper, "sleeper", data), data, count=True)
-            self.changes[sleeper] = int((self.home / "undisturbed.changes").read_text())
+            self.changes[sleeper] = int((self.home / f"{data}.changes").read_text())
             self._run_to_end(self._command(other, "other", data), data)
-            self.expected[sleeper, other] = _keys(data)
-            shutil.rmtree(data)
+            self.expected[sleeper, other] = _keys(self._storage(data))
         return self.expected[sleeper, other]
 
-    def _command(self, kind: str, role: str, data: Path) -> list[str]:
+    def _storage(self, data: str) -> Storage:
+        return Storage(f"{self.store}/{data}")
+
+    def _copy(self, data: str) -> None:
+        """A copy of the dataset of three takes."""
+        original, copy = self._storage("data"), self._storage(data)
+        for path in original.list("") + original.list("", hidden=True):
+            copy.write_bytes(path, original.read_bytes(path))
+
+    def _command(self, kind: str, role: str, data: str) -> list[str]:
         if kind == "ingest":
             return self._ingest(role, data)
         if kind == "pack":  # other sizes than before, so that the old shards are replaced
-            return ["pack", str(data), "--shard-bytes", "60000" if role == "sleeper" else "120000"]
-        return ["remove", str(data), "--source", self.sources[0 if role == "sleeper" else 1]]
+            return ["pack", self._storage(data).uri, "--shard-bytes", "60000" if role == "sleeper" else "120000"]
+        return ["remove", self._storage(data).uri, "--source", self.sources[0 if role == "sleeper" else 1]]
 
-    def _ingest(self, role: str, data: Path) -> list[str]:
-        path = self.home / f"{role}-{data.name}.json"
+    def _ingest(self, role: str, data: str) -> list[str]:
+        path = self.home / f"{role}-{data}.json"
         sources = [{"kind": "mocap", "path": str(self.home / role), "licence": "CC0-1.0"}]
-        path.write_text(json.dumps(self.settings | {"sources": sources, "output": str(data)}))  # JSON is YAML
+        path.write_text(
+            json.dumps(self.settings | {"sources": sources, "output": self._storage(data).uri})
+        )  # JSON is YAML
         return ["ingest", str(path), "--json"]
 
-    def _start(self, command: list[str], data: Path, stop_at: int, role: str = "sleeper") -> BaseProcess:
-        process = self.context.Process(target=run_program, args=(command, str(data), stop_at, role))
+    def _start(self, command: list[str], data: str, stop_at: int, role: str = "sleeper") -> BaseProcess:
+        arguments = (command, self.store, str(self.home / data), stop_at, role, {**os.environ})
+        process = self.context.Process(target=run_program, args=arguments)
         process.start()
         return process
 
-    def _run(self, command: list[str], data: Path, *, count: bool = False) -> int | None:
+    def _run(self, command: list[str], data: str, *, count: bool = False) -> int | None:
         process = self._start(command, data, -1 if count else 0, "other")
         process.join(_TIMEOUT_S)
         if process.is_alive():
@@ -184,10 +201,14 @@ class _Trials:
             process.join()
         return process.exitcode
 
-    def _run_to_end(self, command: list[str], data: Path, *, count: bool = False) -> None:
+    def _run_to_end(self, command: list[str], data: str, *, count: bool = False) -> None:
         status = self._run(command, data, count=count)
         if status:
-            raise HumoError(f"humo {' '.join(command)} ended with {status}: {_last_line(data, 'other')}")
+            raise HumoError(f"humo {' '.join(command)} ended with {status}: {self._last_line(data, 'other')}")
+
+    def _last_line(self, data: str, role: str) -> str:
+        lines = (self.home / f"{data}.{role}.txt").read_text(errors="replace").strip().splitlines()
+        return lines[-1] if lines else ""
 
     @staticmethod
     def _wait_until_stopped(process: BaseProcess, after_s: float | None) -> None:
@@ -202,54 +223,77 @@ class _Trials:
             os.kill(process.pid, signal.SIGSTOP)
 
 
-def run_program(command: list[str], data: str, stop_at: int, role: str) -> None:
-    """Run `humo COMMAND` in this process with a short lease; it stops itself before its `stop_at`-th change of the file system, or
-    counts them to DATA.changes if that is negative. Its output is written to DATA.ROLE.txt."""
-    os.environ |= {BEAT_VARIABLE: str(_BEAT_S), "OMP_NUM_THREADS": "1"}
-    output = os.open(f"{data}.{role}.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+def run_program(command: list[str], store: str, log: str, stop_at: int, role: str, environment: dict[str, str]) -> None:
+    """Run `humo COMMAND` in this process with a short lease; it stops itself before its `stop_at`-th change of the store, or counts
+    them to LOG.changes if that is negative. Its output is written to LOG.ROLE.txt."""
+    beat_s = _BEAT_S if Storage(store).is_local else _BEAT_OF_STORES_S
+    os.environ |= environment | {BEAT_VARIABLE: str(beat_s), "OMP_NUM_THREADS": "1"}
+    output = os.open(f"{log}.{role}.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(output, 1)
     os.dup2(output, 2)
-    changes = 0
-
-    def count(event: str, arguments: tuple[Any, ...]) -> None:
-        nonlocal changes
-        if event not in _EVENTS or threading.current_thread() is not threading.main_thread():
-            return
-        if event == "open" and not (isinstance(arguments[2], int) and arguments[2] & _WRITING):
-            return
-        if any(str(argument).startswith(f"{data}/") for argument in arguments[:2]):
-            changes += 1
-            if changes == stop_at:
-                os.kill(os.getpid(), signal.SIGSTOP)
-
+    changes = _Changes(stop_at)
     if stop_at:
-        sys.addaudithook(count)
+        changes.watch(store)
     sys.argv = ["humo", *command]
     try:
         runpy.run_module(_PROGRAM, run_name="__main__", alter_sys=True)
     finally:
         if stop_at < 0:
-            Path(f"{data}.changes").write_text(str(changes))
+            Path(f"{log}.changes").write_text(str(changes.count))
         sys.stdout.flush()
 
 
-def _content(data: Path) -> dict[str, str]:
+class _Changes:
+    """Counts a job's changes of its store, heartbeats excepted, and stops the process before one of them."""
+
+    def __init__(self, stop_at: int) -> None:
+        self.count, self.stop_at = 0, stop_at
+
+    def watch(self, store: str) -> None:
+        storage = Storage(store)
+        if not storage.is_local:
+            self._watch_requests(type(storage.fs))
+            return
+
+        def event(name: str, arguments: tuple[Any, ...]) -> None:
+            if name not in _EVENTS or threading.current_thread() is not threading.main_thread():
+                return
+            if name == "open" and not (isinstance(arguments[2], int) and arguments[2] & _WRITING):
+                return
+            if any(str(argument).startswith(f"{storage.root}/") for argument in arguments[:2]):
+                self._add()
+
+        sys.addaudithook(event)
+
+    def _watch_requests(self, file_system: Any) -> None:
+        call = file_system._call_s3
+
+        async def counted(fs: Any, method: str, *arguments: Any, **named: Any) -> Any:
+            if method in _REQUESTS and not str(named.get("Key", "")).endswith(f"/{LEASE}"):
+                self._add()
+            return await call(fs, method, *arguments, **named)
+
+        file_system._call_s3, file_system.call_s3 = counted, sync_wrapper(counted)
+
+    def _add(self) -> None:
+        self.count += 1
+        if self.count == self.stop_at:
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def _content(storage: Storage) -> dict[str, str]:
     """SHA-256 of every file but the lease's own."""
+    paths = storage.list("") + storage.list("", hidden=True)
     return {
-        str(path.relative_to(data)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(data.rglob("*"))
-        if path.is_file() and path.name != LEASE and EPOCHS not in path.parts
+        path: hashlib.sha256(storage.read_bytes(path)).hexdigest()
+        for path in paths
+        if path != LEASE and not path.startswith((f"{EPOCHS}/", f"{CONDEMNED}/"))
     }
 
 
-def _keys(data: Path) -> list[str]:
+def _keys(storage: Storage) -> list[str]:
     """Keys of all samples in the shards, including double ones."""
-    return sorted(key for _, key, _ in iterate_samples(Storage(data)))
-
-
-def _last_line(data: Path, role: str) -> str:
-    lines = Path(f"{data}.{role}.txt").read_text(errors="replace").strip().splitlines()
-    return lines[-1] if lines else ""
+    return sorted(key for _, key, _ in iterate_samples(storage))
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -259,6 +303,9 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--runs", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--store", default="", help="a folder or bucket to make the datasets in, such as s3://bucket/trials"
+    )
     options = vars(parser.parse_args(arguments))
     try:
         result = run_trials(**options)
