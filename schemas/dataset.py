@@ -9,6 +9,7 @@ jobs/*.json          the settings that commits were made with
 tombstones.parquet   keys of removed samples, and why they were removed
 versions/*.json      the commits that each packing contains
 removals/*.json      proofs: the files scanned after a removal, none of which holds a removed sample
+lease.json, .epochs/ who writes now, and the number of that lease (`pipeline.dataset.fence`)
 """
 
 import io

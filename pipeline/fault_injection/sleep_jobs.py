@@ -47,7 +47,7 @@ _PRELOADED = [_PROGRAM, "pipeline.job.ingest", "pipeline.curation.remove", "stag
 """Imported once, before the jobs are forked."""
 _BEAT_S, _BEAT_OF_STORES_S = 0.1, 1.0
 """Intervals of heartbeats on a disk and on an object store, where a request takes longer."""
-_TIMEOUT_S = 120.0
+_TIMEOUT_S = 600.0
 _POLL_S = 0.002
 _TAKES = ("walk", "wave_left", "squat", "jump", "kick_right")
 _EVENTS = ("os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir", "open")
@@ -109,6 +109,8 @@ class _Trials:
         self._run_to_end(self._ingest("base", "data"), "data")
         self.sources = sorted(set(read_ledger(self._storage("data")).column("source_id").to_pylist()))
         self.changes: dict[str, int] = {}
+        self.lease_s: dict[str, float] = {}
+        """How long each undisturbed job holds its lease."""
         self.expected: dict[tuple[str, str], list[str]] = {}
 
     def run(self, number: int, sleeper: str, other: str, rng: random.Random, *, at_random: bool) -> Trial:
@@ -122,7 +124,9 @@ class _Trials:
         trial = Trial(sleeper, other, f"at change {stop_at} of {total}" if stop_at else "at random")
         process = self._start(first, data, stop_at)
         try:
-            self._wait_until_stopped(process, rng.uniform(0.0, 1.0) if at_random else None)
+            if at_random:
+                self._wait_for_lease(process, data)
+            self._wait_until_stopped(process, rng.uniform(0.0, self.lease_s[sleeper]) if at_random else None)
             if self._run(second, data):
                 trial.problems.append(f"{other} failed: {self._last_line(data, 'other')}")
             before = _content(self._storage(data))
@@ -157,7 +161,13 @@ class _Trials:
         if (sleeper, other) not in self.expected:
             data = f"undisturbed-{sleeper}-{other}"
             self._copy(data)
-            self._run_to_end(self._command(sleeper, "sleeper", data), data, count=True)
+            process = self._start(self._command(sleeper, "sleeper", data), data, -1)
+            self._wait_for_lease(process, data)
+            start = time.monotonic()
+            process.join(_TIMEOUT_S)
+            self.lease_s[sleeper] = time.monotonic() - start
+            if process.exitcode:
+                raise HumoError(f"humo {sleeper} ended with {process.exitcode}: {self._last_line(data, 'sleeper')}")
             self.changes[sleeper] = int((self.home / f"{data}.changes").read_text())
             self._run_to_end(self._command(other, "other", data), data)
             self.expected[sleeper, other] = _keys(self._storage(data))
@@ -193,22 +203,27 @@ class _Trials:
         process.start()
         return process
 
-    def _run(self, command: list[str], data: str, *, count: bool = False) -> int | None:
-        process = self._start(command, data, -1 if count else 0, "other")
+    def _run(self, command: list[str], data: str) -> int | None:
+        process = self._start(command, data, 0, "other")
         process.join(_TIMEOUT_S)
         if process.is_alive():
             process.kill()
             process.join()
         return process.exitcode
 
-    def _run_to_end(self, command: list[str], data: str, *, count: bool = False) -> None:
-        status = self._run(command, data, count=count)
+    def _run_to_end(self, command: list[str], data: str) -> None:
+        status = self._run(command, data)
         if status:
             raise HumoError(f"humo {' '.join(command)} ended with {status}: {self._last_line(data, 'other')}")
 
     def _last_line(self, data: str, role: str) -> str:
         lines = (self.home / f"{data}.{role}.txt").read_text(errors="replace").strip().splitlines()
         return lines[-1] if lines else ""
+
+    def _wait_for_lease(self, process: BaseProcess, data: str) -> None:
+        deadline = time.monotonic() + _TIMEOUT_S
+        while process.is_alive() and time.monotonic() < deadline and not self._storage(data).exists(LEASE):
+            time.sleep(_POLL_S)
 
     @staticmethod
     def _wait_until_stopped(process: BaseProcess, after_s: float | None) -> None:

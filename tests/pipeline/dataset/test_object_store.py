@@ -106,6 +106,15 @@ def test_a_second_job_is_refused(bucket: str, mocap: Path) -> None:
     assert ingest(job(mocap, storage.uri)).samples == 3
 
 
+def test_ray_workers_are_refused_where_the_store_ignores_conditions(mocap: Path) -> None:
+    with s3_bucket("ignores", conditional=False) as address:
+        config = job(mocap, f"{address}/data", engine={"kind": "ray"})
+        with pytest.raises(HumoError, match="s3://ignores/data: this store has no exclusive creation"):
+            ingest(config)
+        assert not Storage(config.output).list("ledger")
+        assert ingest(job(mocap, f"{address}/data")).samples == 3
+
+
 def test_a_missing_bucket_is_reported(mocap: Path, bucket: str) -> None:
     with pytest.raises(HumoError, match="s3://missing/data cannot be written to"):
         ingest(job(mocap, "s3://missing/data"))
