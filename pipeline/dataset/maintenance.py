@@ -1,12 +1,13 @@
 """Maintenance at the start of a job, under its lease: delete what killed and replaced jobs left, merge small ledger files."""
 
+import contextlib
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import pyarrow as pa
 
-from pipeline.dataset.fence import CONDEMNED
+from pipeline.dataset.fence import CONDEMNED, EPOCHS
 from schemas.dataset import DESCRIPTION, DatasetDescription, read_description, table_path
 from schemas.ids import digest
 from schemas.ledger import MERGED, commit_of, ledger_bytes, read_history
@@ -38,9 +39,10 @@ def run_maintenance(storage: Storage, grace_s: float = GRACE_S, max_files: int =
 
 
 def orphans(storage: Storage, history: pa.Table) -> list[str]:
-    """Parts that no decision names, and unfinished files."""
+    """Parts that no decision names, and unfinished files, except those that are being written under this lease."""
     named = set(history.column("part").to_pylist())
-    unfinished = [path for path in storage.list("", PARTIAL, hidden=True)]
+    # What is in the folder of an epoch goes with that when the next one begins.
+    unfinished = [path for path in storage.list("", PARTIAL, hidden=True) if not path.startswith(f"{EPOCHS}/")]
     return [path for path in storage.list("parts", ".tar") if path not in named] + unfinished
 
 
@@ -53,8 +55,12 @@ def unreferenced(storage: Storage, description: DatasetDescription) -> list[str]
 
 def older_than(storage: Storage, paths: Iterable[str], grace_s: float) -> list[str]:
     """The files whose age exceeds the grace."""
-    now = time.time()
-    return [path for path in paths if now - storage.modified_s(path) > grace_s]
+    now, old = time.time(), []
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):  # another process has finished or deleted it
+            if now - storage.modified_s(path) > grace_s:
+                old.append(path)
+    return old
 
 
 def _sweep(storage: Storage, history: pa.Table, grace_s: float) -> list[str]:

@@ -100,6 +100,9 @@ class _Trials:
     def __init__(self, home: Path, store: str) -> None:
         self.home, self.store = home, store
         self.context = multiprocessing.get_context("forkserver")
+        os.environ.setdefault(
+            "OMP_NUM_THREADS", "1"
+        )  # for the server that forks the jobs; threads do not survive a fork
         self.context.set_forkserver_preload(_PRELOADED)
         self.settings = write_job(home, 0, "inline") | {"engine": {"kind": "inline", "isolate": False}}
         for name, takes in (("base", _TAKES[:3]), ("sleeper", _TAKES[3:4]), ("other", _TAKES[4:])):
@@ -242,7 +245,7 @@ def run_program(command: list[str], store: str, log: str, stop_at: int, role: st
     """Run `humo COMMAND` in this process with a short lease; it stops itself before its `stop_at`-th change of the store, or counts
     them to LOG.changes if that is negative. Its output is written to LOG.ROLE.txt."""
     beat_s = _BEAT_S if Storage(store).is_local else _BEAT_OF_STORES_S
-    os.environ |= environment | {BEAT_VARIABLE: str(beat_s), "OMP_NUM_THREADS": "1"}
+    os.environ |= environment | {BEAT_VARIABLE: str(beat_s)}
     output = os.open(f"{log}.{role}.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(output, 1)
     os.dup2(output, 2)

@@ -249,6 +249,15 @@ def test_young_leftovers_stay_and_old_ones_are_swept(root: str) -> None:
     assert verify(root).problems == []
 
 
+def test_a_file_that_is_being_written_is_not_swept(root: str) -> None:
+    """A heartbeat is written while the job sweeps."""
+    holder = claim(root)
+    with holder.publish("file") as file:
+        file.write(b"complete")
+        assert run_maintenance(holder, grace_s=-1e6).swept == []
+    assert contents(holder) == {"file": b"complete"}
+
+
 def test_a_job_that_slept_is_refused_and_leaves_the_lease_alone(root: str) -> None:
     storage = Storage(root)
     with Lease(storage, "first", beat_s=0.05) as lease:
