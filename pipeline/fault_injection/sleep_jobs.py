@@ -48,7 +48,7 @@ _PRELOADED = [_PROGRAM, "pipeline.job.ingest", "pipeline.curation.remove", "stag
 _BEAT_S, _BEAT_OF_STORES_S = 0.1, 1.0
 """Intervals of heartbeats on a disk and on an object store, where a request takes longer."""
 _TIMEOUT_S = 600.0
-_POLL_S = 0.002
+_POLL_S = 0.005
 _TAKES = ("walk", "wave_left", "squat", "jump", "kick_right")
 _EVENTS = ("os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir", "open")
 """Audit events of Python before a change of the file system; `open` counts where it is for writing."""
@@ -224,9 +224,9 @@ class _Trials:
         return lines[-1] if lines else ""
 
     def _wait_for_lease(self, process: BaseProcess, data: str) -> None:
-        deadline = time.monotonic() + _TIMEOUT_S
-        while process.is_alive() and time.monotonic() < deadline and not self._storage(data).exists(LEASE):
-            time.sleep(_POLL_S)
+        storage, deadline = self._storage(data), time.monotonic() + _TIMEOUT_S
+        while process.is_alive() and time.monotonic() < deadline and not storage.exists(LEASE):
+            time.sleep(_POLL_S if storage.is_local else 10 * _POLL_S)
 
     @staticmethod
     def _wait_until_stopped(process: BaseProcess, after_s: float | None) -> None:
