@@ -2,6 +2,7 @@
 
 import base64
 import functools
+import hashlib
 import io
 import json
 import math
@@ -73,7 +74,7 @@ def film_strip(members: dict[str, bytes], count: int = 3) -> list[str]:
 
 def write_page(storage: Storage, relative: str, template: str, context: dict[str, Any], out: str | Path | None) -> str:
     """Render a page into the dataset, or to the file `out`; returns its address."""
-    content = template_environment().get_template(template).render(context).encode()
+    content = render_page(template, context).encode()
     if out is None:
         storage.write_bytes(relative, content)
         return storage.path(relative) if storage.is_local else f"{storage.uri.rstrip('/')}/{relative}"
@@ -83,12 +84,36 @@ def write_page(storage: Storage, relative: str, template: str, context: dict[str
     return str(path)
 
 
+def render_page(template: str | Path, context: dict[str, Any]) -> str:
+    """The HTML of a page: a template of this folder by its name, or another file; it extends `page.html`."""
+    environment = template_environment()
+    if isinstance(template, Path):
+        return environment.from_string(template.read_text()).render(context)
+    return environment.get_template(template).render(context)
+
+
+def content_security_policy(style: str, script: str, files: bool = False) -> str:
+    """The policy of a page with this style sheet and script: nothing else is executed, nothing is fetched, images and clips are
+    inside the page; with `files` also beside it."""
+    media = "data: 'self' file:" if files else "data:"
+    directives = {
+        "default-src": "'none'", "style-src": _hash_source(style), "script-src": _hash_source(script) if script else "",
+        "img-src": media, "media-src": media, "base-uri": "'none'", "form-action": "'none'",
+    }  # fmt: skip
+    return "; ".join(f"{name} {value}" for name, value in directives.items() if value)
+
+
+def _hash_source(content: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
+
+
 @functools.cache
 def template_environment() -> jinja2.Environment:
     """Templates with autoescaping, since titles come from the web."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
     )
+    environment.globals["content_security_policy"] = content_security_policy
     environment.filters |= {
         "count": _count,
         "duration": duration_text,

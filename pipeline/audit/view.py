@@ -89,10 +89,7 @@ def _context(row: dict[str, Any], members: dict[str, bytes]) -> dict[str, Any]:
                 [round(value, 2) for value in frame] for frame in keypoints.reshape(len(keypoints), -1).tolist()
             ],
         }
-    events = [
-        {**event, "left": event["start_s"] / seconds, "width": (event["end_s"] - event["start_s"]) / seconds}
-        for event in sorted(text["rules"], key=lambda event: (event["start_s"], event["end_s"], event["text"]))
-    ]
+    events = sorted(text["rules"], key=lambda event: (event["start_s"], event["end_s"], event["text"]))
     lanes = [(part, [event for event in events if event["part"] == part]) for part in ("body", *PARTS)]
     origin = {
         "source": meta["source_id"], "title": meta["title"], "address": meta["uri"], "licence": meta["licence"],

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from pipeline.audit.pages import template_environment
+from pipeline.audit.pages import render_page
 from pipeline.benchmarks.recovery_films import ClipResult, TrackedFilm
 from pipeline.benchmarks.recovery_pictures import Frame, FrameView, encode_rows, ground_paths, render_row
 from schemas.body_model import BodyModel
@@ -66,9 +66,11 @@ def write_page(page_data: PageData, folder: Path) -> Path:
     for setting in page_data.cases:
         if "mean body" in setting:
             worst_strips += _worst_cases(page_data, setting, folder)
-    page = template_environment().from_string(_TEMPLATE.read_text()).render(
-        report=page_data.report, shown=_SHOWN, films=films, worst=worst_strips, rejections=_rejections(page_data)
-    )  # fmt: skip
+    context = {
+        "report": page_data.report, "shown": _SHOWN, "films": films, "worst": worst_strips,
+        "rejections": _rejections(page_data),
+    }  # fmt: skip
+    page = render_page(_TEMPLATE, context)
     path = folder / "index.html"
     path.write_text(page)
     return path

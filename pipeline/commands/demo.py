@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import PROJECT_ROOT, __version__
-from pipeline.audit.pages import template_environment
+from pipeline.audit.pages import render_page
 from pipeline.audit.report import write_report
 from pipeline.audit.statistics import compute_statistics
 from pipeline.chain.config import IngestConfig
@@ -61,7 +61,7 @@ def run_demo(out: Path, *, seed: int = 0, quiet: bool = False) -> dict[str, Any]
         "version": __version__,
         "seconds": seconds,
     }
-    index.write_text(template_environment().get_template("demo.html").render(context))
+    index.write_text(render_page("demo.html", context))
     log(f"done in {seconds / 60:.1f} minutes: open {index}")
     return {
         "page": str(index), "dataset": dataset, "report": str(page), "samples": verdict.samples,

@@ -2,6 +2,11 @@ const player = JSON.parse(document.getElementById("player").textContent);
 const $ = (id) => document.getElementById(id);
 const canvas = $("figure"), video = $("clip"), figure = new Figure(canvas, player.motion, player.skeleton);
 let time = 0, playing = !matchMedia("(prefers-reduced-motion: reduce)").matches, speed = 1, before = performance.now();
+// The policy of the page allows no style attributes; properties that a script sets are allowed.
+document.querySelectorAll(".track span").forEach((event) => {
+  const { start, end } = event.dataset, percent = (seconds) => `${100 * seconds / player.seconds}%`;
+  event.style.left = percent(start); event.style.width = percent(end - start);
+});
 const marked = [...document.querySelectorAll("[data-start]")];
 
 // The motion's clock is the reference; the clip is synchronised when it has drifted by more than a few frames.
