@@ -36,6 +36,8 @@ class EngineConfig(Config):
     """CPU cores of a local Ray; 0: all of this machine."""
     grows: bool = False
     """The Ray cluster autoscales: request all workers that `resources` allows, even beyond its current size."""
+    require_token: bool = False
+    """Refuse a Ray that accepts requests without a token, where anybody who reaches it can run code; false: only warn."""
     isolate: bool = True
     """Run stages in worker processes, so that an input which crashes or blocks one costs only that source."""
 

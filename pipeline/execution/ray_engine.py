@@ -1,9 +1,9 @@
 """The only module that imports Ray: a chain as Ray Data operators, each a pool of actors that hold their stages' weights.
 
-A row holds the work items of some sources (paths and compressed bytes, never frames), of one source where stages are expensive, and
-is a block of its own: the unit of a task, of recomputation when an actor or its node dies, and of queueing between two pools. The
-last pool commits a source as soon as it is done. Adjacent stages with equal resources share a pool; pools scale with their queues,
-and a pool whose results pile up gets backpressure.
+A row (`ray_rows`) holds the work items of some sources (paths and compressed bytes, never frames), of one source where stages are
+expensive, and is a block of its own: the unit of a task, of recomputation when an actor or its node dies, and of queueing between
+two pools. The last pool commits a source as soon as it is done. Adjacent stages with equal resources share a pool; pools scale with
+their queues, and a pool whose results pile up gets backpressure.
 """
 
 import logging
@@ -18,6 +18,8 @@ from functools import partial
 from itertools import groupby
 from typing import Any
 
+import pyarrow as pa
+
 from pipeline import PROJECT_ROOT
 from pipeline.chain.config import IngestConfig, WorkerConfig
 from pipeline.chain.work_item import WorkItem, advance
@@ -25,6 +27,8 @@ from pipeline.dataset.commits import commit
 from pipeline.execution.engines import Outcome, chain_factory
 from pipeline.execution.isolated_worker import ChainFactory, IsolatedWorker
 from pipeline.execution.metrics import Metrics, ray_metric
+from pipeline.execution.ray_rows import committed_row, payloads, rows_of
+from pipeline.execution.ray_token import authenticate_local_ray, authenticate_to, check_joined
 from schemas.errors import HumoError, UsageError
 from schemas.offline import enforce_offline
 from schemas.storage import Storage
@@ -52,7 +56,7 @@ class _StageActor:
         enforce_offline()
         from ray.util import metrics
 
-        self.config, self.is_last, self.first_stage, self.storage = config, is_last, names[0], storage
+        self.config, self.is_last, self.names, self.storage = config, is_last, names, storage
         self.metrics = Metrics(partial(ray_metric, metrics))
         self.worker = IsolatedWorker(build, names, config.faults) if config.engine.isolate else None
         self.counted_restarts = 0
@@ -60,24 +64,24 @@ class _StageActor:
         for stage in self.stages:
             stage.setup()
 
-    def __call__(self, batch: dict[str, Any]) -> Iterator[dict[str, list[bytes]]]:
-        work_items = [work_item for row in batch["row"] for work_item in pickle.loads(row)]
+    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
+        work_items = payloads(batch)
         size = self.config.sources_per_commit if self.is_last else len(work_items)
         for start in range(0, len(work_items), size):
             done = [self.advance(work_item) for work_item in work_items[start : start + size]]
             if not self.is_last:
-                yield {"row": [pickle.dumps(done)]}
+                yield rows_of([done], self.names[-1])
                 continue
             commit(self.storage, done, self.config.digest)
             for work_item in done:
                 self.metrics.count(work_item)
-            yield {"row": [pickle.dumps([Outcome.of(work_item) for work_item in done])]}
+            yield committed_row(done)
 
     def advance(self, work_item: WorkItem) -> WorkItem:
         if self.worker is None:
             return advance(self.stages, work_item)
         work_item = self.worker.advance(work_item)
-        self.metrics.count_restarts(self.first_stage, self.worker.restarts - self.counted_restarts)
+        self.metrics.count_restarts(self.names[0], self.worker.restarts - self.counted_restarts)
         self.counted_restarts = self.worker.restarts
         return work_item
 
@@ -179,6 +183,7 @@ def _run(
                 _StageActor,
                 fn_constructor_args=(config, build, names, is_last, storage),
                 batch_size=math.ceil(config.sources_per_commit / per_task) if is_last else 1,
+                batch_format="pyarrow",
                 compute=ray.data.ActorPoolStrategy(
                     min_size=1,
                     max_size=None if max_workers is None else min(max_workers, math.ceil(len(work_items) / per_task)),
@@ -188,8 +193,8 @@ def _run(
             )
         try:
             with _warn_on_shortage(partial(shortage, layout, grows=config.engine.grows)):
-                for row in data.iter_rows():
-                    yield from pickle.loads(row["row"])
+                for table in data.iter_batches(batch_size=None, batch_format="pyarrow"):
+                    yield from payloads(table)
         except ray.exceptions.RayError as error:
             raise _unwrap_error(error) from error
 
@@ -237,29 +242,20 @@ def _warn_on_shortage(shortage_of: Callable[[Mapping[str, float]], str]) -> Iter
 
 
 def _input(work_items: Sequence[WorkItem], per_task: int) -> Any:
-    """Rows of work items, created when needed: Ray's object store holds the list once."""
+    """Rows of work items, a task each: Ray's object store holds some hundred rows as one object until they are needed."""
     import ray
 
-    step = per_task * _ROWS_PER_CHUNK
-    chunks = [
-        {
-            "row": pickle.dumps(
-                [
-                    work_items[first : first + per_task]
-                    for first in range(start, min(start + step, len(work_items)), per_task)
-                ]
-            )
-        }
-        for start in range(0, len(work_items), step)
-    ]
-    data = ray.data.from_items(chunks, override_num_blocks=len(chunks))
+    tasks = [work_items[start : start + per_task] for start in range(0, len(work_items), per_task)]
+    chunks = [rows_of(tasks[start : start + _ROWS_PER_CHUNK]) for start in range(0, len(tasks), _ROWS_PER_CHUNK)]
     # One at a time and without a reserved core: the pools may have taken all of them.
-    return data.flat_map(_rows, num_cpus=0, concurrency=1)
+    return ray.data.from_arrow(chunks).map_batches(
+        _single_rows, batch_size=None, batch_format="pyarrow", num_cpus=0, concurrency=1
+    )
 
 
-def _rows(chunk: dict[str, Any]) -> Iterator[dict[str, bytes]]:
-    for work_items in pickle.loads(chunk["row"]):
-        yield {"row": pickle.dumps(work_items)}
+def _single_rows(chunk: pa.Table) -> Iterator[pa.Table]:
+    for index in range(len(chunk)):
+        yield chunk.take([index])  # a copy: a slice would keep the whole chunk
 
 
 def plain_ray(config: IngestConfig, items: Sequence[Any], write: Callable[[Sequence[Any]], int]) -> Iterator[int]:
@@ -321,22 +317,49 @@ def _start(config: IngestConfig) -> None:
 
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its warnings concern Ray's internals
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
-    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     address = config.engine.address or os.environ.get("RAY_ADDRESS", "")
     if address:
-        # A submitted job gets its code from `ray job submit --working-dir` and must not upload it again.
-        submitted = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
-        shipped = {} if submitted else {"working_dir": str(PROJECT_ROOT)}
-        try:
-            ray.init(address=address, runtime_env=shipped, **common)
-        except (ConnectionError, TimeoutError) as error:
-            raise HumoError(
-                f"engine.address: no Ray at {address} ({error}); start one with `ray start --head`"
-            ) from None
+        _join(address, common, require_token=config.engine.require_token)
         return
+    authenticate_local_ray(require_token=config.engine.require_token)
+    _reread_settings()
     with _muted_stderr():
         # `local`, because the default joins another Ray on this machine.
         ray.init(address="local", num_cpus=config.engine.cpus or os.cpu_count(), include_dashboard=False, **common)
+
+
+def _join(address: str, common: dict[str, Any], *, require_token: bool) -> None:
+    import ray
+
+    authenticate_to(address)
+    _reread_settings()
+    # A submitted job gets its code from `ray job submit --working-dir` and must not upload it again.
+    submitted = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+    shipped = {} if submitted else {"working_dir": str(PROJECT_ROOT)}
+    try:
+        ray.init(address=address, runtime_env=shipped, **common)
+    except ray.exceptions.AuthenticationError as error:
+        raise HumoError(
+            f"engine.address: the Ray at {address} refuses this job: {' '.join(str(error).split())}"
+        ) from None
+    except (ConnectionError, TimeoutError) as error:
+        raise HumoError(
+            f"engine.address: no Ray at {address} that accepts this job ({error}); start one with `ray start --head`, or set "
+            "RAY_AUTH_TOKEN to its token"
+        ) from None
+    try:
+        joined = address if address.startswith("ray://") else ray.get_runtime_context().gcs_address
+        check_joined(joined, require_token=require_token)
+    except HumoError:
+        ray.shutdown()
+        raise
+
+
+def _reread_settings() -> None:
+    """Let Ray see the environment of now instead of that of its import, as it does itself when it enables authentication."""
+    from ray._raylet import Config  # type: ignore[attr-defined]  # compiled
+
+    Config.initialize("")
 
 
 @contextmanager
