@@ -198,10 +198,13 @@ class TestKubernetes:
         "submissionMode", "submitterConfig", "submitterPodTemplate", "suspend", "ttlSecondsAfterFinished",
     }  # fmt: skip
     CLUSTER_FIELDS = {
-        "autoscalerOptions", "enableInTreeAutoscaling", "headGroupSpec", "rayVersion", "suspend", "workerGroupSpecs",
+        "authOptions", "autoscalerOptions", "enableInTreeAutoscaling", "headGroupSpec", "rayVersion", "suspend", "workerGroupSpecs",
     }  # fmt: skip
     GROUP_FIELDS = {"groupName", "maxReplicas", "minReplicas", "numOfHosts", "rayStartParams", "replicas", "template"}
-    AUTOSCALER_FIELDS = {"env", "envFrom", "idleTimeoutSeconds", "image", "resources", "upscalingMode", "version"}
+    AUTOSCALER_FIELDS = {
+        "env", "envFrom", "idleTimeoutSeconds", "image", "resources", "securityContext", "upscalingMode", "version",
+    }  # fmt: skip
+    PRIVATE = ("10.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16")
 
     @pytest.fixture
     def job(self) -> dict[str, Any]:
@@ -232,6 +235,64 @@ class TestKubernetes:
             pins = re.findall(r"^ray==(\S+)", (PROJECT_ROOT / "requirements" / path).read_text(), re.MULTILINE)
             assert pins == [version]
         assert f'"ray[default]=={version}"' in (PROJECT_ROOT / "configs" / "Dockerfile").read_text()
+
+    @staticmethod
+    def pods(job: dict[str, Any]) -> list[dict[str, Any]]:
+        """Templates of all pods: head, worker groups, submitter."""
+        cluster = job["spec"]["rayClusterSpec"]
+        groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+        return [*(group["template"] for group in groups), job["spec"]["submitterPodTemplate"]]
+
+    def test_the_cluster_requires_a_token_and_so_does_the_job(self, job: dict[str, Any]) -> None:
+        assert job["spec"]["rayClusterSpec"]["authOptions"] == {"mode": "token"}
+        (config_map,) = self.documents("ConfigMap")
+        config = parse_config(yaml.safe_load(config_map["data"]["job.yaml"]), IngestConfig, "job.yaml")
+        assert config.engine.require_token
+
+    def test_pods_have_no_privileges(self, job: dict[str, Any]) -> None:
+        for template in self.pods(job):
+            user = template["spec"]["securityContext"]
+            assert user["runAsNonRoot"]
+            assert user["runAsUser"] == user["runAsGroup"] == user["fsGroup"] == 10001
+            assert user["seccompProfile"] == {"type": "RuntimeDefault"}
+            assert not {"hostNetwork", "hostPID", "hostIPC"} & set(template["spec"])
+            assert not [volume for volume in template["spec"].get("volumes", ()) if "hostPath" in volume]
+            for container in template["spec"]["containers"]:
+                assert container["resources"]["requests"] == container["resources"]["limits"]
+        contexts = [container["securityContext"] for pod in self.pods(job) for container in pod["spec"]["containers"]]
+        contexts.append(job["spec"]["rayClusterSpec"]["autoscalerOptions"]["securityContext"])
+        for context in contexts:
+            assert context == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+        assert [pod["spec"].get("automountServiceAccountToken", True) for pod in self.pods(job)] == [
+            True,
+            *[False] * 3,
+        ], "the head's autoscaler alone needs an account"
+
+    def test_network_policies_hold_for_all_pods_and_open_no_private_address(self, job: dict[str, Any]) -> None:
+        policies = {policy["metadata"]["name"]: policy["spec"] for policy in self.documents("NetworkPolicy")}
+        pods = {"matchLabels": {"app.kubernetes.io/name": "humo-ingest"}}
+        for template in self.pods(job):
+            assert template["metadata"]["labels"] == pods["matchLabels"]
+        policy = policies["humo-ingest"]
+        assert policy["podSelector"] == pods
+        assert policy["policyTypes"] == ["Ingress", "Egress"]
+        own, operator = policy["ingress"]
+        assert own == {"from": [{"podSelector": pods}]}
+        assert operator["ports"] == [{"protocol": "TCP", "port": 8265}]
+        assert list(operator["from"][0]) == ["namespaceSelector"]
+        (block,) = [to["ipBlock"] for rule in policy["egress"] for to in rule["to"] if "ipBlock" in to]
+        assert set(self.PRIVATE) <= set(block["except"])
+        head = policies["humo-ingest-autoscaler"]
+        assert head["podSelector"]["matchLabels"]["ray.io/node-type"] == "head"
+        assert head["policyTypes"] == ["Egress"]
+
+    def test_images_are_pinned_by_digest_and_run_as_the_pods_user(self, job: dict[str, Any]) -> None:
+        images = {container["image"] for pod in self.pods(job) for container in pod["spec"]["containers"]}
+        assert images == {"REGISTRY/humo@sha256:DIGEST"}, "a placeholder that no registry accepts"
+        lines = (PROJECT_ROOT / "configs" / "Dockerfile").read_text().splitlines()
+        instructions = [line for line in lines if line and not line.startswith("#")]
+        assert instructions[:2] == ["ARG PYTHON_DIGEST", "FROM python:3.11-slim@${PYTHON_DIGEST}"]
+        assert instructions[-1] == "USER 10001:10001"
 
     def test_pods_use_one_image_and_declare_their_mounts(self, job: dict[str, Any]) -> None:
         cluster = job["spec"]["rayClusterSpec"]
