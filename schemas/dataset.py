@@ -12,18 +12,20 @@ removals/*.json      proofs: the files scanned after a removal, none of which ho
 lease.json, .epochs/ who writes now, and the number of that lease (`pipeline.dataset.fence`)
 """
 
-import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import pyarrow as pa
-import pyarrow.parquet as pq
+from pydantic import TypeAdapter
 
 from schemas.errors import HumoError
 from schemas.shards import read_samples
 from schemas.storage import Storage
+from schemas.tables import parquet_bytes, read_parquet
+
+Described = TypeVar("Described")
 
 LAYOUT_VERSION = 4
 """Increase it whenever the layout of samples or tables changes."""
@@ -74,13 +76,24 @@ def read_description(storage: Storage) -> DatasetDescription:
         raise HumoError(
             f"{storage.uri}: no {DESCRIPTION} in it; give a dataset that humo ingest or humo pack has completed"
         ) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise HumoError(f"{storage.uri}/{DESCRIPTION}: not JSON ({error}); run humo pack {storage.uri}") from None
-    if content.get("layout") != LAYOUT_VERSION:
+    layout = content.get("layout") if isinstance(content, dict) else None
+    if layout != LAYOUT_VERSION:
         raise HumoError(
-            f"{storage.uri}: layout is {content.get('layout')}, this humo reads {LAYOUT_VERSION}; ingest its sources again"
+            f"{storage.uri}: layout is {layout!r}, this humo reads {LAYOUT_VERSION}; ingest its sources again"
         )
-    return DatasetDescription(**{**content, "shards": [ShardEntry(**shard) for shard in content["shards"]]})
+    return parse_description(content, f"{storage.uri}/{DESCRIPTION}", DatasetDescription)
+
+
+def parse_description(content: Any, name: str, kind: type[Described]) -> Described:
+    """A description with its shards from parsed JSON; raises HumoError if a field is missing, unknown or of another type."""
+    try:
+        value = kind(**{**content, "shards": [ShardEntry(**shard) for shard in content["shards"]]})
+        return TypeAdapter(kind).validate_json(json.dumps(asdict(cast(Any, value))), strict=True)
+    except (TypeError, KeyError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise HumoError(f"{name}: not as humo writes it ({reason}); run humo pack, or fetch it again") from None
 
 
 def write_description(storage: Storage, description: DatasetDescription) -> None:
@@ -96,15 +109,13 @@ def table_path(shard: str) -> str:
 
 
 def read_table(storage: Storage, relative: str) -> pa.Table:
-    """Read one Parquet file."""
-    return pq.read_table(io.BytesIO(storage.read_bytes(relative)))
+    """Read one Parquet file; raises HumoError if it is damaged."""
+    return read_parquet(storage.read_bytes(relative), f"{storage.uri}/{relative}")
 
 
 def write_table(storage: Storage, relative: str, table: pa.Table) -> None:
     """Publish one Parquet file."""
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
-    storage.write_bytes(relative, buffer.getvalue())
+    storage.write_bytes(relative, parquet_bytes(table))
 
 
 def add_tombstones(storage: Storage, causes: Mapping[str, str], rules: Iterable[str] = ()) -> set[str]:

@@ -9,16 +9,15 @@ A permanent removal replaces the file of the commit, atomically and under the sa
 outcome `removed` and no part, so the source stays decided and versions can still name the commit (`pipeline.dataset.purge`).
 """
 
-import io
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from schemas.storage import Storage
+from schemas.tables import parquet_bytes, read_parquet
 
 LEDGER = pa.schema(
     [
@@ -109,18 +108,18 @@ def commit_of(path: str) -> str:
 def ledger_bytes(rows: Iterable[dict[str, Any]] | pa.Table) -> bytes:
     """Rows as one Parquet file."""
     table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(list(rows), schema=LEDGER)
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
-    return buffer.getvalue()
+    return parquet_bytes(table)
 
 
-def read_ledger_bytes(content: bytes) -> pa.Table:
-    """The rows of one Parquet file, with an epoch of 0 where it has none."""
-    table = pq.read_table(io.BytesIO(content), schema=LEDGER)
+def read_ledger_bytes(content: bytes, name: str) -> pa.Table:
+    """The rows of one Parquet file, with an epoch of 0 where it has none. Raises HumoError, which says `name`, if it is damaged."""
+    table = read_parquet(content, name, LEDGER)
     index = table.schema.get_field_index("epoch")
     return table.set_column(index, LEDGER.field(index), pc.fill_null(table.column(index), 0))
 
 
 def _read(storage: Storage, files: Sequence[str]) -> Iterator[pa.Table]:
     for start in range(0, len(files), _BATCH):
-        yield from map(read_ledger_bytes, storage.read_many(files[start : start + _BATCH]))
+        batch = files[start : start + _BATCH]
+        for name, content in zip(batch, storage.read_many(batch), strict=True):
+            yield read_ledger_bytes(content, f"{storage.uri}/{name}")

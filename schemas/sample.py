@@ -8,7 +8,6 @@ import functools
 import io
 import json
 import zipfile
-import zlib
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -25,6 +24,10 @@ MEMBERS: dict[str, tuple[str, ...]] = {
     "mocap": ("instructions.json", "meta.json", "motion.npz", "text.json"),
     "long": ("instructions.json", "meta.json", "motion.npz", "text.json"),
 }
+MAX_ARRAYS_BYTES = 1 << 28
+"""Maximum size of all arrays of one npz: an hour of motion has a fifth of it, and a small file may claim terabytes."""
+MAX_JSON_BYTES = 1 << 24
+"""Maximum size of a JSON member; Python needs some twenty times as much for the parsed value."""
 ANY = -2
 """Stands for any array length, including 0 for missing data."""
 MOTION_ARRAYS: dict[str, tuple[str, tuple[int, ...]]] = {
@@ -77,9 +80,14 @@ def encode_npz(arrays: dict[str, np.ndarray]) -> bytes:
 def decode_npz(content: bytes) -> dict[str, np.ndarray]:
     """All arrays of an npz, without unpickling; twice as fast as `np.load` on the small arrays of a sample.
 
-    Raises ValueError or zipfile.BadZipFile if the content is not an npz of plain arrays.
+    Raises ValueError or zipfile.BadZipFile if the content is not an npz of plain arrays, or claims more than MAX_ARRAYS_BYTES.
     """
     with zipfile.ZipFile(io.BytesIO(content)) as file:
+        claimed = sum(entry.file_size for entry in file.infolist())
+        if claimed > MAX_ARRAYS_BYTES:
+            raise ValueError(f"its arrays claim {claimed} bytes, more than {MAX_ARRAYS_BYTES}")
+        if len(set(file.namelist())) < len(file.namelist()):
+            raise ValueError("an array occurs twice")
         return {name.removesuffix(".npy"): _decode_npy(file.read(name)) for name in file.namelist()}
 
 
@@ -154,8 +162,13 @@ def decode_motion(content: bytes, name: str = "motion.npz") -> MotionArrays:
 def sample_problems(key: str, members: dict[str, bytes], subset: str) -> list[str]:
     """Problems of a sample, one sentence each; empty if it is valid. The clip is not decoded."""
     problems = []
-    if tuple(sorted(members)) != MEMBERS[subset]:
-        return [f"members are {', '.join(sorted(members))}; a {subset} sample has {', '.join(MEMBERS[subset])}"]
+    if tuple(sorted(members)) != MEMBERS.get(subset):
+        return [
+            f"members are {', '.join(sorted(members))}; a {subset} sample has {', '.join(MEMBERS.get(subset, ('none',)))}"
+        ]
+    large = [name for name, content in members.items() if name.endswith(".json") and len(content) > MAX_JSON_BYTES]
+    if large:
+        return [f"{name}: has {len(members[name])} bytes, at most {MAX_JSON_BYTES} are read" for name in large]
     try:
         motion = decode_npz(members["motion.npz"])
         problems += [f"motion.npz: {problem}" for problem in array_problems(motion, MOTION_ARRAYS)]
@@ -183,7 +196,7 @@ def sample_problems(key: str, members: dict[str, bytes], subset: str) -> list[st
             for span in (instance, instance["inputs"], instance["target"]):
                 if not 0 <= span["start_s"] <= span["end_s"] <= meta["frames"] / FPS + 1e-6:
                     problems.append(f"instructions.json: span {span['start_s']}-{span['end_s']} s leaves the clip")
-    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except Exception as error:  # whatever the parsers of zip, npy and JSON raise for bytes that somebody else wrote
         problems.append(f"does not decode: {type(error).__name__}: {error}")
     return problems
 

@@ -68,29 +68,47 @@ def write_tar(file: ByteSink, samples: Iterable[bytes]) -> TarContent:
 
 
 def read_samples(file: ByteSource, name: str = "shard") -> Iterator[tuple[str, dict[str, bytes]]]:
-    """Stream (key, members) from a tar; raises HumoError if it is truncated or not a tar."""
+    """Stream (key, members) from a tar.
+
+    Raises HumoError if it is truncated, not a tar, or holds what no shard has: links, devices, sparse files, a member twice, names
+    that lead out of the folder it is unpacked in. Nothing is unpacked here, but other tools do.
+    """
     key = ""
     members: dict[str, bytes] = {}
     try:
         # tarfile only reads from a stream, although its signature asks for more.
         with tarfile.open(fileobj=cast(IO[bytes], file), mode="r|") as tar:
             for entry in tar:
-                if not entry.isfile():
-                    continue
+                _check_entry(entry, name)
                 entry_key, _, member = entry.name.rsplit("/", 1)[-1].partition(".")
                 if entry_key != key and members:
                     yield key, members
                     members = {}
                 key = entry_key
+                if member in members:
+                    raise HumoError(f"{name}: holds {entry.name!r} twice; fetch it again or run humo pack")
                 content = tar.extractfile(entry)
                 assert content is not None
                 members[member] = content.read()
                 if len(members[member]) != entry.size:
                     raise HumoError(f"{name}: ends inside {entry.name}; fetch it again or run humo pack")
-    except tarfile.TarError as error:
+    except (tarfile.TarError, ValueError, OverflowError) as error:  # a damaged header can also be no number
         raise HumoError(f"{name}: not a readable tar ({error}); fetch it again or run humo pack") from None
     if members:
         yield key, members
+
+
+def _check_entry(entry: tarfile.TarInfo, name: str) -> None:
+    """Refuse what is no plain file: a link or device, or a sparse file, whose few bytes may claim to be terabytes."""
+    problem = ""
+    if not entry.isreg() or entry.issparse():
+        problem = "is not a plain file"
+    elif entry.name.startswith("/") or ".." in entry.name.split("/"):
+        problem = "leads out of the folder it would be unpacked in"
+    elif entry.size < 0:
+        problem = f"claims {entry.size} bytes"
+    if problem:
+        raise HumoError(f"{name}: {entry.name!r} {problem}; do not unpack it, fetch it again or run humo pack")
 
 
 def decode_sample_bytes(content: bytes, name: str = "shard") -> tuple[str, dict[str, bytes]]:

@@ -45,7 +45,14 @@ class Storage:
         self.is_local = isinstance(self.fs, LocalFileSystem)
 
     def path(self, relative: str) -> str:
-        """Path of a file below the root, as the file system expects it."""
+        """Path of a file below the root, as the file system expects it.
+
+        Raises HumoError for a name that leads out of it: such names come from tables and descriptions that others wrote.
+        """
+        if relative.startswith("/") or ".." in relative.split("/"):
+            raise HumoError(
+                f"{self.uri}: {relative!r} leads out of it; do not use this dataset, its tables are altered"
+            )
         return f"{self.root}/{relative}" if relative else self.root
 
     def exists(self, relative: str) -> bool:

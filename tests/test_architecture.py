@@ -211,3 +211,13 @@ def test_paths_named_in_the_documentation_exist() -> None:
             r"`((?:schemas|stages|pipeline|model|configs|tests|docs)/[\w./-]+)`", document.read_text()
         ):
             assert (PROJECT_ROOT / path).exists(), f"{document.name} names {path}"
+
+
+def test_tests_named_in_the_documentation_exist() -> None:
+    text = (PROJECT_ROOT / "docs" / "SECURITY.md").read_text()
+    named = re.findall(r"`(tests/[\w/.]+\.py)((?:::\w+)+)`", text)
+    assert len(named) > 15
+    for path, names in named:
+        assert f"def {names.rsplit('::', 1)[-1]}(" in (PROJECT_ROOT / path).read_text(), (
+            f"docs/SECURITY.md names {path}{names}"
+        )

@@ -57,7 +57,7 @@ def film_strip(members: dict[str, bytes], count: int = 3) -> list[str]:
     meta = json.loads(members["meta.json"])
     keypoints = decode_npz(members["keypoints.npz"])["keypoints"]
     x0, y0, x1, _ = meta["crop"]
-    with av.open(io.BytesIO(members["clip.mp4"]), "r") as container:
+    with av.open(io.BytesIO(members["clip.mp4"]), "r", format="mp4") as container:
         frames = [(frame.time or 0.0, frame) for frame in container.decode(video=0)]
     strip = []
     for number in range(min(count, len(frames))):

@@ -49,7 +49,10 @@ def purge(storage: Storage) -> int:
     if not removed:
         return 0
     causes = read_causes(storage)
-    tables = {path: read_ledger_bytes(storage.read_bytes(path)) for path in storage.list("ledger", ".parquet")}
+    tables = {
+        path: read_ledger_bytes(storage.read_bytes(path), f"{storage.uri}/{path}")
+        for path in storage.list("ledger", ".parquet")
+    }
     rewritten: dict[str, _RewrittenPart] = {}
     for rows in _affected_parts(pa.concat_tables(tables.values() or [LEDGER.empty_table()]), removed):
         rewritten[rows[0]["part"]] = _rewrite(storage, rows, removed)
@@ -208,7 +211,9 @@ def write_removal_proof(storage: Storage, version: str) -> None:
 
 
 def keys_of_tar(storage: Storage, path: str) -> tuple[set[str], str]:
-    """Keys of the samples in a tar and its sha256, in one pass."""
+    """Keys of the samples in a tar and its sha256, in one pass; raises HumoError for what is no tar, or a device."""
+    if storage.exists(path) and not storage.fs.isfile(storage.path(path)):
+        raise HumoError(f"{storage.uri}/{path}: is not a file; restore it from a copy")
     total = hashlib.sha256()
     with storage.open(path) as file:
         reader = _HashingReader(file, total)

@@ -4,19 +4,31 @@ import contextlib
 import io
 import json
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import av
 
+from pipeline.dataset.catalogue import catalogue_row
 from pipeline.dataset.purge import keys_of_tar, pages_with, proof_path, scan
+from pipeline.dataset.table_checks import catalogue_problems, ledger_problems, proof_problems
 from pipeline.dataset.versions import list_versions, rows_of
 from schemas.dataset import DatasetDescription, ShardEntry, read_description, read_table, read_tombstones
 from schemas.errors import HumoError
 from schemas.ledger import read_history, read_ledger
 from schemas.sample import contents_of, sample_problems
-from schemas.shards import read_samples
+from schemas.shards import encode_sample, read_samples
 from schemas.storage import Storage
+
+_MAX_CLIP_SIDE_PX = 4096
+_MAX_CLIP_FRAMES = 100_000
+"""Far beyond what `encode_clip` writes; a clip that claims more is not decoded to its end."""
+
+
+_VERSIONED = ("shards", "counts", "humo", "splits", "shard_bytes", "config_digests", "body_models")
+"""Fields that dataset.json and its version have in common."""
 
 
 @dataclass
@@ -51,11 +63,24 @@ def verify(dataset: str) -> VerifyReport:
             report.problems.append(
                 f"source with content hash {sha256[:12]} is in several splits: {', '.join(sorted(splits))}"
             )
-    _check_tables(storage, description, shard_of, report)
-    _check_removals(storage, report)
+    checks: list[Callable[[], list[str] | None]] = [
+        partial(_check_tables, storage, description, shard_of, report),
+        partial(_check_removals, storage, report),
+        partial(proof_problems, storage, description),
+    ]
     if storage.list("ledger", ".parquet"):  # a published copy has none
-        _check_parts(storage, report)
-        _check_versions(storage, description, report)
+        checks += [
+            partial(ledger_problems, storage),
+            partial(_check_parts, storage, report),
+            partial(_check_versions, storage, description, report),
+        ]
+    for check in checks:
+        try:
+            report.problems += check() or []
+        except (HumoError, OSError, ValueError, LookupError, TypeError) as error:  # other checks go on
+            problem = " ".join(str(error).split())[:1000]
+            report.problems.append(problem if isinstance(error, HumoError) else f"{type(error).__name__}: {problem}")
+    report.problems = list(dict.fromkeys(report.problems))
     return report
 
 
@@ -63,9 +88,16 @@ def _check_shard(storage: Storage, shard: ShardEntry, report: VerifyReport) -> l
     if not storage.exists(shard.path):
         report.problems.append(f"{shard.path}: is missing; run humo pack")
         return []
+    if not storage.fs.isfile(storage.path(shard.path)):
+        report.problems.append(f"{shard.path}: is not a file; run humo pack")
+        return []
+    size = storage.fs.size(storage.path(shard.path))
+    if size != shard.bytes:
+        report.problems.append(f"{shard.path}: has {size} bytes, dataset.json says {shard.bytes}; run humo pack")
     if storage.sha256(shard.path) != shard.sha256:
         report.problems.append(f"{shard.path}: its bytes differ from the packed ones (sha256 differs); run humo pack")
-    checked = []
+    checked: list[tuple[str, dict[str, Any]]] = []
+    rows: list[dict[str, Any]] = []
     try:
         with storage.open(shard.path) as file:
             for key, members in read_samples(file, shard.path):
@@ -74,8 +106,11 @@ def _check_shard(storage: Storage, shard: ShardEntry, report: VerifyReport) -> l
                     problems = clip_problems(members["clip.mp4"])
                 report.problems += [f"{shard.path}: sample {key}: {problem}" for problem in problems]
                 checked.append((key, {} if problems else json.loads(members["meta.json"])))
-    except (HumoError, OSError) as error:
-        report.problems.append(str(error))
+                if not problems:
+                    rows.append(catalogue_row(encode_sample(key, members), shard.subset, shard.split, shard.path))
+        report.problems += catalogue_problems(storage, shard, rows)
+    except (HumoError, OSError, ValueError, LookupError, TypeError) as error:
+        report.problems.append(str(error) if isinstance(error, HumoError) else f"{shard.path}: {error!r}")
     if len(checked) != shard.samples:
         report.problems.append(
             f"{shard.path}: holds {len(checked)} samples, dataset.json says {shard.samples}; run humo pack"
@@ -86,9 +121,14 @@ def _check_shard(storage: Storage, shard: ShardEntry, report: VerifyReport) -> l
 def clip_problems(content: bytes) -> list[str]:
     """Problems that decoding the whole clip reveals."""
     try:
-        with av.open(io.BytesIO(content), "r") as container:
-            frames = len([frame.pts for frame in container.decode(video=0)])
-    except (av.FFmpegError, IndexError) as error:
+        # As MP4 whatever it looks like: a playlist would make FFmpeg open the addresses in it.
+        with av.open(io.BytesIO(content), "r", format="mp4") as container:
+            frames = 0
+            for frame in container.decode(video=0):
+                frames += 1
+                if max(frame.width, frame.height) > _MAX_CLIP_SIDE_PX or frames > _MAX_CLIP_FRAMES:
+                    return [f"clip.mp4 has a frame {frames} of {frame.width} x {frame.height} pixels"]
+    except (av.FFmpegError, IndexError, ValueError, MemoryError) as error:
         return [f"clip.mp4 does not decode: {error}"]
     return [] if frames else ["clip.mp4 holds no frame"]
 
@@ -176,7 +216,7 @@ def _check_versions(storage: Storage, description: DatasetDescription, report: V
     current = [one for one in versions if one.version == description.version]
     if not current:
         report.problems.append(f"versions/{description.version}.json: is missing; run humo pack")
-    elif (current[0].shards, current[0].counts) != (description.shards, description.counts):
+    elif any(getattr(current[0], name) != getattr(description, name) for name in _VERSIONED):
         report.problems.append(f"versions/{description.version}.json and dataset.json disagree; run humo pack")
 
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.dataset.purge import proof_path
-from schemas.dataset import DatasetDescription, ShardEntry, read_description, read_tombstones
+from schemas.dataset import DatasetDescription, ShardEntry, parse_description, read_description, read_tombstones
 from schemas.errors import HumoError, UsageError
 from schemas.ids import digest
 from schemas.ledger import current_rows, read_history
@@ -89,9 +89,8 @@ def read_version(storage: Storage, name: str) -> Version:
         known = ", ".join(matches or names) or "none; run humo pack"
         raise UsageError(f"{storage.uri}: {problem} {name!r}; known: {known}")
     try:
-        content = json.loads(storage.read_bytes(_path(matches[0])))
-        return Version(**{**content, "shards": [ShardEntry(**shard) for shard in content["shards"]]})
-    except (ValueError, TypeError, KeyError) as error:
+        return parse_description(json.loads(storage.read_bytes(_path(matches[0]))), _path(matches[0]), Version)
+    except (ValueError, RecursionError) as error:
         raise HumoError(
             f"{storage.uri}/{_path(matches[0])}: not a version ({error}); delete it and run humo pack"
         ) from None

@@ -146,7 +146,7 @@ def hash_frames(clip_mp4: bytes, crop: Sequence[float], boxes: Float[np.ndarray,
 
     windows = (_windows(boxes, fps) - np.tile(crop[:2], 2)) / np.tile(np.subtract(crop[2:], crop[:2]), 2)
     thumbnails: list[np.ndarray] = []
-    with av.open(io.BytesIO(clip_mp4), "r") as container:
+    with av.open(io.BytesIO(clip_mp4), "r", format="mp4") as container:
         for frame in container.decode(video=0):
             time_s = frame.time or 0.0
             if time_s < len(thumbnails) / RATE_HZ - 1e-3:
