@@ -12,6 +12,7 @@ removals/*.json      proofs: the files scanned after a removal, none of which ho
 lease.json, .epochs/ who writes now, and the number of that lease (`pipeline.dataset.fence`)
 """
 
+import functools
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -90,10 +91,18 @@ def parse_description(content: Any, name: str, kind: type[Described]) -> Describ
     """A description with its shards from parsed JSON; raises HumoError if a field is missing, unknown or of another type."""
     try:
         value = kind(**{**content, "shards": [ShardEntry(**shard) for shard in content["shards"]]})
-        return TypeAdapter(kind).validate_json(json.dumps(asdict(cast(Any, value))), strict=True)
+        validated: Described = _adapter(cast(Any, kind)).validate_json(
+            json.dumps(asdict(cast(Any, value))), strict=True
+        )
+        return validated
     except (TypeError, KeyError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
         raise HumoError(f"{name}: not as humo writes it ({reason}); run humo pack, or fetch it again") from None
+
+
+@functools.cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
 def write_description(storage: Storage, description: DatasetDescription) -> None:
