@@ -101,7 +101,7 @@ def parse_description(content: Any, name: str, kind: type[Described]) -> Describ
 
 
 @functools.cache
-def _adapter(kind: Any) -> TypeAdapter[Any]:
+def _adapter(kind: Any) -> Any:
     return TypeAdapter(kind)
 
 
