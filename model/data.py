@@ -116,7 +116,7 @@ class MotionDataset(Dataset[MotionSample]):
     def read_tombstones(self) -> None:
         """Update `removed`, one flag per sample in the shards; dataset indices stay the same. Raises HumoError if no sample
         is left."""
-        tombstones = read_tombstones(Storage(self.storage.uri))
+        tombstones = read_tombstones(Storage(self.storage.address))
         if tombstones != self._tombstones:
             self._tombstones = tombstones
             self.removed = np.isin(self.reader.index.keys, np.array([key.encode() for key in tombstones]))

@@ -134,7 +134,7 @@ class ShardReader:
         entry = self.shards[shard]
         if not self.storage.is_local:
             if self._owner != os.getpid():  # a remote file system's threads do not survive a fork
-                self.storage, self._owner = Storage(self.storage.uri), os.getpid()
+                self.storage, self._owner = Storage(self.storage.address), os.getpid()
             return self.cache.open(self.storage, entry)
         try:
             descriptor = os.open(self.storage.path(entry.path), os.O_RDONLY)
@@ -155,7 +155,7 @@ class ShardReader:
 
     def _relocate(self) -> bool:
         """Locate the samples in the dataset's current shards; returns whether the shards have changed."""
-        shards = read_description(Storage(self.storage.uri)).shards
+        shards = read_description(Storage(self.storage.address)).shards
         if {shard.path for shard in shards} == {shard.path for shard in self.shards}:
             return False
         catalogue = _read_catalogue(self.storage, shards)

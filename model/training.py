@@ -23,6 +23,7 @@ from model.data import MotionDataset, MotionLoader, MotionSample
 from schemas.body_model import BodyModel
 from schemas.devices import choose_device
 from schemas.errors import HumoError, UsageError
+from schemas.secrets import public_settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -271,7 +272,7 @@ def _save(
     checkpoints.publish(
         output,
         step,
-        {"kind": task.kind, **task.description(), "training": config.model_dump()},
+        {"kind": task.kind, **task.description(), "training": public_settings(config.model_dump())[0]},
         task.module.state_dict(),
         training={"step": step, "loader": loader.state_dict()},
         training_state=moments,

@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar, TypeVar, Union, get_args, get_origi
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from schemas.errors import UsageError
+from schemas.secrets import public_override, public_settings
 
 
 class Config(BaseModel):
@@ -55,11 +56,10 @@ def load_config(path: str | Path, model: type[ConfigT], overrides: Sequence[str]
         raise UsageError(f"{path}: not YAML ({' '.join(str(error).split())}); correct that line") from None
     if content is None:
         content = {}
+    given = f" with {' '.join(map(public_override, overrides))}" if overrides else ""
     if not isinstance(content, Mapping):
         raise UsageError(f"{path}: holds a {type(content).__name__}; a config is a mapping of keys to values")
-    return parse_config(
-        apply_overrides(content, overrides), model, str(path) if not overrides else f"{path} with {' '.join(overrides)}"
-    )
+    return parse_config(apply_overrides(content, overrides), model, f"{path}{given}")
 
 
 def parse_config(mapping: Mapping[str, Any], model: type[ConfigT], source_name: str) -> ConfigT:
@@ -84,25 +84,26 @@ def apply_override(mapping: Mapping[str, Any], override: str) -> dict[str, Any]:
     import yaml
 
     dotted, sign, text = override.partition("=")
+    printed = public_override(override)
     if not sign or not dotted.strip():
-        raise UsageError(f"--set {override}: has no '='; write key=value, for example seed=1")
+        raise UsageError(f"--set {printed}: has no '='; write key=value, for example seed=1")
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
-        raise UsageError(f"--set {override}: {text!r} is not a YAML value; quote it") from None
-    return _with(mapping, dotted.strip().split("."), value, override)
+        raise UsageError(f"--set {printed}: is not a YAML value; quote it") from None
+    return _with(mapping, dotted.strip().split("."), value, printed)
 
 
-def _with(node: Any, names: list[str], value: Any, override: str) -> Any:
+def _with(node: Any, names: list[str], value: Any, printed: str) -> Any:
     if not names:
         return value
     name, rest = names[0], names[1:]
     if isinstance(node, list):
         if not name.isdigit() or int(name) >= len(node):
-            raise UsageError(f"--set {override}: {name} is not an index of a list of {len(node)}; indices count from 0")
-        return [*node[: int(name)], _with(node[int(name)], rest, value, override), *node[int(name) + 1 :]]
+            raise UsageError(f"--set {printed}: {name} is not an index of a list of {len(node)}; indices count from 0")
+        return [*node[: int(name)], _with(node[int(name)], rest, value, printed), *node[int(name) + 1 :]]
     inner = dict(node) if isinstance(node, Mapping) else {}
-    inner[name] = _with(inner.get(name), rest, value, override)
+    inner[name] = _with(inner.get(name), rest, value, printed)
     return inner
 
 
@@ -121,7 +122,7 @@ def _explain(item: Any, model: type[BaseModel]) -> str:
     if item["type"] == "missing":
         return f"{key}: is missing; add it"
     message = item["msg"].removeprefix("Value error, ")
-    value = repr(item["input"])
+    value = repr(public_settings(item["input"], str(location[-1]) if location else "")[0])
     return f"{key}: {value if len(value) <= 80 else value[:77] + '...'}: {message[:1].lower() + message[1:]}"
 
 

@@ -2,12 +2,18 @@
 
 import sys
 
+from schemas.secrets import hide_secrets
+
 
 class HumoError(Exception):
     """A failure the user can fix: the message gives the value, the culprit and the remedy.
 
-    The command line prints only the message (no traceback) and exits with status 1, or 2 for `UsageError`.
+    The command line prints only the message (no traceback) and exits with status 1, or 2 for `UsageError`. Addresses in it have
+    their public form.
     """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(hide_secrets(message))
 
 
 class UsageError(HumoError):

@@ -6,6 +6,8 @@ import re
 from pathlib import PurePosixPath
 from typing import Any
 
+from schemas.addresses import divide
+
 KEY_DIGITS = 24
 _SOURCE_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
@@ -26,10 +28,15 @@ def sample_key(content_sha256: str, person: int, start_s: float, end_s: float) -
     return digest("sample", content_sha256, person, round(start_s * 1000), round(end_s * 1000))
 
 
-def source_id(uri: str) -> str:
-    """A readable id for a source without one: its file name and eight digits of the digest of its address."""
-    stem = re.sub(r"[^A-Za-z0-9]+", "-", PurePosixPath(uri.replace("\\", "/")).stem).strip("-")[:48]
-    return f"{stem or 'source'}-{digest('source', uri, digits=8)}"
+def source_id(address: str) -> str:
+    """A readable id for a source without one: its file name and eight digits of the digest of its address.
+
+    Credentials and signatures do not count, so the id stays when they change; other parameters do, even those that the public
+    form leaves out (see `schemas.addresses`).
+    """
+    parts = divide(address)
+    stem = re.sub(r"[^A-Za-z0-9]+", "-", PurePosixPath(parts.public.replace("\\", "/")).stem).strip("-")[:48]
+    return f"{stem or 'source'}-{digest('source', parts.public, *parts.unnamed, digits=8)}"
 
 
 def is_source_id(text: str) -> bool:

@@ -13,7 +13,9 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from schemas.addresses import public_form
 from schemas.ids import digest, sample_key
+from schemas.secrets import hide_credentials, hide_secrets
 
 FPS = 30.0
 """Frame rate of everything that is stored, frames per second."""
@@ -30,6 +32,11 @@ class Rejection:
     measured: float = math.nan
     limit: float = math.nan
 
+    def __post_init__(self) -> None:
+        """Addresses in the texts get their public form: a rejection goes to the ledger."""
+        for name in ("id", "detail"):
+            object.__setattr__(self, name, hide_secrets(getattr(self, name)))
+
 
 @runtime_checkable
 class Record(Protocol):
@@ -41,7 +48,11 @@ class Record(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A row of a manifest: address of a video or motion-capture file and its metadata."""
+    """A row of a manifest: address of a video or motion-capture file and its metadata.
+
+    `uri` is the public form of the address and may be written anywhere; `location` opens the file. A source that is made with a
+    secret form as its `uri` keeps it in memory as `address`, which is neither printed nor written.
+    """
 
     id: str
     uri: str
@@ -52,6 +63,24 @@ class Source:
     consent: str = "unknown"
     focal_35mm: float = 0.0
     """35 mm equivalent focal length, millimetres; 0: read it from the file."""
+    address: str = field(default="", repr=False)
+    """The secret form; empty where it equals `uri`."""
+
+    def __post_init__(self) -> None:
+        public = public_form(self.uri)
+        # A copy with another `uri` does not keep the address of the original.
+        address = self.uri if public != self.uri else self.address if public_form(self.address) == public else ""
+        values = {"uri": public, "address": "" if address == public else address, "id": public_form(self.id)}
+        values |= {
+            name: hide_credentials(getattr(self, name)) for name in ("title", "description", "licence", "consent")
+        }
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def location(self) -> str:
+        """What opens the file; never written or printed."""
+        return self.address or self.uri
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, Protocol, cast, runtime_checkable
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from schemas.addresses import public_form
 from schemas.errors import HumoError
 
 PARTIAL = ".partial"
@@ -35,9 +36,12 @@ class Storage:
     """Number of the lease that writes belong to (see `pipeline.dataset.fence`); 0 where they belong to none."""
 
     def __init__(self, root: str | Path) -> None:
-        self.uri = str(root)
+        self.address = str(root)
+        """What opens the folder; not for messages, as it may hold credentials."""
+        self.uri = public_form(self.address)
+        """What may be written and printed of the address."""
         try:
-            self.fs, self.root = fsspec.core.url_to_fs(self.uri)
+            self.fs, self.root = fsspec.core.url_to_fs(self.address)
         except (ImportError, ValueError) as error:
             raise HumoError(
                 f"{self.uri}: cannot be reached ({error}); install that protocol's fsspec package"

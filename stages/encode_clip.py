@@ -72,7 +72,7 @@ class EncodeClip(Stage[InstructedMotion, Sample]):
         open_crops: dict[int, _CropWriter] = {}
         done = dict.fromkeys(clips, b"")
         start_s, end_s = clips[waiting[0]].start_s, max(clip.end_s for clip in clips.values())
-        uri = clips[waiting[0]].track.shot.video.source.uri
+        uri = clips[waiting[0]].track.shot.video.source.location
         for frame in frames(uri, start_s=start_s, end_s=end_s):
             while waiting and frame.time_s >= clips[waiting[0]].start_s - SAME_TIME_S:
                 index = waiting.popleft()
@@ -113,9 +113,9 @@ def _decode_groups(clips: Mapping[int, Clip]) -> Iterator[dict[int, Clip]]:
     """Index -> clip, in groups that share one decoding pass over their video."""
     group: dict[int, Clip] = {}
     uri, end_s = "", 0.0
-    for index in sorted(clips, key=lambda one: (clips[one].track.shot.video.source.uri, clips[one].start_s)):
+    for index in sorted(clips, key=lambda one: (clips[one].track.shot.video.source.location, clips[one].start_s)):
         clip = clips[index]
-        clip_uri = clip.track.shot.video.source.uri
+        clip_uri = clip.track.shot.video.source.location
         if group and (clip_uri != uri or clip.start_s > end_s + _MAX_GAP_S):
             yield group
             group, end_s = {}, 0.0

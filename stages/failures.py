@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
+from schemas.secrets import hide_secrets
+
 Result = TypeVar("Result")
 
 MAX_ATTEMPTS = 4
@@ -74,7 +76,16 @@ def describe_error(error: BaseException) -> str:
         for frame, line in traceback.walk_tb(error.__traceback__)
     ]
     location = f" ({' < '.join(reversed(locations[-_MAX_FRAMES:]))})"[:_MAX_CHARACTERS] if locations else ""
-    return f"{type(error).__name__}: {error}"[: _MAX_CHARACTERS - len(location)] + location
+    text = hide_secrets(f"{type(error).__name__}: {error}")  # before it is cut: half a secret is harder to recognise
+    return shortened(text, _MAX_CHARACTERS - len(location)) + location
+
+
+def shortened(text: str, characters: int) -> str:
+    """The beginning of a text, up to a space in its second half: a cut should not leave half a secret that nothing recognises."""
+    if len(text) <= characters:
+        return text
+    words = text[:characters].rpartition(" ")[0]
+    return words if 2 * len(words) > characters else text[:characters]
 
 
 def short_paths(text: str) -> str:

@@ -121,9 +121,9 @@ class FilmStudio(Stage[Source, Motion]):
         return [_Part(f"{action}#{seed}", motion, confidence, {self.name: VERSION})]
 
     def _recorded(self, record: Source) -> "list[_Part] | Rejection":
-        with fsspec.open(record.uri, "rb") as file:
+        with fsspec.open(record.location, "rb") as file:
             content = file.read()
-        take = read_take(record.uri, content=content)
+        take = read_take(record.location, content=content)
         motion = retarget(take, find_map(take, self.config.joint_map, file=record.uri), self._body)
         frames = len(motion.trans)
         if frames / FPS < self.config.min_s:

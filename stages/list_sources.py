@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
@@ -13,6 +14,7 @@ import fsspec
 import pyarrow.parquet as pq
 from pydantic import Field, model_validator
 
+from schemas.addresses import is_remote, path_part, public_form
 from schemas.config import Config
 from schemas.errors import UsageError
 from schemas.ids import source_id
@@ -38,8 +40,8 @@ class SourceConfig(Config):
     """Content of the files; `studio` is motion capture (or no file, see `path`) that is filmed with synthetic people."""
     path: str
     """A file, a folder (searched recursively), a glob, or a manifest (.csv, .jsonl, .parquet) with a column `uri` and
-    optionally `id`, `title`, `description`, `licence`, `consent`, `focal_35mm`; any fsspec path. For kind studio also
-    `generated`, or `generated:ACTION` for one action of the motion generator."""
+    optionally `id`, `title`, `description`, `licence`, `consent`, `focal_35mm`; any fsspec path. Other columns are not read. For
+    kind studio also `generated`, or `generated:ACTION` for one action of the motion generator."""
     count: int = Field(1, ge=1)
     """For `generated`: number of sources, each of which is a film."""
     seed: int = Field(0, ge=0)
@@ -84,20 +86,21 @@ def list_sources(configs: Sequence[SourceConfig]) -> list[Source]:
 def _expand(config: SourceConfig) -> Iterable[Source]:
     if config.generated:
         return _generated_sources(config)
+    name = public_form(config.path)
     fs, root = fsspec.core.url_to_fs(config.path)
-    if any(sign in config.path for sign in "*?["):
+    if any(sign in path_part(config.path) for sign in "*?["):
         paths = sorted(path for path in fs.glob(root) if fs.isfile(path))
         if not paths:
-            raise UsageError(f"sources: no file matches {config.path!r}; check the pattern")
+            raise UsageError(f"sources: no file matches {name!r}; check the pattern")
         return [_file_source(config, fs.unstrip_protocol(path)) for path in paths]
-    if PurePosixPath(root).suffix.lower() in _MANIFEST_SUFFIXES:
+    if PurePosixPath(path_part(config.path)).suffix.lower() in _MANIFEST_SUFFIXES:
         return _read_manifest(config)
     if _is_folder(fs, root, config.path):
         suffixes = SUFFIXES[config.kind]
         paths = sorted(path for path in fs.find(root) if PurePosixPath(path).suffix.lower() in suffixes)
         if not paths:
             raise UsageError(
-                f"sources: {config.path} contains no {config.kind} file ({', '.join(sorted(suffixes))}); list them in a manifest"
+                f"sources: {name} contains no {config.kind} file ({', '.join(sorted(suffixes))}); list them in a manifest"
             )
         return [_file_source(config, fs.unstrip_protocol(path)) for path in paths]
     # A missing single file rejects that source and does not stop the job.
@@ -111,7 +114,7 @@ def _is_folder(fs: Any, root: str, path: str) -> bool:
         fs.ls(root, detail=False)
     except PermissionError:
         raise UsageError(
-            f"sources: no permission to read {path}; grant it to this user, or choose another folder"
+            f"sources: no permission to read {public_form(path)}; grant it to this user, or choose another folder"
         ) from None
     return True
 
@@ -120,7 +123,7 @@ def _file_source(config: SourceConfig, uri: str) -> Source:
     uri = _local(uri)
     return Source(
         id=_id(config, uri), uri=uri, kind=config.kind, licence=config.licence, consent=config.consent,
-        focal_35mm=_focal_35mm(config.focal_35mm, config.path),
+        focal_35mm=_focal_35mm(config.focal_35mm, public_form(config.path)),
     )  # fmt: skip
 
 
@@ -167,38 +170,40 @@ def _local(uri: str) -> str:
     """Local URIs as absolute paths, others unchanged."""
     if uri.startswith("file://"):
         uri = uri.removeprefix("file://")
-    return uri if "://" in uri else str(Path(uri).expanduser().absolute())
+    return uri if is_remote(uri) else str(Path(uri).expanduser().absolute())
 
 
 def _read_manifest(config: SourceConfig) -> list[Source]:
+    name = public_form(config.path)
     try:
         with fsspec.open(config.path, "rb") as file:
             content = file.read()
     except FileNotFoundError:
-        raise UsageError(f"sources: manifest {config.path} does not exist; check the path") from None
+        raise UsageError(f"sources: manifest {name} does not exist; check the path") from None
     except OSError as error:
-        raise UsageError(f"sources: manifest {config.path} cannot be read ({error}); check its permissions") from None
+        raise UsageError(f"sources: manifest {name} cannot be read ({error}); check its permissions") from None
     try:
-        rows = _rows(content, PurePosixPath(config.path).suffix.lower())
+        rows = _rows(content, PurePosixPath(path_part(config.path)).suffix.lower())
     except (ValueError, OSError) as error:
-        raise UsageError(f"sources: manifest {config.path} cannot be parsed ({error}); fix the file") from None
+        raise UsageError(f"sources: manifest {name} cannot be parsed ({error}); fix the file") from None
     if not rows:
-        raise UsageError(f"sources: manifest {config.path} has no rows; list at least one video")
+        raise UsageError(f"sources: manifest {name} has no rows; list at least one video")
     sources = []
-    base = config.path.rsplit("/", 1)[0] if "/" in config.path else "."
+    folder = config.path if path_part(config.path) == config.path else re.split("[?#]", config.path, maxsplit=1)[0]
+    base = folder.rsplit("/", 1)[0] if "/" in folder else "."
     for number, row in enumerate(rows, start=1):
         uri = str(row.get("uri") or "").strip()
         if not uri:
             columns = ", ".join(str(column) for column in row) or "none"
             raise UsageError(
-                f"sources: {config.path}, row {number}: no value in column `uri` (columns: {columns}); every row needs one"
+                f"sources: {name}, row {number}: no value in column `uri` (columns: {columns}); every row needs one"
             )
-        if "://" not in uri and not uri.startswith(("/", "~")):
+        if not is_remote(uri) and not uri.startswith(("/", "~")):
             uri = f"{base}/{uri}"
         uri = _local(uri)
         given: dict[str, Any] = {name: str(row[name]) for name in _OPTIONAL if row.get(name) not in (None, "")}
         defaults = {"id": _id(config, uri), "licence": config.licence, "consent": config.consent}
-        focal = _focal_35mm(row.get("focal_35mm") or config.focal_35mm, f"{config.path}, row {number}")
+        focal = _focal_35mm(row.get("focal_35mm") or config.focal_35mm, f"{name}, row {number}")
         sources.append(Source(**{**defaults, **given, "uri": uri, "kind": config.kind}, focal_35mm=focal))
     return sources
 

@@ -63,9 +63,9 @@ class ReadMocap(Stage[Source, Motion]):
             detail = f"id {record.id!r}: use at most 128 of letters, digits, - and _, or leave the column out"
             return [self.reject(record, "bad_id", detail)]
         try:
-            with fsspec.open(record.uri, "rb") as file:
+            with fsspec.open(record.location, "rb") as file:
                 content = file.read()
-            take = read_take(record.uri, content=content, fps=self.config.fps or None)
+            take = read_take(record.location, content=content, fps=self.config.fps or None)
             joint_map = find_map(take, self.config.joint_map, file=record.uri)
         except OSError as error:
             return [self.reject_unread(record, error)]

@@ -49,13 +49,13 @@ class ReadVideos(Stage[Source, Video]):
             )
             return
         try:
-            with fsspec.open(record.uri, "rb") as file:
+            with fsspec.open(record.location, "rb") as file:
                 sha256 = stream_sha256(file)
         except OSError as error:
             yield self.reject_unread(record, error)
             return
         try:
-            probed = _probe(record.uri)
+            probed = _probe(record.location)
         except (av.FFmpegError, OSError, ValueError, IndexError) as error:  # IndexError: streams missing in the header
             if is_transient(error):
                 raise

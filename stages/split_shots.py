@@ -36,7 +36,7 @@ class SplitShots(Stage[Video, Shot]):
         times_s: list[float] = []
         cuts: list[int] = []
         try:
-            for number, frame in enumerate(frames(record.source.uri, scale_to=self.config.picture_px)):
+            for number, frame in enumerate(frames(record.source.location, scale_to=self.config.picture_px)):
                 times_s.append(frame.time_s)
                 image = cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR)
                 cuts += [cut.frame_num for cut in detector.process_frame(FrameTimecode(number, record.fps), image)]

@@ -146,7 +146,7 @@ class TrackPeople(Stage[Shot, Track]):
         queue: list[tuple[float, np.ndarray]] = []
 
         def images() -> Iterable[np.ndarray]:
-            uri = shot.video.source.uri
+            uri = shot.video.source.location
             max_fps, size = self.config.max_fps, self.config.picture_px
             for frame in frames(uri, start_s=shot.start_s, end_s=shot.end_s, max_fps=max_fps, scale_to=size):
                 queue.append((frame.time_s, frame.image))

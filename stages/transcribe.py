@@ -111,7 +111,7 @@ class Transcribe(Stage[Video, Video]):
         self.setup()
         assert self._recogniser is not None
         try:
-            transcript = self._transcribe(self._recogniser, record.source.uri)
+            transcript = self._transcribe(self._recogniser, record.source.location)
         except (av.FFmpegError, OSError, ValueError, RuntimeError) as error:
             if is_transient(error):
                 raise

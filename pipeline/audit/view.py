@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.audit import pages
 from pipeline.audit.query import QuerySession
+from schemas.addresses import public_form
 from schemas.dataset import read_tombstones
 from schemas.errors import HumoError, UsageError
 from schemas.sample import decode_npz
@@ -92,7 +93,7 @@ def _context(row: dict[str, Any], members: dict[str, bytes]) -> dict[str, Any]:
     events = sorted(text["rules"], key=lambda event: (event["start_s"], event["end_s"], event["text"]))
     lanes = [(part, [event for event in events if event["part"] == part]) for part in ("body", *PARTS)]
     origin = {
-        "source": meta["source_id"], "title": meta["title"], "address": meta["uri"], "licence": meta["licence"],
+        "source": meta["source_id"], "title": meta["title"], "address": public_form(meta["uri"]), "licence": meta["licence"],
         "consent": meta["consent"], "person": meta["person"],
         "span": f"{meta['start_s']:.2f} – {meta['end_s']:.2f} s of the source",
         "frames": f"{meta['frames']} at {meta['fps']:g} fps, from {meta['source_fps']:g}",

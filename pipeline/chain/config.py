@@ -11,6 +11,7 @@ from pipeline.chain.stage_order import STAGES, StageSettings
 from schemas.config import Config
 from schemas.dataset import LAYOUT_VERSION, SPLITS
 from schemas.ids import config_digest
+from schemas.secrets import public_settings
 from stages.list_sources import SourceConfig
 
 
@@ -115,13 +116,14 @@ class IngestConfig(Config):
 
     @property
     def digest(self) -> str:
-        """Digest of the settings that determine the content of samples; not of where the job runs or how it packs."""
+        """Digest of the settings that determine the content of samples; not of where the job runs or how it packs, and not of
+        credentials in addresses."""
         stages: Any = self.stages
         return config_digest(
             {
                 "layout": LAYOUT_VERSION,
                 "humo": __version__,
                 "chain": self.chain,
-                "stages": {name: getattr(stages, name).original_names() for name in self.chain},
+                "stages": {name: public_settings(getattr(stages, name).original_names())[0] for name in self.chain},
             }
         )

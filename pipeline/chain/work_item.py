@@ -6,11 +6,12 @@ is done.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipeline.chain.routing import applies_to
 from schemas.records import Motion, Rejection, Sample, Source
+from schemas.secrets import hide_parts
 from stages.base import Stage, apply
 
 
@@ -37,6 +38,13 @@ class WorkItem:
         return [record for record in self.records if isinstance(record, Sample)]
 
 
+def without_secrets(rejection: Rejection, source: Source) -> Rejection:
+    """A rejection whose text holds nothing of its source's secret address, wherever the failing library puts it."""
+    if not source.address:
+        return rejection
+    return replace(rejection, detail=hide_parts(rejection.detail, source.address))
+
+
 def advance(
     stages: Sequence[Stage[Any, Any]], work_item: WorkItem, on_stage_start: Callable[[str], None] = lambda name: None
 ) -> WorkItem:
@@ -50,7 +58,7 @@ def advance(
         records_in = len(work_item.records)
         results, rejections = apply(stage, work_item.records)
         work_item.records = results
-        work_item.rejections += rejections
+        work_item.rejections += [without_secrets(rejection, work_item.source) for rejection in rejections]
         work_item.stage_stats[stage.name] = (records_in, len(results), len(rejections), time.perf_counter() - start)
         for record in results:
             origin = record.provenance if isinstance(record, Motion) else record

@@ -13,6 +13,7 @@ from pipeline.commands.dataset import Dataset, dataset_app
 from pipeline.job.signals import Stopped
 from schemas.errors import HumoError, exit_status
 from schemas.offline import enforce_offline
+from schemas.secrets import hide_secrets_in_output
 
 app = typer.Typer(
     name="humo",
@@ -36,6 +37,7 @@ Preset = Annotated[str, typer.Option(help="What a published dataset filters by: 
 def main() -> None:
     """Entry point: errors for the user go to stderr without a traceback; exit status 1, or 2 for misuse."""
     enforce_offline()
+    hide_secrets_in_output()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads should not occupy a core that others need
     try:
         app()

@@ -213,7 +213,7 @@ def _join_pool(
     work_items = []
     for row in missing:
         key = row["key"]
-        source = Source(id=_source_id(key, config), uri=f"{dataset}#{key}", kind="join")
+        source = Source(id=_source_id(key, config), uri=f"{storage.uri}#{key}", kind="join")
         work_item = WorkItem(
             source=source,
             records=[
@@ -252,7 +252,7 @@ def _withdraw(
     removed = {row["record_id"] for row in ledger if row["outcome"] in ("accepted", "removed")} - live
     if not is_packed(target, description.splits, description.shard_bytes):
         pack(target, splits=description.splits, shard_bytes=description.shard_bytes)
-    with QuerySession(target.uri) as session:
+    with QuerySession(target.address) as session:
         rows = session.rows("SELECT key, segments FROM samples WHERE subset = 'long'")
     causes = {row["key"]: f"key {key}" for row in rows for key in row["segments"] if key in removed}
     report.withdrawn = len(add_tombstones(target, causes))

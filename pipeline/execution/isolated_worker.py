@@ -32,8 +32,9 @@ from pipeline.chain.work_item import WorkItem
 from pipeline.execution.worker_main import Message, Ready, StageStarted
 from schemas.errors import HumoError
 from schemas.records import Rejection
+from schemas.secrets import hide_parts, hide_secrets
 from stages.base import Stage
-from stages.failures import short_paths
+from stages.failures import short_paths, shortened
 
 _BOOTSTRAP = """\
 import json, sys
@@ -52,7 +53,9 @@ _POLL_S = 1.0
 _EXIT_TIMEOUT_S = 5.0
 _OUTPUT_WAIT_S = 0.5
 _BUFFERED_LINES = 200
-_MAX_LINE_BYTES = 400
+_MAX_LINE_BYTES = 1 << 14
+"""Of a line of output, so that a long address in it is whole; the rest of the line is dropped."""
+_MAX_LINE_CHARACTERS = 400
 _TAIL_LINES = 12
 _MAX_TAIL_CHARACTERS = 1500
 
@@ -175,6 +178,7 @@ class IsolatedWorker:
         first = next(name for name in self._names if applies_to(work_item.source.kind, name))
         started, since, limit_s = StageStarted.of(first, work_item), time.monotonic(), self._faults.time_limit_s
         try:
+            process.addresses.append(work_item.source.address)
             process.connection.send_bytes(content)
             while (message := process.receive(since + (limit_s or math.inf))) is not None:
                 if isinstance(message, WorkItem):
@@ -277,6 +281,8 @@ class _WorkerProcess:
         self._lifeline, self._output = self._process.stdin, self._process.stdout
         self.connection = Connection(parent_end.detach())
         self._lines: deque[str] = deque(maxlen=_BUFFERED_LINES)
+        self.addresses: deque[str] = deque(maxlen=_BUFFERED_LINES)
+        """Secret forms of the latest sources' addresses, which the worker's output may mention."""
         self._reader = threading.Thread(target=self._read, name="worker-output", daemon=True)
         self._reader.start()
 
@@ -336,7 +342,9 @@ class _WorkerProcess:
 
     def _output_tail(self) -> str:
         self._reader.join(_OUTPUT_WAIT_S)  # gives a running worker this long to print
-        lines = [" ".join(line.split()) for line in [*self._lines]]
+        # Hidden before lines are shortened: half a secret would not be recognised.
+        hidden = (shortened(self._without_secrets(line), _MAX_LINE_CHARACTERS) for line in [*self._lines])
+        lines = [" ".join(line.split()) for line in hidden]
         lines = [line for line in lines if line and not line.startswith("Extension modules:")]
         dumps = [
             number for number, line in enumerate(lines) if line.startswith(("Fatal Python error", "Current thread"))
@@ -345,12 +353,19 @@ class _WorkerProcess:
             # A dump has its innermost frame first, a traceback last.
             begin = dumps[-2] if len(dumps) > 1 and dumps[-2] == dumps[-1] - 1 else dumps[-1]
             lines = lines[begin : begin + _TAIL_LINES]
-        return short_paths(" | ".join(lines[-_TAIL_LINES:]))[:_MAX_TAIL_CHARACTERS] or "it said nothing"
+        return shortened(short_paths(" | ".join(lines[-_TAIL_LINES:])), _MAX_TAIL_CHARACTERS) or "it said nothing"
 
     def _read(self) -> None:
         # Bounded reads: output without line ends must not fill the memory.
         with suppress(ValueError, OSError):
             while line := self._output.readline(_MAX_LINE_BYTES):
-                text = line.decode(errors="replace").rstrip()
-                self._lines.append(text)
-                _log.info("%s", text)
+                self._lines.append(line.decode(errors="replace").rstrip())
+                while not line.endswith(b"\n") and (line := self._output.readline(_MAX_LINE_BYTES)):
+                    pass  # the rest of an endless line
+                if _log.isEnabledFor(logging.INFO):
+                    _log.info("%s", self._without_secrets(self._lines[-1]))
+
+    def _without_secrets(self, line: str) -> str:
+        for address in dict.fromkeys(self.addresses):
+            line = hide_parts(line, address)
+        return hide_secrets(line)

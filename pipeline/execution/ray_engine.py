@@ -31,6 +31,7 @@ from pipeline.execution.ray_rows import committed_row, payloads, rows_of
 from pipeline.execution.ray_token import authenticate_local_ray, authenticate_to, check_joined
 from schemas.errors import HumoError, UsageError
 from schemas.offline import enforce_offline
+from schemas.secrets import hide_secrets_in_output
 from schemas.storage import Storage
 from stages.base import Stage
 
@@ -54,6 +55,7 @@ class _StageActor:
         self, config: IngestConfig, build: ChainFactory, names: list[str], is_last: bool, storage: Storage
     ) -> None:
         enforce_offline()
+        hide_secrets_in_output()
         from ray.util import metrics
 
         self.config, self.is_last, self.names, self.storage = config, is_last, names, storage

@@ -16,6 +16,7 @@ from typing import Any
 from pipeline.chain.work_item import WorkItem, advance
 from schemas.errors import HumoError
 from schemas.records import Rejection
+from schemas.secrets import hide_secrets_in_output
 from stages.base import Stage
 
 _OOM_SCORE = 500
@@ -58,6 +59,7 @@ Message = Ready | StageStarted | HumoError | WorkItem
 
 def serve(descriptor: int) -> None:
     """Build and set up the stages named in the first message on this socket, then process work items until it closes."""
+    hide_secrets_in_output()
     os.set_inheritable(descriptor, False)
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     with suppress(OSError):

@@ -4,6 +4,7 @@ import contextlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from pipeline.chain.config import IngestConfig
@@ -11,31 +12,51 @@ from pipeline.chain.stage_order import STAGES, stage_class
 from schemas.config import parse_config
 from schemas.errors import HumoError
 from schemas.ids import digest
+from schemas.secrets import public_settings
 from schemas.storage import Storage
 
+_LEFT_OUT = "left_out"
 _MAX_CHANGES = 12
 """Maximum number of changed settings that are listed individually."""
 
 
 def record_job(storage: Storage, config: IngestConfig) -> None:
-    """Save the settings of a job as jobs/DIGEST-SOURCES.json, independent of the job's outcome."""
-    content = config.model_dump(mode="json")
+    """Save the settings of a job as jobs/DIGEST-SOURCES.json, independent of the job's outcome; addresses in their public form,
+    without the values of settings that name a credential. `left_out` lists the settings from which something was left out."""
+    content, left_out = public_settings(config.model_dump(mode="json"))
+    content |= {_LEFT_OUT: left_out} if left_out else {}
     name = f"jobs/{config.digest}-{digest(json.dumps(content['sources'], sort_keys=True), digits=12)}.json"
     with contextlib.suppress(FileExistsError):
         storage.create(name, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
 
 
-def recorded_jobs(storage: Storage) -> Iterator[tuple[str, IngestConfig]]:
-    """Digest and settings of every job that wrote to the dataset; raises UsageError for a key that this version does not know."""
+@dataclass(frozen=True, kw_only=True)
+class RecordedJob:
+    """A job that wrote to the dataset."""
+
+    path: str
+    """Of its record."""
+    digest: str
+    """Of its settings, as the ledger has it."""
+    config: IngestConfig
+    left_out: list[str]
+    """Settings that were given with credentials, which are not recorded."""
+
+
+def recorded_jobs(storage: Storage) -> Iterator[RecordedJob]:
+    """Every job that wrote to the dataset; raises UsageError for a key that this version does not know."""
     for path in storage.list("jobs", ".json"):
-        yield _digest_of_path(path), parse_config(_read(storage, path), IngestConfig, f"{storage.uri}/{path}")
+        content = _read(storage, path)
+        left_out = content.pop(_LEFT_OUT, [])
+        config = parse_config(content, IngestConfig, f"{storage.uri}/{path}")
+        yield RecordedJob(path=path, digest=_digest_of_path(path), config=config, left_out=left_out)
 
 
 def describe_changes(storage: Storage, config: IngestConfig, digests: Counter[str]) -> list[str]:
     """One line for each of these earlier settings, given by digest with its number of sources: the differences from the job's
     settings."""
     recorded = {_digest_of_path(path): path for path in storage.list("jobs", ".json")}
-    now = _sample_settings(config.model_dump(mode="json"))
+    now = _sample_settings(public_settings(config.model_dump(mode="json"))[0])
     lines = []
     for settings_digest, count in digests.most_common():
         if settings_digest not in recorded:

@@ -7,7 +7,7 @@ import pyarrow as pa
 from pipeline.chain.config import IngestConfig
 from pipeline.dataset.lease import Lease
 from pipeline.execution.engines import Outcome
-from pipeline.job.history import recorded_jobs
+from pipeline.job.history import RecordedJob, recorded_jobs
 from pipeline.job.ingest import IngestReport, Worklist, run_job
 from pipeline.job.signals import stoppable
 from schemas.config import apply_overrides, parse_config
@@ -29,8 +29,9 @@ def retry(
     """Process some decided sources again, each under the settings of the job that decided on it, with `overrides` on top.
 
     `reasons` are `reason` or `stage:reason`, of rejections too; none: everything quarantined. `sources` restricts it to these ids.
-    The new results replace the old ones. Returns one report per job; none if there is nothing to retry. Raises UsageError for
-    reasons and ids that do not occur, HumoError if no record of the settings or sources is left.
+    The new results replace the old ones. Addresses, with their signatures of today, come from the sources of the recorded job, such
+    as its manifest. Returns one report per job; none if there is nothing to retry. Raises UsageError for reasons and ids that do
+    not occur and for credentials that the record lacks, HumoError if no record of the settings or sources is left.
     """
     storage = Storage(dataset)
     history = read_history(storage)
@@ -41,11 +42,14 @@ def retry(
     decided = decisions(table)
     reports: list[IngestReport] = []
     with stoppable(), Lease(storage, "retry") as lease:
-        for digest, job in recorded_jobs(storage):
-            source_ids = {source_id for source_id in remaining if decided[source_id].config_digest == digest}
-            listed = [source for source in list_sources(job.sources) if source.id in source_ids] if source_ids else []
+        for job in recorded_jobs(storage):
+            source_ids = {source_id for source_id in remaining if decided[source_id].config_digest == job.digest}
+            if not source_ids:
+                continue
+            _check_left_out(job, storage, overrides)
+            config = _with_overrides(job.config, dataset, overrides)
+            listed = [source for source in list_sources(config.sources) if source.id in source_ids]
             if listed:
-                config = _with_overrides(job, dataset, overrides)
                 worklist = _worklist(listed, {source_id: decided[source_id].generation + 1 for source_id in source_ids})
                 reports.append(run_job(config, on_outcome, worklist, lease))
                 remaining -= {source.id for source in listed}
@@ -78,6 +82,18 @@ def _select_sources(table: pa.Table, reasons: Sequence[str], sources: Sequence[s
         )
     selected = {row["source_id"] for row in failed}
     return selected & set(sources) if sources else selected
+
+
+def _check_left_out(job: RecordedJob, storage: Storage, overrides: Sequence[str]) -> None:
+    """Raise UsageError where the record lacks credentials that the job had, unless the overrides give them."""
+    given = {override.partition("=")[0].strip() for override in overrides}
+    missing = [name for name in job.left_out if name != "output" and name not in given]
+    if missing:
+        again = " ".join(f"--set {name}=..." for name in missing)
+        raise UsageError(
+            f"{storage.uri}/{job.path}: {', '.join(missing)} had credentials, which are not recorded; give them again with "
+            f"humo retry {storage.uri} {again}, or put signed addresses into a manifest, which is read again"
+        )
 
 
 def _with_overrides(job: IngestConfig, dataset: str, overrides: Sequence[str]) -> IngestConfig:

@@ -176,7 +176,7 @@ class _UnreadableVideo(Exception):
 
 def _video_s(config: IngestConfig, source: Source) -> float:
     """Duration from the container's header; a file without one is decoded."""
-    with open_container(source.uri) as container:
+    with open_container(source.location) as container:
         stream = video_stream(container)
         if stream is None:
             raise _UnreadableVideo("no_picture_stream")
@@ -191,7 +191,7 @@ def _video_s(config: IngestConfig, source: Source) -> float:
 
 
 def _mocap_s(config: IngestConfig, source: Source) -> float:
-    take = read_take(source.uri, fps=config.stages.read_mocap.fps or None)  # type: ignore[attr-defined]
+    take = read_take(source.location, fps=config.stages.read_mocap.fps or None)  # type: ignore[attr-defined]
     return len(take.times_s) / take.fps if take.fps else 0.0
 
 

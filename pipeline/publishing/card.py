@@ -27,7 +27,7 @@ _CONTENT = {
 
 def card_text(storage: Storage, description: DatasetDescription, *, name: str, contact: str) -> str:
     """README.md for the published dataset in `storage`."""
-    with QuerySession(storage.uri) as session:
+    with QuerySession(storage.address) as session:
         licences = session.rows(
             "SELECT licence, consent, count(DISTINCT source_id) AS sources, count(*) AS samples, sum(seconds) / 3600 AS hours"
             " FROM samples GROUP BY licence, consent ORDER BY samples DESC, licence, consent"

@@ -7,6 +7,7 @@ import fsspec
 from jaxtyping import Float
 from torch import Tensor
 
+from schemas.addresses import path_part, public_form
 from schemas.body_model import BodyModel
 from stages.mocap.amass import parse_amass
 from stages.mocap.asf_amc import Skeleton, parse_amc, parse_asf
@@ -26,21 +27,22 @@ def read_take(uri: str, *, content: bytes | None = None, fps: float | None = Non
 
     Raises MocapError, FileNotFoundError, OSError.
     """
-    suffix = PurePosixPath(uri).suffix.lower()
+    name = public_form(uri)
+    suffix = PurePosixPath(path_part(uri)).suffix.lower()
     if suffix not in SUFFIXES:
         raise MocapError(
-            "not_mocap", f"{uri}: the extension is {suffix!r}; motion capture is read from {', '.join(SUFFIXES)} files"
+            "not_mocap", f"{name}: the extension is {suffix!r}; motion capture is read from {', '.join(SUFFIXES)} files"
         )
     if content is None:
         with fsspec.open(uri, "rb") as file:
             content = file.read()
     if suffix == ".bvh":
-        return parse_bvh(uri, content, fps)
+        return parse_bvh(name, content, fps)
     if suffix == ".amc":
-        return parse_amc(uri, content, _find_skeleton(uri), fps)
+        return parse_amc(name, content, _find_skeleton(uri), fps)
     if suffix == ".npz":
-        return parse_amass(uri, content, fps)
-    return parse_deepmimic(uri, content, fps)
+        return parse_amass(name, content, fps)
+    return parse_deepmimic(name, content, fps)
 
 
 def read_motion(uri: str | Path, *, joint_map: str = "auto", body: BodyModel | None = None) -> Retargeted:
@@ -66,7 +68,7 @@ def _find_skeleton(uri: str) -> Skeleton:
     """The subject's ASF in the folder of an AMC: with the same stem or its part before the last underscore, or the only one."""
     fs, path = fsspec.core.url_to_fs(uri)
     folder = str(PurePosixPath(path).parent)
-    stem = PurePosixPath(path).stem
+    stem = PurePosixPath(path_part(uri)).stem
     skeletons = sorted(name for name in fs.ls(folder, detail=False) if name.lower().endswith(".asf"))
     named = [name for name in skeletons if PurePosixPath(name).stem in (stem, stem.rpartition("_")[0])]
     candidates = named or skeletons

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from schemas.config import load_config
 from schemas.devices import choose_device
+from schemas.secrets import public_settings
 from schemas.skeleton import COCO_KEYPOINTS
 from stages.module_commands import run_command
 from stages.perception.closeup.crops import MARGIN
@@ -109,7 +110,7 @@ def train(config: CloseupTraining) -> dict[str, float]:
             states = {"model": model.state_dict(), "average": average.state_dict(), "optimiser": optimiser.state_dict()}
             about = {"step": step + 1, "shape": shape, "trunk": file_digest(weights), "measured": measured}
             aside = path.with_suffix(".part")
-            torch.save({**states, **about, "config": config.model_dump()}, aside)
+            torch.save({**states, **about, "config": public_settings(config.model_dump())[0]}, aside)
             aside.replace(path)
             saved = time.monotonic()
     return measured

@@ -21,6 +21,7 @@ from schemas.body_model import BodyModel
 from schemas.config import load_config
 from schemas.devices import choose_device
 from schemas.errors import UsageError
+from schemas.secrets import public_settings
 from stages.module_commands import run_command
 from stages.recovery.lifter.bodies import NUM_MEASURED, make_bodies
 from stages.recovery.lifter.features import make_features
@@ -207,7 +208,7 @@ def _save(
     state = {"step": step, "network": config.network.model_dump(), "window": config.window, "body_model": body_id}
     weights: dict[str, Any] = {"model": model.state_dict(), "average": average.state_dict()}
     states = [optimiser.state_dict() for optimiser in optimisers]
-    _write({**state, **weights, "optimisers": states, "config": config.model_dump()}, path)
+    _write({**state, **weights, "optimisers": states, "config": public_settings(config.model_dump())[0]}, path)
 
 
 def _write(state: dict[str, Any], path: Path) -> None:

@@ -113,7 +113,7 @@ def test_sources_under_other_settings_are_kept_or_recomputed(mocap_folder: Path,
     assert ingest(second, worklist=again).samples == 3
     assert set(done_sources(Storage(second.output)).values()) == {second.digest}
     assert verify(second.output).problems == []
-    assert {digest for digest, _ in recorded_jobs(Storage(second.output))} == {first.digest, second.digest}
+    assert {one.digest for one in recorded_jobs(Storage(second.output))} == {first.digest, second.digest}
     reverted = make_worklist(first)
     assert reverted.done_under_other_settings == 3
 

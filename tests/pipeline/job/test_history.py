@@ -47,16 +47,16 @@ def test_old_names_are_refused_with_the_new_ones(tmp_path: Path) -> None:
 
 
 def test_jobs_recorded_under_old_names_are_read(old_dataset: Storage, tmp_path: Path) -> None:
-    ((digest, recorded),) = recorded_jobs(old_dataset)
+    (recorded,) = recorded_jobs(old_dataset)
     same = job(tmp_path, read_videos={"min_s": 3.0}, split_shots={"min_s": 1.5})
-    assert recorded.stages == same.stages
-    assert digest == recorded.digest == same.digest
+    assert recorded.config.stages == same.stages
+    assert recorded.digest == recorded.config.digest == same.digest
 
 
 def test_a_changed_value_is_named_under_its_new_name(old_dataset: Storage, tmp_path: Path) -> None:
     other = job(tmp_path, read_videos={"min_s": 4.0}, split_shots={"min_s": 1.5})
-    ((digest, _),) = recorded_jobs(old_dataset)
-    assert describe_changes(old_dataset, other, Counter([digest])) == [
+    (recorded,) = recorded_jobs(old_dataset)
+    assert describe_changes(old_dataset, other, Counter([recorded.digest])) == [
         "1 sources: stages.read_videos.min_s: 3.0 -> 4.0"
     ]
 
