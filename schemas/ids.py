@@ -35,8 +35,13 @@ def source_id(address: str) -> str:
     form leaves out (see `schemas.addresses`).
     """
     parts = divide(address)
-    stem = re.sub(r"[^A-Za-z0-9]+", "-", PurePosixPath(parts.public.replace("\\", "/")).stem).strip("-")[:48]
-    return f"{stem or 'source'}-{digest('source', parts.public, *parts.unnamed, digits=8)}"
+    return readable_id(parts.public, *parts.unnamed)
+
+
+def readable_id(address: str, *parameters: str) -> str:
+    """An address's file name and eight digits of the digest of all that is given."""
+    stem = re.sub(r"[^A-Za-z0-9]+", "-", PurePosixPath(address.replace("\\", "/")).stem).strip("-")[:48]
+    return f"{stem or 'source'}-{digest('source', address, *parameters, digits=8)}"
 
 
 def is_source_id(text: str) -> bool:

@@ -16,6 +16,7 @@ from jaxtyping import Float, UInt8
 
 from schemas.errors import HumoError
 from schemas.records import FPS, INPUT_KINDS, InstructedMotion, Instruction, Sample, Segment, Transcript
+from schemas.secrets import hide_parts
 from schemas.skeleton import PARTS
 
 SUBSETS = ("video", "mocap", "long")
@@ -250,7 +251,7 @@ def _cast(array: np.ndarray, dtype: str) -> np.ndarray:
 
 
 def _text(record: InstructedMotion) -> dict[str, Any]:
-    captions = record.captioned.captions
+    captions, source = record.captioned.captions, record.captioned.scored.motion.provenance.source
     return {
         "body": list(captions.body),
         "parts": {part: list(captions.parts[part]) for part in PARTS},
@@ -264,7 +265,7 @@ def _text(record: InstructedMotion) -> dict[str, Any]:
         },
         "writers": captions.writers,
         "checks": [asdict(statement) for statement in captions.statements],
-        "describer": asdict(captions.effort),
+        "describer": {**asdict(captions.effort), "why": hide_parts(captions.effort.why, source.address)},
     }
 
 
@@ -302,7 +303,7 @@ def _meta(record: InstructedMotion, subset: str, config_digest: str, crop: tuple
         "crop": [float(side) for side in crop],
         "body_model": motion.body_model,
         "scores": {name: float(value) for name, value in scored.scores.items()},
-        "models": motion.models,
+        "models": {name: hide_parts(value, source.address) for name, value in motion.models.items()},
         "to_source": [float(value) for value in motion.to_source.reshape(-1)],
         "config_digest": config_digest,
     }

@@ -55,6 +55,11 @@ def hide_credentials(text: str) -> str:
     return _ADDRESS.sub(lambda match: _public(match) if divide(match[0]).credentials else match[0], text)
 
 
+def holds_secret_address(text: str) -> bool:
+    """Whether any address in a text is not in its public form."""
+    return any(_public(match) != match[0] for match in _ADDRESS.finditer(text))
+
+
 def hide_parts(text: str, address: str) -> str:
     """`hide_secrets`, and without the secrets of this address wherever they stand in the text, escaped or not, even cut off."""
     parts = divide(address)

@@ -18,6 +18,12 @@ Dataset = Annotated[str, typer.Argument(help="Folder of the dataset; any fsspec 
 def pack(
     dataset: Dataset,
     shard_bytes: Annotated[int, typer.Option(help="Size at which a new shard begins, bytes; 0: as before.")] = 0,
+    redact: Annotated[
+        bool,
+        typer.Option(
+            "--redact", help="Take passwords, signatures and the like out of all that was written of addresses."
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Write shards, catalogue and dataset.json anew from the commits; the same commits give the same bytes. What was removed
@@ -26,7 +32,7 @@ def pack(
 
     from pipeline.dataset.pack import repack
 
-    description = repack(dataset, shard_bytes=shard_bytes)
+    description = repack(dataset, shard_bytes=shard_bytes, redacting=redact)
     text = "\n".join(f"{shard.path}  {shard.samples} samples  {shard.bytes:,} bytes" for shard in description.shards)
     counts = description.counts
     text += f"\n{counts['live']} samples, {counts['hours']:.4f} hours: {dataset}"

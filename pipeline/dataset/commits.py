@@ -8,7 +8,7 @@ without a ledger row is an orphan (see `pipeline.dataset.maintenance`). A job th
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pipeline.chain.work_item import WorkItem
@@ -27,8 +27,7 @@ def commit(storage: Storage, work_items: Sequence[WorkItem], config_digest: str)
     Raises HumoError if the dataset is not writable or the lease that `storage` belongs to has been lost.
     """
     work_items = sorted(work_items, key=lambda work_item: work_item.source.id)
-    identities = ((b.source.id, b.source.uri, b.sha256, b.generation) for b in work_items)
-    name = digest("commit", config_digest, *identities, digits=16)
+    name = commit_name(config_digest, [(b.source.id, b.source.uri, b.sha256, b.generation) for b in work_items])
     try:
         rows = _accepted(storage, name, work_items)
         rows += [_rejected(work_item, rejection) for work_item in work_items for rejection in work_item.rejections]
@@ -42,6 +41,11 @@ def commit(storage: Storage, work_items: Sequence[WorkItem], config_digest: str)
             "command again: earlier commits are kept"
         ) from None
     return name
+
+
+def commit_name(config_digest: str, identities: Iterable[tuple[str, str, str, int]]) -> str:
+    """Name of a commit of these sources: (id, public form of the address, sha256, generation), sorted by id."""
+    return digest("commit", config_digest, *identities, digits=16)
 
 
 def done_sources(storage: Storage) -> dict[str, str]:

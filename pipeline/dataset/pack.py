@@ -17,6 +17,7 @@ from pipeline import __version__
 from pipeline.chain.config import IngestConfig
 from pipeline.dataset.lease import Lease
 from pipeline.dataset.purge import delete_unreferenced, proof_path, purge, write_removal_proof
+from pipeline.dataset.redact import redact
 from pipeline.dataset.shard_writer import PackedShards, write_shards
 from pipeline.dataset.versions import record_version, version_id
 from schemas.dataset import (
@@ -33,8 +34,9 @@ from schemas.ledger import current_rows, read_history, read_ledger
 from schemas.storage import Storage
 
 
-def repack(dataset: str, *, shard_bytes: int = 0) -> DatasetDescription:
-    """Pack a dataset again with its previous settings, under a lease; `shard_bytes` 0 keeps the shard size too."""
+def repack(dataset: str, *, shard_bytes: int = 0, redacting: bool = False) -> DatasetDescription:
+    """Pack a dataset again with its previous settings, under a lease; `shard_bytes` 0 keeps the shard size too. With `redacting`,
+    secrets of addresses are taken out first."""
     defaults = IngestConfig.model_fields
     splits, size = defaults["splits"].default, defaults["shard_bytes"].default
     storage = Storage(dataset)
@@ -42,6 +44,8 @@ def repack(dataset: str, *, shard_bytes: int = 0) -> DatasetDescription:
         if storage.exists(DESCRIPTION):
             before = read_description(storage)
             splits, size = before.splits or splits, before.shard_bytes or size
+        if redacting:
+            redact(lease.storage)
         return pack(lease.storage, splits=splits, shard_bytes=shard_bytes or size)
 
 

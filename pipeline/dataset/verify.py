@@ -13,6 +13,7 @@ import av
 
 from pipeline.dataset.catalogue import catalogue_row
 from pipeline.dataset.purge import keys_of_tar, pages_with, proof_path, scan
+from pipeline.dataset.redact import secret_members, secret_problems
 from pipeline.dataset.table_checks import catalogue_problems, ledger_problems, proof_problems
 from pipeline.dataset.versions import list_versions, rows_of
 from schemas.dataset import DatasetDescription, ShardEntry, read_description, read_table, read_tombstones
@@ -66,6 +67,7 @@ def verify(dataset: str) -> VerifyReport:
     checks: list[Callable[[], list[str] | None]] = [
         partial(_check_tables, storage, description, shard_of, report),
         partial(_check_removals, storage, report),
+        lambda: secret_problems(storage, read_history(storage)),
         partial(proof_problems, storage, description),
     ]
     if storage.list("ledger", ".parquet"):  # a published copy has none
@@ -98,6 +100,7 @@ def _check_shard(storage: Storage, shard: ShardEntry, report: VerifyReport) -> l
         report.problems.append(f"{shard.path}: its bytes differ from the packed ones (sha256 differs); run humo pack")
     checked: list[tuple[str, dict[str, Any]]] = []
     rows: list[dict[str, Any]] = []
+    secrets: list[tuple[str, str]] = []
     try:
         with storage.open(shard.path) as file:
             for key, members in read_samples(file, shard.path):
@@ -105,12 +108,18 @@ def _check_shard(storage: Storage, shard: ShardEntry, report: VerifyReport) -> l
                 if not problems and "clip.mp4" in members:
                     problems = clip_problems(members["clip.mp4"])
                 report.problems += [f"{shard.path}: sample {key}: {problem}" for problem in problems]
+                secrets += [(key, member) for member in ([] if problems else secret_members(members))]
                 checked.append((key, {} if problems else json.loads(members["meta.json"])))
                 if not problems:
                     rows.append(catalogue_row(encode_sample(key, members), shard.subset, shard.split, shard.path))
         report.problems += catalogue_problems(storage, shard, rows)
     except (HumoError, OSError, ValueError, LookupError, TypeError) as error:
         report.problems.append(str(error) if isinstance(error, HumoError) else f"{shard.path}: {error!r}")
+    if secrets:
+        report.problems.append(
+            f"{shard.path}: {len({key for key, _ in secrets})} samples, such as {secrets[0][0]}, hold secrets in "
+            f"{', '.join(sorted({member for _, member in secrets}))}; run humo pack --redact"
+        )
     if len(checked) != shard.samples:
         report.problems.append(
             f"{shard.path}: holds {len(checked)} samples, dataset.json says {shard.samples}; run humo pack"

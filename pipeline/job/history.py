@@ -1,6 +1,5 @@
 """The settings of all jobs that wrote to a dataset, so that a later job can report differences and a retry can repeat them."""
 
-import contextlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -9,13 +8,12 @@ from typing import Any
 
 from pipeline.chain.config import IngestConfig
 from pipeline.chain.stage_order import STAGES, stage_class
+from pipeline.dataset.job_records import LEFT_OUT, digest_of_job, write_job
 from schemas.config import parse_config
 from schemas.errors import HumoError
-from schemas.ids import digest
 from schemas.secrets import public_settings
 from schemas.storage import Storage
 
-_LEFT_OUT = "left_out"
 _MAX_CHANGES = 12
 """Maximum number of changed settings that are listed individually."""
 
@@ -23,11 +21,7 @@ _MAX_CHANGES = 12
 def record_job(storage: Storage, config: IngestConfig) -> None:
     """Save the settings of a job as jobs/DIGEST-SOURCES.json, independent of the job's outcome; addresses in their public form,
     without the values of settings that name a credential. `left_out` lists the settings from which something was left out."""
-    content, left_out = public_settings(config.model_dump(mode="json"))
-    content |= {_LEFT_OUT: left_out} if left_out else {}
-    name = f"jobs/{config.digest}-{digest(json.dumps(content['sources'], sort_keys=True), digits=12)}.json"
-    with contextlib.suppress(FileExistsError):
-        storage.create(name, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
+    write_job(storage, config.digest, config.model_dump(mode="json"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,15 +41,15 @@ def recorded_jobs(storage: Storage) -> Iterator[RecordedJob]:
     """Every job that wrote to the dataset; raises UsageError for a key that this version does not know."""
     for path in storage.list("jobs", ".json"):
         content = _read(storage, path)
-        left_out = content.pop(_LEFT_OUT, [])
+        left_out = content.pop(LEFT_OUT, [])
         config = parse_config(content, IngestConfig, f"{storage.uri}/{path}")
-        yield RecordedJob(path=path, digest=_digest_of_path(path), config=config, left_out=left_out)
+        yield RecordedJob(path=path, digest=digest_of_job(path), config=config, left_out=left_out)
 
 
 def describe_changes(storage: Storage, config: IngestConfig, digests: Counter[str]) -> list[str]:
     """One line for each of these earlier settings, given by digest with its number of sources: the differences from the job's
     settings."""
-    recorded = {_digest_of_path(path): path for path in storage.list("jobs", ".json")}
+    recorded = {digest_of_job(path): path for path in storage.list("jobs", ".json")}
     now = _sample_settings(public_settings(config.model_dump(mode="json"))[0])
     lines = []
     for settings_digest, count in digests.most_common():
@@ -68,10 +62,6 @@ def describe_changes(storage: Storage, config: IngestConfig, digests: Counter[st
         differences += [f"and {len(keys) - _MAX_CHANGES} more"] if len(keys) > _MAX_CHANGES else []
         lines.append(f"{count} sources: {'; '.join(differences) or 'another version of humo'}")
     return lines
-
-
-def _digest_of_path(path: str) -> str:
-    return path.removeprefix("jobs/").partition("-")[0]
 
 
 def _read(storage: Storage, path: str) -> dict[str, Any]:
