@@ -106,24 +106,25 @@ def hide_in(value: Any) -> Any:
 def hide_secrets_in_output() -> None:
     """Let log records and the tracebacks of uncaught exceptions of this process pass `hide_secrets`: libraries put addresses into
     their messages."""
-    factory = logging.getLogRecordFactory()
+    logging.setLogRecordFactory(_log_record)
+    sys.excepthook, threading.excepthook = _report, _report_of_thread
 
-    def make(*arguments: Any, **named: Any) -> logging.LogRecord:
-        record = factory(*arguments, **named)
-        record.msg, record.args = hide_secrets(record.getMessage()), ()
-        if record.exc_info and record.exc_info[0] is not None:
-            record.exc_text = _traceback_text(*record.exc_info).rstrip("\n")
-        return record
 
-    def report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        sys.stderr.write(_traceback_text(kind, error, trace))
+def _log_record(*arguments: Any, **named: Any) -> logging.LogRecord:
+    record = logging.LogRecord(*arguments, **named)
+    record.msg, record.args = hide_secrets(record.getMessage()), ()
+    if record.exc_info and record.exc_info[0] is not None:
+        record.exc_text = _traceback_text(*record.exc_info).rstrip("\n")
+    return record
 
-    def report_thread(failure: threading.ExceptHookArgs) -> None:
-        if failure.exc_type is not SystemExit and failure.exc_value is not None:
-            report(failure.exc_type, failure.exc_value, failure.exc_traceback)
 
-    logging.setLogRecordFactory(make)
-    sys.excepthook, threading.excepthook = report, report_thread
+def _report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    sys.stderr.write(_traceback_text(kind, error, trace))
+
+
+def _report_of_thread(failure: threading.ExceptHookArgs) -> None:
+    if failure.exc_type is not SystemExit and failure.exc_value is not None:
+        _report(failure.exc_type, failure.exc_value, failure.exc_traceback)
 
 
 def _traceback_text(kind: Any, error: Any, trace: TracebackType | None) -> str:

@@ -29,7 +29,7 @@ from schemas.addresses import public_form
 from schemas.dataset import TOMBSTONES, read_table, write_table
 from schemas.errors import HumoError
 from schemas.ids import digest, readable_id, source_id
-from schemas.ledger import LEDGER, MERGED, ledger_bytes
+from schemas.ledger import LEDGER, MERGED, ledger_bytes, read_history
 from schemas.sample import encode_json
 from schemas.secrets import hide_credentials, hide_parts, holds_secret_address
 from schemas.shards import decode_sample_bytes, encode_sample, read_samples, write_tar
@@ -267,15 +267,9 @@ def _read_plan(storage: Storage) -> _Plan | None:
 
 
 def _orphans_with_secrets(storage: Storage) -> Iterator[str]:
-    named = pa.concat_tables(
-        [read_table(storage, path).select(["part"]) for path in storage.list("ledger", ".parquet")] or [_NO_PARTS]
-    )
-    for path in orphans(storage, named):
+    for path in orphans(storage, read_history(storage)):
         if path.endswith(PARTIAL) or _holds_secrets(storage, path):
             yield path
-
-
-_NO_PARTS = LEDGER.empty_table().select(["part"])
 
 
 def _holds_secrets(storage: Storage, part: str) -> bool:
@@ -306,7 +300,7 @@ def _public_members(members: Mapping[str, bytes], sources: Mapping[str, str], ad
 def _public(value: Any, sources: Mapping[str, str], address: str = "") -> Any:
     """A JSON value of a sample without secrets. Error messages, as in `why` and `models`, lose all that the address hides."""
     if isinstance(value, dict):
-        new = {}
+        new: dict[str, Any] = {}
         for name, inner in value.items():
             if name == "uri":
                 new[name] = public_form(inner)

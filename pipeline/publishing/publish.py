@@ -19,8 +19,9 @@ from pipeline.dataset.shard_writer import write_shards
 from pipeline.dataset.versions import Version, current_version, read_version, rows_of
 from pipeline.publishing.card import card_text
 from pipeline.publishing.energon import write_energon
+from schemas.addresses import public_form
 from schemas.dataset import DESCRIPTION, read_tombstones, write_description
-from schemas.errors import UsageError
+from schemas.errors import HumoError, UsageError
 from schemas.ids import digest
 from schemas.storage import Storage
 
@@ -59,7 +60,7 @@ def publish(
     """Copy a version, by default the current one, to a folder or fsspec path; empty `licences` and `subsets` mean all.
 
     Raises UsageError for an unknown version, a destination that humo ingest writes to, or if no samples are left to publish;
-    HumoError if parts are missing.
+    HumoError if parts are missing, or hold secrets of addresses.
     """
     storage, target = Storage(dataset), Storage(destination)
     selected_version = read_version(storage, version or current_version(storage))
@@ -72,6 +73,12 @@ def publish(
         raise UsageError(
             f"{dataset}: no sample of version {selected_version.version} is of subset {', '.join(subsets) or 'any'} and licence "
             f"{', '.join(licences) or 'any'}; humo query {dataset} 'SELECT subset, licence, count(*) FROM samples GROUP BY ALL'"
+        )
+    secret = [row["record_id"] for row in selected if public_form(row["uri"]) != row["uri"]]
+    if secret:
+        raise HumoError(
+            f"{storage.uri}: {len(secret)} samples, such as {secret[0]}, hold addresses with passwords or signatures; run "
+            f"humo pack {storage.uri} --redact first"
         )
     with Lease(target, "publish") as lease:
         target = lease.storage
