@@ -18,9 +18,11 @@ import re
 from dataclasses import dataclass, replace
 from urllib.parse import unquote
 
-SCHEME = r"[A-Za-z][A-Za-z0-9+.-]+"
-_LINKS = re.compile(rf"::(?={SCHEME}:[/\\])")
-_LINK = re.compile(rf"({SCHEME}):([/\\]+)(.*)", re.DOTALL)
+_SCHEME = r"[A-Za-z][A-Za-z0-9+.-]+"
+START = rf"(?:{_SCHEME}://|(?i:https?|ftps?|sftp):[/\\])"
+"""Pattern of the beginning of an address; those of the web also with a wrong number of slashes."""
+_LINKS = re.compile(rf"::(?={START})")
+_LINK = re.compile(rf"(?={START})({_SCHEME}):([/\\]+)(.*)", re.DOTALL)
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\s:/?#@\[\]]*)(:\d*)?")
 _NESTED_USER = re.compile(r"(?<=://)[^/@\s]*@")
 _PATH_PARAMETER = re.compile(r";([^/;=]+)=[^/;]*")

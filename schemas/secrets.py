@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import quote, quote_plus, unquote, unquote_plus
 
-from schemas.addresses import SCHEME, divide, is_credential_name, is_remote, public_form, shown_query
+from schemas.addresses import START, divide, is_credential_name, is_remote, public_form, shown_query
 
 HIDDEN = "***"
 """Stands in texts for what was taken out."""
@@ -21,7 +21,7 @@ _MIN_SECRET, _MIN_UNNAMED = 4, 6
 """Shortest value that is searched for in a text as it stands, characters; shorter ones occur in ordinary words."""
 _MIN_CUT = 6
 """Shortest beginning of a secret that is recognised at the end of a text that was cut off, characters."""
-_ADDRESS = re.compile(rf"{SCHEME}:(?://|/|\\)(?:(?!{SCHEME}://)[^\s\"'<>|`])+")
+_ADDRESS = re.compile(rf"{START}(?:(?!{START})[^\s\"'<>|`])+")
 _END = re.compile(r"[).,;:\]}\\]+$")
 _SCHEMELESS_USER = re.compile(r"(?<=//)[^\s/@:\"'<>]+:[^\s/@\"'<>]+@")
 _PATH_AND_QUERY = re.compile(r"(/[^\s?\"'<>]*)\?([^\s\"'<>#]+=[^\s\"'<>]*)")

@@ -108,6 +108,9 @@ def _expand(config: SourceConfig) -> Iterable[Source]:
 
 
 def _is_folder(fs: Any, root: str, path: str) -> bool:
+    if path_part(path) != path or re.match("(?i)https?:", path):
+        # Asking a web server whether an address is a folder fetches all of it, to look for links.
+        return path_part(path).endswith("/")
     try:
         if not fs.isdir(root):
             return False

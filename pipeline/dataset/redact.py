@@ -87,7 +87,7 @@ def secret_problems(storage: Storage, history: pa.Table) -> list[str]:
         columns = ", ".join(sorted({name for row in rows for name in _row_secrets(row)}))
         parts = sorted({row["part"] for row in rows if row["part"]})
         also = f", and so do the samples of {len(parts)} parts, such as {parts[0]}" if parts else ""
-        first = public_form(min(row["source_id"] for row in rows))
+        first = min(_derived_id(row["source_id"], row["uri"]) for row in rows)
         problems.append(
             f"ledger: {len(rows)} rows, such as that of source {first}, hold secrets in {columns}{also}; run humo pack --redact"
         )
@@ -124,7 +124,8 @@ def pages_with_secrets(storage: Storage) -> list[str]:
 
 
 def _row_secrets(row: Mapping[str, Any]) -> list[str]:
-    found = [name for name in ("uri", "source_id") if public_form(row[name]) != row[name]]
+    found = ["source_id"] if _derived_id(row["source_id"], row["uri"]) != row["source_id"] else []
+    found += ["uri"] if public_form(row["uri"]) != row["uri"] else []
     return found + (["detail"] if hide_parts(row["detail"], row["uri"]) != row["detail"] else [])
 
 
@@ -137,7 +138,12 @@ def _make_plan(storage: Storage, rows: list[Row]) -> _Plan:
     commits: dict[str, str] = {}
     taken = set(by_commit)
     for name, of_commit in sorted(by_commit.items()):
-        if not any(_row_secrets(row) or row["part"] in affected_parts for row in of_commit.values()):
+        if not any(
+            _row_secrets(row)
+            or row["part"] in affected_parts
+            or (row["outcome"] == "removed" and _new_cause(row["detail"], sources) != row["detail"])
+            for row in of_commit.values()
+        ):
             continue
         identities = {
             (_new_id(row, sources), public_form(row["uri"]), row["sha256"], row["generation"])
@@ -189,7 +195,10 @@ def _new_rows(storage: Storage, rows: list[Row], plan: _Plan) -> list[Row]:
         if row["commit"] in plan.commits:
             new_id = _new_id(row, plan.sources)
             texts = {name: row[name].replace(row["source_id"], new_id) for name in ("record_id", "detail")}
-            texts["detail"] = hide_parts(texts["detail"], row["uri"])
+            is_removed = row["outcome"] == "removed"
+            texts["detail"] = (
+                _new_cause(row["detail"], plan.sources) if is_removed else hide_parts(texts["detail"], row["uri"])
+            )
             new = {"source_id": new_id, "uri": public_form(row["uri"]), "commit": plan.commits[row["commit"]], **texts}
             row = row | new | places.get(row["part"], {}).get(row["record_id"], {})
         new_rows.append(row)
@@ -233,20 +242,21 @@ def _rename_elsewhere(storage: Storage, plan: _Plan) -> None:
     if storage.exists(TOMBSTONES):
         table = read_table(storage, TOMBSTONES)
         if "cause" in table.column_names:
-            causes = [_new_cause(cause, plan) for cause in table.column("cause").to_pylist()]
+            causes = [_new_cause(cause, plan.sources) for cause in table.column("cause").to_pylist()]
             column = pa.array(causes, pa.string())
             write_table(storage, TOMBSTONES, table.set_column(table.column_names.index("cause"), "cause", column))
     for path in storage.list("removals", ".json"):
         proof = json.loads(storage.read_bytes(path))
-        proof["removed"] = {key: _new_cause(cause, plan) for key, cause in proof["removed"].items()}
-        proof["rules"] = sorted(_new_cause(rule, plan) for rule in proof["rules"])
+        proof["removed"] = {key: _new_cause(cause, plan.sources) for key, cause in proof["removed"].items()}
+        proof["rules"] = sorted(_new_cause(rule, plan.sources) for rule in proof["rules"])
         proof["scanned"] = {_new_path(scanned, plan): sha256 for scanned, sha256 in proof["scanned"].items()}
         storage.write_bytes(path, (json.dumps(proof, indent=1, ensure_ascii=False) + "\n").encode())
 
 
-def _new_cause(cause: str, plan: _Plan) -> str:
+def _new_cause(cause: str, sources: Mapping[str, str]) -> str:
+    """A cause of removal, `source ID` or another."""
     kind, _, name = cause.partition(" ")
-    return f"source {plan.sources.get(name, name)}" if kind == "source" else cause
+    return f"source {sources.get(name, name)}" if kind == "source" else cause
 
 
 def _new_path(path: str, plan: _Plan) -> str:

@@ -18,6 +18,7 @@ from pipeline.planning.estimate import Estimate, ratio_total, total_length
 from schemas.records import Sample, Source
 from schemas.shards import encode_sample
 from stages.base import apply
+from stages.failures import is_transient
 from stages.film_studio import GENERATED
 from stages.media.decoding import open_container, video_stream
 from stages.mocap import read_take
@@ -165,8 +166,8 @@ def _probe_one(config: IngestConfig, source: Source) -> ProbedSource:
         problem = str(error)
     except av.FFmpegError:
         problem = "not_a_video"
-    except (OSError, ValueError):
-        problem = "unreadable"
+    except Exception as error:  # stores have their own classes for a refusal, and one source must not stop the plan
+        problem = "unreachable" if is_transient(error) else "unreadable"
     return ProbedSource(source=source, media_s=0.0, problem=problem)
 
 
