@@ -19,7 +19,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.dataset.commits import commit_name
 from pipeline.dataset.job_records import jobs_with_secrets, redact_jobs
@@ -29,7 +28,7 @@ from schemas.addresses import public_form
 from schemas.dataset import TOMBSTONES, read_table, write_table
 from schemas.errors import HumoError
 from schemas.ids import digest, readable_id, source_id
-from schemas.ledger import LEDGER, MERGED, ledger_bytes, read_history
+from schemas.ledger import MERGED, ledger_bytes, read_history, read_ledger_bytes
 from schemas.sample import encode_json
 from schemas.secrets import hide_credentials, hide_parts, holds_secret_address
 from schemas.shards import decode_sample_bytes, encode_sample, read_samples, write_tar
@@ -54,7 +53,7 @@ def redact(storage: Storage) -> int:
     """Take all secrets out; returns the number of commits written anew. Raises HumoError if one of their parts is missing or
     altered."""
     tables = {
-        path: pq.read_table(io.BytesIO(storage.read_bytes(path)), schema=LEDGER).to_pylist()
+        path: read_ledger_bytes(storage.read_bytes(path), f"{storage.uri}/{path}").to_pylist()
         for path in storage.list("ledger", ".parquet")
     }
     plan = _read_plan(storage) or _make_plan(storage, [row for rows in tables.values() for row in rows])
