@@ -15,6 +15,7 @@ from jaxtyping import Float, UInt8
 
 from schemas.addresses import public_form
 from schemas.ids import digest, sample_key
+from schemas.picture import Picture
 from schemas.secrets import hide_credentials, hide_secrets
 
 FPS = 30.0
@@ -120,7 +121,7 @@ class Transcript:
 
 @dataclass(frozen=True, kw_only=True)
 class Video:
-    """A video that opens and decodes. Width and height are as displayed (after the container's rotation)."""
+    """A video that opens and decodes. Width and height are as displayed: upright, square pixels, without black borders."""
 
     source: Source
     sha256: str
@@ -131,6 +132,8 @@ class Video:
     has_audio: bool
     focal_px: float = 0.0
     """Focal length in pixels of the displayed frame, from the manifest or the file; 0: unknown."""
+    picture: Picture | None = None
+    """How frames are displayed; None: found out wherever the file is opened."""
     transcript: Transcript = field(default_factory=Transcript)
     models: dict[str, str] = field(default_factory=dict)
     """Models that contributed, name -> version; every later step adds its own."""

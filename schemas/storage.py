@@ -29,6 +29,15 @@ class ByteFile(Protocol):
     def __exit__(self, *error: Any) -> None: ...
 
 
+def open_file(uri: str) -> Any:
+    """A file at any fsspec address, opened for reading; signs such as `[` and `*` in its name have no meaning.
+
+    Raises OSError.
+    """
+    fs, path = fsspec.core.url_to_fs(uri)
+    return fs.open(path, "rb")
+
+
 class Storage:
     """A folder on any file system supported by fsspec, addressed by relative paths."""
 

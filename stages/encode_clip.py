@@ -72,8 +72,8 @@ class EncodeClip(Stage[InstructedMotion, Sample]):
         open_crops: dict[int, _CropWriter] = {}
         done = dict.fromkeys(clips, b"")
         start_s, end_s = clips[waiting[0]].start_s, max(clip.end_s for clip in clips.values())
-        uri = clips[waiting[0]].track.shot.video.source.location
-        for frame in frames(uri, start_s=start_s, end_s=end_s):
+        video = clips[waiting[0]].track.shot.video
+        for frame in frames(video.source.location, picture=video.picture, start_s=start_s, end_s=end_s):
             while waiting and frame.time_s >= clips[waiting[0]].start_s - SAME_TIME_S:
                 index = waiting.popleft()
                 open_crops[index] = _CropWriter(clips[index], self.config)

@@ -8,7 +8,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import numpy as np
 from jaxtyping import Float
 from pydantic import Field, field_validator
@@ -17,10 +16,11 @@ from schemas.body_model import BodyModel
 from schemas.devices import torch_threads
 from schemas.ids import digest, is_source_id
 from schemas.kinematics import forward_kinematics, start_at_origin
+from schemas.picture import Picture
 from schemas.records import FPS, Clip, Footage, Motion, Provenance, Rejection, Shot, Source, Video
 from schemas.rotations import matrix_to_axis_angle
 from schemas.skeleton import NUM_JOINTS, joint
-from schemas.storage import Storage
+from schemas.storage import Storage, open_file
 from stages.base import Stage, StageConfig
 from stages.geometry.contacts import find_contacts
 from stages.media.encoding import VideoWriter
@@ -121,7 +121,7 @@ class FilmStudio(Stage[Source, Motion]):
         return [_Part(f"{action}#{seed}", motion, confidence, {self.name: VERSION})]
 
     def _recorded(self, record: Source) -> "list[_Part] | Rejection":
-        with fsspec.open(record.location, "rb") as file:
+        with open_file(record.location) as file:
             content = file.read()
         take = read_take(record.location, content=content)
         motion = retarget(take, find_map(take, self.config.joint_map, file=record.uri), self._body)
@@ -162,6 +162,7 @@ class FilmStudio(Stage[Source, Motion]):
             duration_s=frames / FPS,
             has_audio=False,
             focal_px=float(shots[0][2].K[0, 0]) if len(shots) == 1 else 0.0,
+            picture=Picture(stream=0, width=self.config.width, height=self.config.height, step_s=1 / FPS),
         )
         results: list[Motion | Rejection] = []
         for index, (start, part, footage) in enumerate(shots):

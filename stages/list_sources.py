@@ -19,6 +19,7 @@ from schemas.config import Config
 from schemas.errors import UsageError
 from schemas.ids import source_id
 from schemas.records import Source
+from schemas.storage import open_file
 from stages import mocap
 from stages.media.focal_length import LONGEST_MM, SHORTEST_MM, is_plausible
 
@@ -179,7 +180,7 @@ def _local(uri: str) -> str:
 def _read_manifest(config: SourceConfig) -> list[Source]:
     name = public_form(config.path)
     try:
-        with fsspec.open(config.path, "rb") as file:
+        with open_file(config.path) as file:
             content = file.read()
     except FileNotFoundError:
         raise UsageError(f"sources: manifest {name} does not exist; check the path") from None

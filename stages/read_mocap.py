@@ -5,13 +5,13 @@ import math
 from collections.abc import Iterable
 from itertools import pairwise
 
-import fsspec
 import numpy as np
 
 from schemas.body_model import NUM_SHAPES, BodyModel
 from schemas.ids import is_source_id
 from schemas.records import Motion, Provenance, Rejection, Source
 from schemas.rotations import matrix_to_axis_angle
+from schemas.storage import open_file
 from stages.base import Stage, StageConfig
 from stages.mocap import read_take
 from stages.mocap.retarget import Retargeted, cut, retarget
@@ -63,7 +63,7 @@ class ReadMocap(Stage[Source, Motion]):
             detail = f"id {record.id!r}: use at most 128 of letters, digits, - and _, or leave the column out"
             return [self.reject(record, "bad_id", detail)]
         try:
-            with fsspec.open(record.location, "rb") as file:
+            with open_file(record.location) as file:
                 content = file.read()
             take = read_take(record.location, content=content, fps=self.config.fps or None)
             joint_map = find_map(take, self.config.joint_map, file=record.uri)

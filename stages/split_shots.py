@@ -1,6 +1,8 @@
 """Split a video into shots at hard cuts, with PySceneDetect's content detector."""
 
+from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import pairwise
 from typing import ClassVar
 
@@ -9,6 +11,7 @@ import av
 from schemas.records import Rejection, Shot, Video
 from stages.base import Stage, StageConfig
 from stages.media.decoding import frames
+from stages.media.timing import damage_note
 
 
 class SplitShots(Stage[Video, Shot]):
@@ -34,10 +37,19 @@ class SplitShots(Stage[Video, Shot]):
 
         detector = ContentDetector(threshold=self.config.threshold, min_scene_len=self.config.min_cut_frames)
         times_s: list[float] = []
+        time_of: dict[int, float] = {}
         cuts: list[int] = []
+        problems: Counter[str] = Counter()
+        number = -1
         try:
-            for number, frame in enumerate(frames(record.source.location, scale_to=self.config.picture_px)):
+            shown = frames(
+                record.source.location, picture=record.picture, scale_to=self.config.picture_px, problems=problems
+            )
+            for frame in shown:
+                # The detector counts in frames: where those come at uneven times, in frames of the usual length.
+                number = max(number + 1, round(frame.time_s * record.fps)) if times_s else 0
                 times_s.append(frame.time_s)
+                time_of[number] = frame.time_s
                 image = cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR)
                 cuts += [cut.frame_num for cut in detector.process_frame(FrameTimecode(number, record.fps), image)]
         except av.FFmpegError as error:
@@ -47,7 +59,10 @@ class SplitShots(Stage[Video, Shot]):
             yield self.reject(record, "no_frame_decodes")
             return
         end_s = times_s[-1] + 1.0 / record.fps
-        edges = [0.0, *(times_s[cut] for cut in cuts), end_s]
+        if problems:
+            decoder = "; ".join([record.models.get("decoder", "PyAV"), *damage_note(problems)])
+            record = replace(record, models={**record.models, "decoder": decoder})
+        edges = [0.0, *(time_of[cut] for cut in cuts), end_s]
         for index, (start, end) in enumerate(pairwise(edges)):
             shot = Shot(video=record, index=index, start_s=start, end_s=end)
             if end - start < self.config.min_s - 0.5 / record.fps:

@@ -22,6 +22,9 @@ from stages.perception.camera_motion import CameraRotationEstimator
 from stages.perception.closeup.look import CloseLook, Look, fits
 from stages.perception.detector import Detections, PoseDetector
 
+_LONGEST_FRAME_S = 0.35
+"""A frame that is displayed for longer counts for this long, seconds: nothing is tracked in the meantime."""
+
 
 class TrackPeople(Stage[Shot, Track]):
     """One track per person; tracks that are too short are rejected, and so is a shot without people."""
@@ -92,8 +95,10 @@ class TrackPeople(Stage[Shot, Track]):
         video = record.video
         camera = CameraRotationEstimator(video.width, intrinsics_of(video))
         awaiting_closeup: list[_TrackedFrame] = []
+        frame_times_s: list[float] = []
         try:
             for time_s, image, detections in self._detect(record):
+                frame_times_s.append(time_s)
                 camera.add_frame(time_s, image, detections.boxes[detections.scores >= self.config.new_track_score])
                 scale = np.array([video.width / image.shape[1], video.height / image.shape[0]], np.float32)
                 for person, index in update_tracker(tracker, detections, image):
@@ -128,8 +133,8 @@ class TrackPeople(Stage[Shot, Track]):
                 camera_seen=rotations.coverage,
                 closeup=np.stack([tracked.closeup for tracked in tracked_frames]) if self.closeup else None,
             )
-            seconds = len(tracked_frames) / fps
-            if seconds < self.config.min_s:
+            seconds = _shown_s(times_s, frame_times_s, fps)
+            if seconds < self.config.min_s - 0.5 / fps:
                 yield self.reject(track, "track_too_short", measured=seconds, limit=self.config.min_s)
             else:
                 yield track
@@ -146,9 +151,16 @@ class TrackPeople(Stage[Shot, Track]):
         queue: list[tuple[float, np.ndarray]] = []
 
         def images() -> Iterable[np.ndarray]:
-            uri = shot.video.source.location
+            video = shot.video
             max_fps, size = self.config.max_fps, self.config.picture_px
-            for frame in frames(uri, start_s=shot.start_s, end_s=shot.end_s, max_fps=max_fps, scale_to=size):
+            for frame in frames(
+                video.source.location,
+                picture=video.picture,
+                start_s=shot.start_s,
+                end_s=shot.end_s,
+                max_fps=max_fps,
+                scale_to=size,
+            ):
                 queue.append((frame.time_s, frame.image))
                 yield frame.image
 
@@ -169,6 +181,13 @@ class TrackPeople(Stage[Shot, Track]):
         }
         tracker_class = BOTSORT if self.config.tracker == "botsort" else BYTETracker
         return tracker_class(IterableSimpleNamespace(**options))
+
+
+def _shown_s(times_s: Float[np.ndarray, "N"], frame_times_s: list[float], fps: float) -> float:
+    """How long the frames at `times_s` are displayed, given all frames of their shot."""
+    all_s = np.array(frame_times_s)
+    shown_s = np.append(np.diff(all_s), 1.0 / fps).clip(max=_LONGEST_FRAME_S)
+    return float(shown_s[np.searchsorted(all_s, times_s)].sum())
 
 
 @dataclass

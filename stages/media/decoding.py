@@ -1,59 +1,47 @@
 """Video decoding with PyAV: upright RGB frames with their times, from any fsspec path.
 
-Times are relative to the first displayed frame. The container's rotation and non-square pixels are corrected, so that
-frames look as in a video player.
+Times are relative to the first displayed frame. Frames look as in a video player: rotation and mirroring, non-square pixels,
+interlacing, HDR and transparency are resolved as `schemas.picture` describes, and black borders are cut off.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import av
-import fsspec
-import numpy as np
 from av.container import InputContainer
-from av.video.stream import VideoStream
-from jaxtyping import UInt8
 
-Image = UInt8[np.ndarray, "H W 3"]
+from schemas.picture import Picture
+from schemas.storage import open_file
+from stages.media.display import Display, Image, deinterlaced
+from stages.media.inspection import UnreadablePicture, inspect, video_stream
+from stages.media.timing import decoded, timed
+
+__all__ = ["SAME_TIME_S", "Image", "TimedFrame", "frames", "inspect_file", "open_container", "video_stream"]
+
 SAME_TIME_S = 0.5e-3
 """Times that differ by less than this are equal."""
 
 
 @contextmanager
 def open_container(uri: str) -> Iterator[InputContainer]:
-    """An open container; a remote file is read through fsspec. Raises av.FFmpegError or OSError."""
+    """An open container; a remote file is read through fsspec. Raises av.FFmpegError or OSError.
+
+    Text that is not UTF-8 in the file's tags is replaced character by character.
+    """
     if "://" not in uri:
-        with av.open(uri) as container:
+        with av.open(uri, metadata_errors="replace") as container:
             yield container
         return
-    with fsspec.open(uri, "rb") as file, av.open(file) as container:
+    with open_file(uri) as file, av.open(file, metadata_errors="replace") as container:
         yield container
 
 
-def video_stream(container: InputContainer) -> VideoStream | None:
-    """The first video stream, except cover images of audio files."""
-    for stream in container.streams.video:
-        if not stream.disposition & av.stream.Disposition.attached_pic:
-            return stream
-    return None
-
-
-def pixel_aspect(stream: VideoStream) -> float:
-    """Width over height of a stored pixel; 1 if the file gives no plausible value."""
-    aspect = float(stream.sample_aspect_ratio or 1)
-    return aspect if 0.25 <= aspect <= 4 else 1.0
-
-
-def upright(frame: av.VideoFrame, aspect: float = 1.0, scale_to: int | None = None) -> Image:
-    """An RGB image with display orientation and aspect ratio; its longer side has a maximum of `scale_to` pixels."""
-    width, height = max(2, round(frame.width * aspect)), frame.height
-    if scale_to and max(width, height) > scale_to:
-        shrink = scale_to / max(width, height)
-        width, height = max(2, round(width * shrink)), max(2, round(height * shrink))
-    image = frame.to_ndarray(format="rgb24", width=width, height=height)
-    quarter_turns = round(frame.rotation / 90) % 4
-    return np.ascontiguousarray(np.rot90(image, quarter_turns)) if quarter_turns else image
+def inspect_file(uri: str) -> Picture:
+    """How a video must be shown. Raises UnreadablePicture, av.FFmpegError or OSError."""
+    with open_container(uri) as container:
+        return inspect(container)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,29 +55,36 @@ class TimedFrame:
 def frames(
     uri: str,
     *,
+    picture: Picture | None = None,
     start_s: float = 0.0,
     end_s: float = float("inf"),
     max_fps: float = float("inf"),
     scale_to: int | None = None,
+    problems: Counter[str] | None = None,
 ) -> Iterator[TimedFrame]:
     """Frames displayed in [start_s, end_s), subsampled to a maximum of about `max_fps` frames/s.
 
-    Raises av.FFmpegError where the stream is broken, after the frames before it have been yielded.
+    `picture` says how they are shown; without it, the file is inspected first. The longer side of an image has at most `scale_to`
+    pixels. What does not decode is left out and counted in `problems`. Raises av.FFmpegError or OSError where the file cannot be
+    opened or read.
     """
-    with open_container(uri) as container:
-        stream = video_stream(container)
-        if stream is None or stream.time_base is None:
+    if picture is None:
+        try:
+            picture = inspect_file(uri)
+        except UnreadablePicture:
             return
+    with open_container(uri) as container:
+        stream = container.streams[picture.stream]
+        assert isinstance(stream, av.VideoStream)
+        assert stream.time_base is not None
         stream.thread_type = "AUTO"
-        tick_s, aspect = float(stream.time_base), pixel_aspect(stream)
-        origin = first_pts(container, stream)
-        if start_s > 1.0:
-            container.seek(int(start_s / tick_s) + origin, stream=stream)
+        tick_s = float(stream.time_base)
+        if start_s > 1.0 and picture.seekable and picture.clock != "count":
+            container.seek(int(start_s / tick_s) + picture.origin, stream=stream)
+        display = Display(picture, scale_to)
+        shown = timed(decoded(container, stream, problems), picture, tick_s)
         next_s = start_s
-        for frame in container.decode(stream):
-            if frame.pts is None:
-                continue
-            time_s = (frame.pts - origin) * tick_s
+        for time_s, frame in deinterlaced(shown) if picture.interlaced else shown:
             if time_s < start_s - SAME_TIME_S:
                 continue
             if time_s >= end_s - SAME_TIME_S:
@@ -97,15 +92,4 @@ def frames(
             if time_s < next_s - SAME_TIME_S:
                 continue
             next_s = max(next_s + 1.0 / max_fps, time_s + 0.5 / max_fps) if max_fps < float("inf") else time_s
-            yield TimedFrame(time_s=time_s, image=upright(frame, aspect, scale_to))
-
-
-def first_pts(container: InputContainer, stream: VideoStream) -> int:
-    """Time stamp of the first displayed frame, in the stream's time base; leaves the container at its start."""
-    if stream.start_time is not None:
-        return stream.start_time
-    for packet in container.demux(stream):
-        if packet.pts is not None:
-            container.seek(0)
-            return packet.pts
-    return 0
+            yield TimedFrame(time_s=time_s, image=display.image(frame))

@@ -10,8 +10,9 @@ import re
 import struct
 from collections.abc import Iterator
 
-import fsspec
 from av.container import InputContainer
+
+from schemas.storage import open_file
 
 FILM_DIAGONAL_MM = math.hypot(36, 24)
 """Diagonal of a 35 mm film frame, 43.27."""
@@ -68,7 +69,7 @@ def _quicktime_items(uri: str) -> list[tuple[str, str]]:
 
 def _index(uri: str) -> bytes:
     """The content of the file's `moov` box, empty if there is none."""
-    with fsspec.open(uri, "rb") as file:
+    with open_file(uri) as file:
         offset = 0
         while len(head := file.read(16)) >= 8:
             size, kind = struct.unpack(">I4s", head[:8])

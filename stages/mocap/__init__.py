@@ -9,6 +9,7 @@ from torch import Tensor
 
 from schemas.addresses import path_part, public_form
 from schemas.body_model import BodyModel
+from schemas.storage import open_file
 from stages.mocap.amass import parse_amass
 from stages.mocap.asf_amc import Skeleton, parse_amc, parse_asf
 from stages.mocap.bvh import parse_bvh
@@ -34,7 +35,7 @@ def read_take(uri: str, *, content: bytes | None = None, fps: float | None = Non
             "not_mocap", f"{name}: the extension is {suffix!r}; motion capture is read from {', '.join(SUFFIXES)} files"
         )
     if content is None:
-        with fsspec.open(uri, "rb") as file:
+        with open_file(uri) as file:
             content = file.read()
     if suffix == ".bvh":
         return parse_bvh(name, content, fps)

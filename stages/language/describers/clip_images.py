@@ -53,7 +53,8 @@ def _sample_frames(clip: Clip, count: int) -> list[tuple[float, Image, Box]]:
     times_s = clip.start_s + (np.arange(count) + 0.5) * (clip.end_s - clip.start_s) / count
     found: list[tuple[float, Image, Box]] = []
     last = None
-    for frame in frames(clip.track.shot.video.source.location, start_s=clip.start_s, end_s=clip.end_s):
+    video = clip.track.shot.video
+    for frame in frames(video.source.location, picture=video.picture, start_s=clip.start_s, end_s=clip.end_s):
         last = frame
         if len(found) < count and frame.time_s >= times_s[len(found)]:
             found.append((frame.time_s - clip.start_s, frame.image, _box(clip, frame.time_s)))
