@@ -68,21 +68,25 @@ class Picture:
         return 2 if self.flip_y else 0
 
     @property
-    def changes(self) -> tuple[str, ...]:
-        """What is done beyond decoding, in words; empty for an ordinary video."""
+    def changes(self) -> dict[str, str]:
+        """What is done beyond decoding: kind -> in words; empty for an ordinary video."""
         left, top, right, bottom = self.borders
         notes = (
-            (self.tracks > 1, f"picture track {self.track} of {self.tracks} ({self.full_width}x{self.full_height})"),
-            (self.clock == "decoding", "times from decoding times"),
-            (self.clock == "count", "times from frame numbers"),
-            (not self.seekable, "times that start again made continuous"),
-            (self.interlaced, "deinterlaced"),
-            (self.aspect != 1.0, f"square pixels from {self.aspect:.4g}:1"),
-            (self.mirrored, "mirrored"),
-            (self.quarter_turns > 0, f"turned {90 * self.quarter_turns} degrees clockwise"),
-            (self.transfer != "sdr", f"tone-mapped from {self.transfer.upper()}"),
-            (self.alpha, "shown on white"),
-            (any(self.borders), f"black borders cut: left {left}, top {top}, right {right}, bottom {bottom}"),
-            (self.size_changes, "frames of several sizes fitted into one"),
+            (self.tracks > 1, "several_tracks", f"picture track {self.track} of {self.tracks}"),
+            (self.clock == "decoding", "decoding_times", "times from decoding times"),
+            (self.clock == "count", "frame_numbers", "times from frame numbers"),
+            (not self.seekable, "restarting_times", "times that start again made continuous"),
+            (self.interlaced, "interlaced", "deinterlaced"),
+            (self.aspect != 1.0, "anamorphic", f"square pixels from {self.aspect:.4g}:1"),
+            (self.mirrored, "mirrored", "mirrored"),
+            (self.quarter_turns > 0, "rotated", f"turned {90 * self.quarter_turns} degrees clockwise"),
+            (self.transfer != "sdr", "hdr", f"tone-mapped from {self.transfer.upper()}"),
+            (self.alpha, "alpha", "shown on white"),
+            (
+                any(self.borders),
+                "borders",
+                f"black borders cut: left {left}, top {top}, right {right}, bottom {bottom}",
+            ),
+            (self.size_changes, "several_sizes", "frames of several sizes fitted into one"),
         )
-        return tuple(text for applies, text in notes if applies)
+        return {kind: text for applies, kind, text in notes if applies}

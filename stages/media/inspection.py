@@ -95,12 +95,12 @@ def inspect(container: InputContainer) -> Picture:
         raise UnreadablePicture("no_picture_stream")
     stream.thread_type = "AUTO"
     declared = (stream.codec_context.width, stream.codec_context.height)
-    if is_encrypted(container, stream):
+    if any(key.startswith("ASF_Protection") for key in container.metadata):  # it decodes, to noise
         raise UnreadablePicture("encrypted")
     frames = decoded(container, stream)
     opening = next(frames, None)
     if opening is None:
-        raise UnreadablePicture("no_frame_decodes")
+        raise UnreadablePicture("encrypted" if _is_encrypted(container, stream) else "no_frame_decodes")
     first = [_Glance.of(opening), *map(_Glance.of, islice(frames, _FIRST_FRAMES - 1))]
     tick_s = float(stream.time_base)
     clock = _clock(first)
@@ -115,7 +115,8 @@ def inspect(container: InputContainer) -> Picture:
     aspect = pixel_aspect(stream)
     transposed, flip_x, flip_y = orientation(opening)
     upright = (max(2, round(width * aspect)), height)
-    step_s = median(steps) * tick_s if steps else 0.0
+    rate = stream.guessed_rate or stream.average_rate
+    step_s = median(steps) * tick_s if steps else float(1 / rate) if rate else 0.0
     if clock == "count" and len(stamps) > 1:
         step_s = (max(stamps) - min(stamps)) * tick_s / (len(stamps) - 1)
     picture = Picture(
@@ -139,10 +140,15 @@ def inspect(container: InputContainer) -> Picture:
     return _without_borders(picture, samples)
 
 
-def is_encrypted(container: InputContainer, stream: VideoStream) -> bool:
-    """Whether the file says that its pictures are encrypted."""
-    tag = stream.codec_context.codec_tag if stream.codec_context is not None else ""
-    return tag in _ENCRYPTED_TAGS or any(key.startswith("ASF_Protection") for key in container.metadata)
+def _is_encrypted(container: InputContainer, stream: VideoStream) -> bool:
+    """Whether the file says how its first packet is encrypted (ISO/IEC 23001-7), or is of a kind that only its vendor decrypts."""
+    try:
+        container.seek(0)
+        packet = next(container.demux(stream), None)
+    except av.FFmpegError:
+        return False
+    protected = packet is not None and packet.has_sidedata("encryption_info")
+    return protected or stream.codec_context.codec_tag in _ENCRYPTED_TAGS
 
 
 def orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:

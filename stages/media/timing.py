@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import groupby
 
 import av
 from av.container import InputContainer
@@ -24,6 +25,8 @@ def decoded(
     A packet that does not decode, a frame that the decoder marks as damaged and the rest of a file that is cut off or unreadable
     are left out and counted in `problems`. Raises av.FFmpegError for other errors, such as a failing disk.
     """
+    fed: list[int] | None = None if problems is None else []
+    given: set[int] = set()
     problems = Counter() if problems is None else problems
     packets = container.demux(stream)
     while True:
@@ -32,6 +35,8 @@ def decoded(
         except (av.InvalidDataError, av.EOFError):
             problems[BREAK] += 1
             packet = None
+        if fed is not None and packet is not None and packet.pts is not None and not packet.is_discard:
+            fed.append(packet.pts)
         try:
             frames = packet.decode() if packet is not None else stream.codec_context.decode(None)
         except (av.EOFError, ValueError):  # flushed already
@@ -43,9 +48,20 @@ def decoded(
             if frame.is_corrupt:
                 problems[BAD_FRAME] += 1
             else:
+                if frame.pts is not None:
+                    given.add(frame.pts)
                 yield frame
         if packet is None:
+            if fed is not None and given and BAD_PACKET not in problems and (lost := _lost(fed, given)):
+                problems[BAD_PACKET] += lost
             return
+
+
+def _lost(fed: list[int], given: set[int]) -> int:
+    """Packets that gave no frame: a decoder with several threads does not report them. Single ones may be hidden on purpose."""
+    runs = groupby(sorted(set(fed)), key=lambda ticks: ticks in given)
+    lengths = [len(list(run)) for was_given, run in runs if not was_given]
+    return sum(length for length in lengths if length > 2)
 
 
 def damage_note(problems: Counter[str]) -> tuple[str, ...]:

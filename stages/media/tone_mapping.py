@@ -61,8 +61,8 @@ def to_sdr(values: Float[np.ndarray, "*S 3"], transfer: Transfer) -> Float[np.nd
 
 def _compressed(nits: Float[np.ndarray, "*S"]) -> Float[np.ndarray, "*S"]:
     """BT.2390's tone curve from `PEAK_NITS` to `WHITE_NITS`, without a lift of black."""
-    peak = float(nits_to_pq(np.array(PEAK_NITS)))
-    target = float(nits_to_pq(np.array(WHITE_NITS))) / peak
+    peak, white = nits_to_pq(np.array([PEAK_NITS, WHITE_NITS])).tolist()
+    target = white / peak
     knee = 1.5 * target - 0.5
     value = np.minimum(nits_to_pq(nits) / peak, 1)
     t = (value - knee) / (1 - knee)

@@ -10,7 +10,15 @@ from shared_data import SHARED_DATA
 from schemas.errors import HumoError
 from schemas.records import Source, Transcript, Video
 from stages.base import apply
-from stages.transcribe import SAMPLE_HZ, Transcribe, _drop_repeats, _language_from, audio_chunks
+from stages.transcribe import (
+    SAMPLE_HZ,
+    UNKNOWN_LANGUAGE,
+    Transcribe,
+    _drop_repeats,
+    _language_from,
+    agreement,
+    audio_chunks,
+)
 
 SHARED = SHARED_DATA / "video"
 
@@ -177,6 +185,37 @@ def test_words_of_speech_without_people_have_low_confidence(stage: Transcribe) -
 @pytest.mark.shared
 def test_chinese_gives_no_english_words(stage: Transcribe) -> None:
     assert transcribed(SHARED / "red_dress_portrait.mp4", stage).transcript == Transcript()
+
+
+@pytest.mark.shared
+def test_speech_in_another_language_is_noted(stage: Transcribe) -> None:
+    chinese = transcribed(SHARED / "red_dress_portrait.mp4", stage)
+    assert chinese.models["transcribe"].endswith(UNKNOWN_LANGUAGE)
+    english = transcribed(SHARED / "hairdressing_speech.mp4", stage)
+    assert UNKNOWN_LANGUAGE not in english.models["transcribe"]
+
+
+@pytest.mark.shared
+def test_speech_that_the_mix_cancels_is_heard(stage: Transcribe, tmp_path: Path) -> None:
+    if not (SHARED / "hairdressing_speech.mp4").exists():
+        pytest.skip("the shared videos do not exist")
+    speech = np.concatenate([audio for _, audio in audio_chunks(str(SHARED / "hairdressing_speech.mp4"), 600.0)])
+    path = tmp_path / "opposed.wav"
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(2)
+        file.setsampwidth(2)
+        file.setframerate(SAMPLE_HZ)
+        opposed = np.stack([speech, -speech], axis=1)
+        file.writeframes((np.clip(opposed, -1, 1) * 32767).astype("<i2").tobytes())
+    (out,) = stage.run(video(path))
+    assert {"okay", "nancy"} <= {word.text.strip(" .,?!").lower() for word in out.transcript.words}
+    assert "channel 1" in out.models["transcribe"]
+
+
+def test_agreement_of_two_hearings() -> None:
+    assert agreement(["Okay, there we go."], ["okay there we go"]) == 1.0
+    assert agreement(["Thank you. Thank you."], ["It's a good one."]) == 0.0
+    assert 0.4 < agreement(["one two three four"], ["one two five six"]) < 0.6
 
 
 def test_origin_of_the_language() -> None:

@@ -233,16 +233,21 @@ def _check_length(result: Result, video: Video, fps: float) -> None:
 def _intrinsics(result: Result, video: Video) -> Float[np.ndarray, "4"]:
     """fx, fy, cx, cy for the video's frames; those of a smaller copy are scaled."""
     intrinsics = result.intrinsics
+    left, top, right, bottom = video.picture.borders if video.picture else (0, 0, 0, 0)
+    width, height = video.width + left + right, video.height + top + bottom  # estimators see the black borders too
+    if intrinsics is None and result.layout == "amass":
+        return intrinsics_of(video)
     if intrinsics is None:
-        return intrinsics_of(video) if result.layout == "amass" else guess_intrinsics(video.width, video.height)
-    scale_x, scale_y = video.width / (2 * intrinsics[2]), video.height / (2 * intrinsics[3])
-    if not 0.98 < scale_x / scale_y < 1.02:
-        raise ResultError(
-            "other_picture",
-            f"{result.file}: made from frames of {2 * intrinsics[2]:.0f}x{2 * intrinsics[3]:.0f}, the video has"
-            f" {video.width}x{video.height}; run the estimator on the video itself, neither rotated nor cropped",
-        )
-    return (intrinsics * scale_x).astype(np.float32)
+        intrinsics, scale = guess_intrinsics(width, height), 1.0
+    else:
+        scale, scale_y = width / (2 * intrinsics[2]), height / (2 * intrinsics[3])
+        if not 0.98 < scale / scale_y < 1.02:
+            raise ResultError(
+                "other_picture",
+                f"{result.file}: made from frames of {2 * intrinsics[2]:.0f}x{2 * intrinsics[3]:.0f}, the video has"
+                f" {width}x{height}; run the estimator on the video itself, neither rotated nor cropped",
+            )
+    return (intrinsics * scale - np.array([0, 0, left, top])).astype(np.float32)
 
 
 def _coverage(frames: np.ndarray, frame_positions: Float[np.ndarray, "T"], fps: float) -> float:

@@ -339,6 +339,43 @@ def test_only_code_is_uploaded() -> None:
     assert not uploaded & {".git", ".venv", "data", "demo", "runs", "tests"}
 
 
+def test_what_lies_beside_the_code_is_not_uploaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Ray itself applies the patterns: videos, sources and outputs inside the folder stay; a setting's file is shipped."""
+    from ray._private.runtime_env import packaging
+
+    from pipeline.execution import ray_engine
+
+    wanted = ["schemas/ids.py", "stages/media/decoding.py", "configs/a.yaml", "weights/mine.pt", "pyproject.toml"]
+    others = [
+        "videos/a.mp4",
+        "my films [1]/b.mov",
+        "big.mp4",
+        "data/out/x.tar",
+        ".venv/lib/x.py",
+        "tests/t.py",
+        "stages/takes/c.mp4",
+    ]
+    for name in wanted + others:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    monkeypatch.setattr(ray_engine, "PROJECT_ROOT", tmp_path)
+    config = IngestConfig.model_validate(
+        {
+            "sources": [{"path": str(tmp_path / "my films [1]")}, {"path": str(tmp_path / "stages" / "takes")}],
+            "output": str(tmp_path / "data" / "out"),
+            "stages": {"track_people": {"weights": str(tmp_path / "weights" / "mine.pt")}},
+        }
+    )
+    excludes = [packaging._get_excludes(tmp_path, ray_engine.shipping_excludes(config))]
+    uploaded: list[str] = []
+    for entry in tmp_path.iterdir():
+        packaging._dir_travel(
+            entry, excludes, lambda path: uploaded.append(path.relative_to(tmp_path).as_posix()), include_gitignore=True
+        )
+    assert {name for name in uploaded if (tmp_path / name).is_file()} == set(wanted)
+
+
 @pytest.mark.parametrize("name", ["cluster.yaml"])
 def test_cluster_configs_are_valid(name: str) -> None:
     assert load_config(str(PROJECT_ROOT / "configs" / name), IngestConfig, []).engine.kind == "ray"
