@@ -75,9 +75,11 @@ def _mix_loses(
 ) -> bool:
     if len(channels) < 2 or loudness.max() < _MIN_AMPLITUDE:
         return False
-    if np.sqrt((mixed**2).mean()) < _MIN_SHARE * loudness.max():
+    if float(np.sqrt((mixed**2).mean())) < _MIN_SHARE * float(loudness.max()):
         return True
-    return len(channels) == 2 and loudness.min() > _MIN_AMPLITUDE and np.corrcoef(channels)[0, 1] < _MIN_CORRELATION
+    if len(channels) > 2 or loudness.min() < _MIN_AMPLITUDE:
+        return False
+    return float(np.corrcoef(channels)[0, 1]) < _MIN_CORRELATION
 
 
 def _within(samples: Iterator[tuple[float, np.ndarray]], seconds: float) -> Iterator[np.ndarray]:
