@@ -43,7 +43,7 @@ from schemas.ledger import read_ledger
 from schemas.storage import Storage
 
 _PROGRAM = "pipeline.commands.main"
-_PRELOADED = [_PROGRAM, "pipeline.job.ingest", "pipeline.curation.remove", "stages.read_mocap", "stages.encode_clip"]
+_PRELOADED = ["pipeline.job.ingest", "pipeline.curation.remove", "stages.read_mocap", "stages.encode_clip"]
 """Imported once, before the jobs are forked."""
 _BEAT_S, _BEAT_OF_STORES_S = 0.1, 1.0
 """Intervals of heartbeats on a disk and on an object store, where a request takes longer."""
@@ -262,10 +262,10 @@ def run_program(command: list[str], store: str, log: str, stop_at: int, role: st
 
 
 class _Changes:
-    """Counts a job's changes of its store, heartbeats excepted, and stops the process before one of them."""
+    """Counts a job's changes of its store from the claim of its lease on, heartbeats excepted, and stops the process before one."""
 
     def __init__(self, stop_at: int) -> None:
-        self.count, self.stop_at = 0, stop_at
+        self.count, self.stop_at, self.begun = 0, stop_at, False
 
     def watch(self, store: str) -> None:
         storage = Storage(store)
@@ -278,8 +278,9 @@ class _Changes:
                 return
             if name == "open" and not (isinstance(arguments[2], int) and arguments[2] & _WRITING):
                 return
-            if any(str(argument).startswith(f"{storage.root}/") for argument in arguments[:2]):
-                self._add()
+            paths = [str(argument) for argument in arguments[:2] if str(argument).startswith(f"{storage.root}/")]
+            if paths:
+                self._add(" ".join(paths))
 
         sys.addaudithook(event)
 
@@ -287,15 +288,17 @@ class _Changes:
         call = file_system._call_s3
 
         async def counted(fs: Any, method: str, *arguments: Any, **named: Any) -> Any:
-            if method in _REQUESTS and not str(named.get("Key", "")).endswith(f"/{LEASE}"):
-                self._add()
+            key = str(named.get("Key", ""))
+            if method in _REQUESTS and not key.endswith(f"/{LEASE}"):
+                self._add(key)
             return await call(fs, method, *arguments, **named)
 
         file_system._call_s3, file_system.call_s3 = counted, sync_wrapper(counted)
 
-    def _add(self) -> None:
-        self.count += 1
-        if self.count == self.stop_at:
+    def _add(self, path: str) -> None:
+        self.begun = self.begun or EPOCHS in path
+        self.count += self.begun
+        if self.begun and self.count == self.stop_at:
             os.kill(os.getpid(), signal.SIGSTOP)
 
 

@@ -10,7 +10,7 @@ from pipeline.fault_injection.sleep_jobs import run_trials
 def test_a_job_that_slept_changes_nothing_that_another_has_written() -> None:
     result = run_trials(5, seed=4)
     assert (result["intact"], result["odd"]) == (5, [])
-    assert result["refused"] >= 2
+    assert result["refused"] >= 1
 
 
 @pytest.mark.slow
@@ -18,4 +18,3 @@ def test_a_job_that_slept_changes_nothing_in_a_bucket() -> None:
     with s3_bucket("sleep") as address:
         result = run_trials(3, seed=4, store=f"{address}/trials")
     assert (result["intact"], result["odd"]) == (3, [])
-    assert result["refused"] >= 1
