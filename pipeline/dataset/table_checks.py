@@ -17,6 +17,8 @@ from schemas.ledger import LEDGER, MERGED, commit_of, read_history
 from schemas.storage import Storage
 from schemas.tables import read_parquet
 
+_PLACE = ("part", "offset", "length", "part_sha256", "record_sha256")
+"""Columns that only accepted rows have."""
 _OUTCOMES = {"accepted", "rejected", "quarantined", "removed"}
 
 
@@ -31,7 +33,8 @@ def catalogue_problems(storage: Storage, shard: ShardEntry, rows: Sequence[dict[
         return [f"{path}: has no column 'key'; run humo pack"]
     order = {key: index for index, key in enumerate(table.column("key").to_pylist())}
     present = [row for row in rows if row["key"] in order]
-    stored, rebuilt = table.take([order[row["key"]] for row in present]), catalogue_table(present)
+    stored = table.take(pa.array([order[row["key"]] for row in present], pa.int64()))
+    rebuilt = catalogue_table(present)
     problems = []
     for name in rebuilt.column_names:
         if name not in stored.column_names:
@@ -72,6 +75,11 @@ def ledger_problems(storage: Storage) -> list[str]:
         if unknown:
             problems.append(f"{path}: unknown outcome {min(unknown)!r}; restore it from a copy")
         rows = table.to_pylist()
+        placed = [
+            row["record_id"] for row in rows if row["outcome"] != "accepted" and any(row[name] for name in _PLACE)
+        ]
+        if placed:
+            problems.append(f"{path}: {placed[0]} has a place in a part, but was not accepted; restore it from a copy")
         problems += _row_problems(storage, path, rows)
         forgotten = [
             row["record_id"] for row in rows if row["outcome"] == "removed" and row["record_id"] not in removed

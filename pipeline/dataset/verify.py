@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import av
+import pyarrow as pa
 
 from pipeline.dataset.catalogue import catalogue_row
 from pipeline.dataset.purge import keys_of_tar, pages_with, proof_path, scan
@@ -79,7 +80,14 @@ def verify(dataset: str) -> VerifyReport:
     for check in checks:
         try:
             report.problems += check() or []
-        except (HumoError, OSError, ValueError, LookupError, TypeError) as error:  # other checks go on
+        except (
+            HumoError,
+            OSError,
+            ValueError,
+            LookupError,
+            TypeError,
+            pa.ArrowException,
+        ) as error:  # other checks go on
             problem = " ".join(str(error).split())[:1000]
             report.problems.append(problem if isinstance(error, HumoError) else f"{type(error).__name__}: {problem}")
     report.problems = list(dict.fromkeys(report.problems))
@@ -113,7 +121,7 @@ def _check_shard(storage: Storage, shard: ShardEntry, report: VerifyReport) -> l
                 if not problems:
                     rows.append(catalogue_row(encode_sample(key, members), shard.subset, shard.split, shard.path))
         report.problems += catalogue_problems(storage, shard, rows)
-    except (HumoError, OSError, ValueError, LookupError, TypeError) as error:
+    except (HumoError, OSError, ValueError, LookupError, TypeError, pa.ArrowException) as error:
         report.problems.append(str(error) if isinstance(error, HumoError) else f"{shard.path}: {error!r}")
     if secrets:
         report.problems.append(
