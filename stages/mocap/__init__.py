@@ -15,7 +15,7 @@ from stages.mocap.asf_amc import Skeleton, parse_amc, parse_asf
 from stages.mocap.bvh import parse_bvh
 from stages.mocap.deepmimic import parse_deepmimic
 from stages.mocap.retarget import Retargeted, retarget
-from stages.mocap.skeletons import find_map
+from stages.mocap.matching import find_map
 from stages.mocap.take import MocapError, Take
 
 SUFFIXES = (".bvh", ".amc", ".json", ".txt", ".npz")

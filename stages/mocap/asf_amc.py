@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from stages.mocap.take import MocapError, Take, check_numbers, euler_to_matrix
+from stages.mocap.text_files import decode_text
 
 AMC_FPS = 120.0
 """AMC files do not contain their frame rate; this is the rate of the CMU recordings."""
@@ -39,7 +40,7 @@ class Skeleton:
 
 def parse_asf(name: str, content: bytes) -> Skeleton:
     """A skeleton from the content of a file; `name` is for messages. Raises MocapError."""
-    sections = _sections(content.decode("utf-8", "replace"))
+    sections = _sections(decode_text(content))
     missing = [key for key in ("root", "bonedata", "hierarchy") if key not in sections]
     if missing:
         reason = "truncated" if "bonedata" in sections else "not_mocap"
@@ -169,7 +170,7 @@ def parse_amc(name: str, content: bytes, skeleton: Skeleton, fps: float | None =
 
 def _frames(name: str, content: bytes) -> list[list[list[str]]]:
     """The lines of each frame, split into words, without the frame number."""
-    text = content.decode("utf-8", "replace")
+    text = decode_text(content)
     parts = re.split(r"^[ \t]*\d+[ \t]*\r?$", text, flags=re.MULTILINE)
     if not re.search(r"^:", parts[0], re.MULTILINE) and not parts[0].lstrip().startswith("#"):
         raise MocapError("not_mocap", f"{name}: does not begin like an AMC file; check the file's extension")

@@ -23,7 +23,7 @@ from schemas.rotations import axis_angle_to_matrix, matrix_to_axis_angle, shorte
 from schemas.skeleton import NUM_JOINTS, SMPL_JOINTS, SMPL_PARENTS, joint
 from stages.geometry.contacts import find_contacts, ground_height
 from stages.mocap.glitches import repair_glitches
-from stages.mocap.skeletons import JointMap
+from stages.mocap.skeletons import TO_Y_UP, JointMap
 from stages.mocap.take import Take, axis_rotation
 
 _LIMBS = {
@@ -35,7 +35,6 @@ _LIMBS = {
 _UNITS_M = (1.0, 0.01, 0.001, 0.0254)
 _LEG_M = (0.45, 1.3)
 """Range of a human's hip-to-ankle length, metres: the first unit that puts a source's legs into it is assumed."""
-_Z_UP_TO_Y_UP = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -66,8 +65,9 @@ def retarget(take: Take, joint_map: JointMap, body: BodyModel, *, metres_per_uni
         bones = np.diff(rest[[SMPL_PARENTS[1:], range(1, NUM_JOINTS)]], axis=0)[0]
         take = replace(take, offsets=np.concatenate([take.offsets[:1], bones])[: len(take.names)])
     source_rotations, source_positions = take.global_poses
-    if joint_map.up == "z":
-        source_rotations, source_positions = _Z_UP_TO_Y_UP @ source_rotations, source_positions @ _Z_UP_TO_Y_UP.T
+    to_y_up = TO_Y_UP[joint_map.up]
+    if joint_map.up != "y":
+        source_rotations, source_positions = to_y_up @ source_rotations, source_positions @ to_y_up.T
     source = _SourceTPose(take, joint_map, source_rotations)
     body_rotations = source.body_rotations(source_rotations, rest)
 
@@ -92,8 +92,7 @@ def retarget(take: Take, joint_map: JointMap, body: BodyModel, *, metres_per_uni
     ground_m = ground_height(feet)
     trans[:, 1] -= ground_m
     to_source = np.eye(4)
-    to_source_axes = _Z_UP_TO_Y_UP.T if joint_map.up == "z" else np.eye(3)
-    to_source[:3, :3] = to_source_axes * (unit_m / ratio)
+    to_source[:3, :3] = to_y_up.T * (unit_m / ratio)
     to_source[:3, 3] = to_source[:3, :3] @ [0.0, ground_m, 0.0]
     observed = np.array([name in joint_map.joints for name in SMPL_JOINTS]) & ~repaired
     source_frames = np.searchsorted(times.numpy(), output_times.numpy() - 1e-6).clip(0, len(observed) - 1)
@@ -145,7 +144,7 @@ class _SourceTPose:
             elif parent >= 0:
                 self.axes[index] = self.axes[parent]
             else:
-                self.axes[index] = _Z_UP_TO_Y_UP if joint_map.up == "z" else np.eye(3)
+                self.axes[index] = TO_Y_UP[joint_map.up]
             if parent >= 0:
                 offset = take.moving_offsets[index][0] if index in take.moving_offsets else take.offsets[index]
                 self.positions[index] = self.positions[parent] + self.axes[parent] @ offset

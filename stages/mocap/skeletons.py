@@ -6,13 +6,26 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
+import numpy as np
+from jaxtyping import Float
+
 from schemas.config import Config, load_config
 from schemas.errors import UsageError
 from schemas.skeleton import SMPL_JOINTS
-from stages.mocap.take import MocapError, Take
 
 Blend = tuple[str, str, float]
 """Two source joints and the fraction of the interpolation between their orientations, 0 to 1."""
+Up = Literal["y", "z", "x", "-y", "-z", "-x"]
+"""An axis of a file that points up."""
+TO_Y_UP: Mapping[str, Float[np.ndarray, "3 3"]] = MappingProxyType({
+    "y": np.eye(3),
+    "z": np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]]),
+    "x": np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]]),
+    "-y": np.diag([1.0, -1, -1]),
+    "-z": np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]]),
+    "-x": np.array([[0.0, 1, 0], [-1, 0, 0], [0, 0, 1]]),
+})  # fmt: skip
+"""Axis that points up -> rotation of the file's world to Y up."""
 Axes = tuple[tuple[float, float, float], tuple[float, float, float], tuple[float, float, float]]
 """A joint's x, y and z axis in the world."""
 _REQUIRED = (
@@ -38,7 +51,7 @@ class JointMap:
     """Whether the feet are flat in the reference pose or oriented with its shanks."""
     pitch_deg: Mapping[str, float] = field(default_factory=dict)
     """SMPL joint -> forward or toe-down pitch of its source joint while the body stands upright, degrees."""
-    up: Literal["y", "z"] = "y"
+    up: Up = "y"
     """The axis of the source's world that points up."""
 
     def position_joint_of(self, joint: str) -> str:
@@ -62,7 +75,8 @@ def _both(left: str, right: str, pairs: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _feet_deg(ankle: float, foot: float) -> dict[str, float]:
+def feet_deg(ankle: float, foot: float) -> dict[str, float]:
+    """Pitches of both feet, see `JointMap.pitch_deg`."""
     return {f"{side}_{name}": value for side in ("left", "right") for name, value in (("ankle", ankle), ("foot", foot))}
 
 
@@ -78,7 +92,7 @@ _CMU_BVH = JointMap(
     },
     feet="with_shank",
     # Medians over the frames with stationary foot and toes of all 96 takes.
-    pitch_deg=_feet_deg(ankle=4.0, foot=-7.0),
+    pitch_deg=feet_deg(ankle=4.0, foot=-7.0),
 )  # fmt: skip
 
 _CMU_ASF = JointMap(
@@ -92,7 +106,7 @@ _CMU_ASF = JointMap(
         }),
     },
     feet="with_shank",
-    pitch_deg=_feet_deg(ankle=3.0, foot=3.0),
+    pitch_deg=feet_deg(ankle=3.0, foot=3.0),
 )  # fmt: skip
 
 _DEEPMIMIC = JointMap(
@@ -149,26 +163,34 @@ KNOWN_MAPS: Mapping[str, JointMap] = MappingProxyType(
 
 
 class JointMapFile(Config):
-    """A YAML file that describes a skeleton without a built-in map."""
+    """A YAML file that describes a skeleton; `humo skeleton FILE --out map.yaml` writes one to edit."""
 
-    joints: dict[str, str]
-    """SMPL joint -> joint of the file. At least the pelvis, hips, knees, ankles, shoulders, elbows and wrists; a joint
-    that is left out follows its parent."""
+    joints: dict[str, str | Blend]
+    """SMPL joint -> joint of the file, or [joint, joint, fraction] to interpolate between two. At least the pelvis, hips,
+    knees, ankles, shoulders, elbows and wrists; a joint that is left out follows its parent."""
+    position_joints: dict[str, str] = {}
+    """SMPL joint -> joint of the file, for joints that have a position but no rotation, as the end of a bone."""
     reference: Literal["zero", "first_frame"] = "zero"
     """The pose that is (nearly) a T-pose: all angles zero, or the first frame of each take."""
+    axes: dict[str, Axes] = {}
+    """Joint of the file -> its x, y and z axis in a T-pose facing +Z with Y up. A joint that is not named has its parent's; a
+    root has the file's, turned by `up`."""
     feet: Literal["flat", "with_shank"] = "flat"
     """Whether the feet are flat in that pose or oriented with its shanks."""
-    up: Literal["y", "z"] = "y"
-    """The axis that points up in the file's world and along which its zero pose stands."""
+    pitch_deg: dict[str, float] = {}
+    """SMPL joint -> forward or toe-down pitch of its source joint while the body stands upright, degrees."""
+    up: Up = "y"
+    """The axis that points up in the file's world and, where `axes` do not say otherwise, along which its zero pose stands."""
 
 
 def load_map(path: str) -> JointMap:
     """A map from a YAML file (see `JointMapFile`). Raises UsageError."""
     given = load_config(path, JointMapFile)
-    unknown = [name for name in given.joints if name not in SMPL_JOINTS]
+    named = (*given.joints, *given.position_joints, *given.pitch_deg)
+    unknown = [name for name in named if name not in SMPL_JOINTS]
     if unknown:
         raise UsageError(f"{path}: {unknown[0]!r} is not a SMPL joint; use {', '.join(SMPL_JOINTS)}")
-    missing = [name for name in _REQUIRED if name not in given.joints]
+    missing = [name for name in _REQUIRED if name not in {**given.joints, **given.position_joints}]
     if missing:
         raise UsageError(f"{path}: `joints` lacks {', '.join(missing)}; name the source joint of each")
     return JointMap(name=Path(path).stem, **given.model_dump())
@@ -183,23 +205,3 @@ def candidate_maps(choice: str) -> Sequence[JointMap]:
     if choice.endswith((".yaml", ".yml")):
         return (load_map(choice),)
     raise UsageError(f"joint_map is {choice!r}; use auto, {', '.join(KNOWN_MAPS)}, or the path of a YAML file")
-
-
-def find_map(take: Take, choice: str = "auto", *, file: str = "the file") -> JointMap:
-    """The map of a take: by the names of its joints, by the name of a known map, or from a YAML file.
-
-    Raises MocapError if no map fits, UsageError for an unknown map.
-    """
-    candidates = candidate_maps(choice)
-    for candidate in candidates:
-        if candidate.required_joints() <= set(take.names):
-            return candidate
-    names = ", ".join(take.names[:60])
-    mismatch = ""
-    if len(candidates) == 1:
-        mismatch = f"{candidates[0].name} (it lacks {', '.join(sorted(candidates[0].required_joints() - set(take.names))[:5])})"
-    raise MocapError(
-        "unknown_skeleton",
-        f"{file}: its joints do not match {mismatch or 'any known skeleton'}; it has {names}. Write a YAML file with `joints:` from"
-        " SMPL joints to these and set its path in read_mocap.joint_map",
-    )

@@ -1,10 +1,10 @@
 """A take: the common representation of all motion-capture formats before retargeting."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from schemas.errors import HumoError
 
@@ -22,7 +22,7 @@ class Take:
     """A skeleton and its motion, in the axes and length units of the file. Parents precede their children."""
 
     format: str
-    """`bvh`, `amc`, `deepmimic` or `amass`."""
+    """Format of the file, as `bvh`, `amc`, `deepmimic`, `amass`."""
     names: tuple[str, ...]
     parents: tuple[int, ...]
     """-1 for a root."""
@@ -36,11 +36,26 @@ class Take:
     """Relative to the first frame, increasing."""
     metres_per_unit: float | None = None
     """None if unknown; it is then estimated from the length of the legs."""
+    ends: frozenset[int] = frozenset()
+    """Joints that only mark where a bone ends, without a rotation of their own."""
+    betas: tuple[float, ...] = ()
+    """Shape coefficients of the file's body model; empty where the format has none."""
+    gender: str = ""
+    """`female`, `male` or `neutral`, where the file says so."""
 
     @property
     def fps(self) -> float:
         """Frame rate of the file, frames/s, from the median time step."""
         return float(1.0 / np.median(np.diff(self.times_s))) if len(self.times_s) > 1 else 0.0
+
+    def frames(self, frames: Int[np.ndarray, "S"]) -> "Take":
+        """The same take with some of its frames alone."""
+        return replace(
+            self,
+            rotations=self.rotations[frames],
+            moving_offsets={joint: offset[frames] for joint, offset in self.moving_offsets.items()},
+            times_s=self.times_s[frames],
+        )
 
     @cached_property
     def global_poses(self) -> tuple[Float[np.ndarray, "T J 3 3"], Float[np.ndarray, "T J 3"]]:

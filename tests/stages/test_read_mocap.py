@@ -1,5 +1,6 @@
 """Motion capture: round trips through every format; errors name the invalid file."""
 
+import re
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +32,7 @@ from stages.base import apply
 from stages.mocap import Retargeted, load_takes, read_motion, read_take
 from stages.mocap.glitches import repair_glitches
 from stages.mocap.retarget import retarget
-from stages.mocap.skeletons import find_map
+from stages.mocap.matching import find_map
 from stages.mocap.take import MocapError
 from stages.read_mocap import ReadMocap
 from stages.score_motion import ScoreMotion
@@ -189,7 +190,10 @@ def broken(folder: Path, kind: str) -> Path:
         "not_finite": good.replace(rows[9].split()[3], "nan"),
         "no_frames": head + "MOTION\nFrames: 0\nFrame Time: 0.03\n",
         "not_mocap": "a text about dancing",
-        "unknown_skeleton": good.replace("LeftUpLeg", "Thigh.L"),
+        # One leg has no knee by its names, and is too short for a pair by its shape.
+        "unknown_skeleton": re.sub(
+            r"(JOINT LeftFoot\s+{\s+OFFSET) .*", r"\1 0 -9 0", good.replace("JOINT LeftLeg", "JOINT Thigh.L")
+        ),
         "no_frame_rate": good.replace(rows[2], "Frame Time: 0"),
         "broken_file": good.replace("CHANNELS 3 Zrotation", "CHANNELS 3 Wrotation", 1),
     }[kind]
