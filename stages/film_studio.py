@@ -25,8 +25,8 @@ from stages.base import Stage, StageConfig
 from stages.geometry.contacts import find_contacts
 from stages.media.encoding import VideoWriter
 from stages.mocap import read_take
-from stages.mocap.retarget import cut, retarget
 from stages.mocap.matching import find_map
+from stages.mocap.retarget import cut, retarget
 from stages.mocap.skeletons import candidate_maps
 from stages.mocap.take import MocapError
 from stages.synthesis import MIN_SECONDS

@@ -14,8 +14,8 @@ from schemas.rotations import matrix_to_axis_angle
 from schemas.storage import open_file
 from stages.base import Stage, StageConfig
 from stages.mocap import read_take
-from stages.mocap.retarget import Retargeted, cut, retarget
 from stages.mocap.matching import find_map
+from stages.mocap.retarget import Retargeted, cut, retarget
 from stages.mocap.skeletons import candidate_maps
 from stages.mocap.take import MocapError, Take
 

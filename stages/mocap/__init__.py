@@ -13,13 +13,17 @@ from schemas.storage import open_file
 from stages.mocap.amass import parse_amass
 from stages.mocap.asf_amc import Skeleton, parse_amc, parse_asf
 from stages.mocap.bvh import parse_bvh
+from stages.mocap.c3d import parse_c3d
 from stages.mocap.deepmimic import parse_deepmimic
-from stages.mocap.retarget import Retargeted, retarget
+from stages.mocap.gltf import parse_gltf
 from stages.mocap.matching import find_map
+from stages.mocap.results import parse_result
+from stages.mocap.retarget import Retargeted, retarget
 from stages.mocap.take import MocapError, Take
 
-SUFFIXES = (".bvh", ".amc", ".json", ".txt", ".npz")
-"""File extensions of takes: BVH, AMC (with its .asf in the same folder), two for DeepMimic's clips, AMASS."""
+SUFFIXES = (".bvh", ".amc", ".json", ".txt", ".npz", ".c3d", ".glb", ".gltf", ".pkl", ".pt", ".npy")
+"""File extensions of takes: BVH, AMC (with its .asf in the same folder), two for DeepMimic's clips, AMASS, C3D, glTF, and arrays
+of SMPL parameters or joints."""
 
 
 def read_take(uri: str, *, content: bytes | None = None, fps: float | None = None) -> Take:
@@ -43,6 +47,12 @@ def read_take(uri: str, *, content: bytes | None = None, fps: float | None = Non
         return parse_amc(name, content, _find_skeleton(uri), fps)
     if suffix == ".npz":
         return parse_amass(name, content, fps)
+    if suffix == ".c3d":
+        return parse_c3d(name, content, fps)
+    if suffix in (".glb", ".gltf"):
+        return parse_gltf(name, content, lambda other: _read_beside(uri, other), fps)
+    if suffix in (".pkl", ".pt", ".npy"):
+        return parse_result(name, content, fps)
     return parse_deepmimic(name, content, fps)
 
 
@@ -63,6 +73,12 @@ def load_takes(folder: str | Path) -> Iterator[tuple[str, Float[Tensor, "T 24 3 
     for path in paths:
         motion = read_motion(path)
         yield path.stem, motion.rotations, motion.trans
+
+
+def _read_beside(uri: str, name: str) -> bytes:
+    """A file of the same folder."""
+    fs, path = fsspec.core.url_to_fs(uri)
+    return bytes(fs.cat_file(str(PurePosixPath(path).parent / name)))
 
 
 def _find_skeleton(uri: str) -> Skeleton:

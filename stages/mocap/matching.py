@@ -1,7 +1,7 @@
 """The map of a take: of a known skeleton, from a file, or recognised from the skeleton itself."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -19,8 +19,8 @@ from stages.mocap.skeletons import TO_Y_UP, Axes, Blend, JointMap, candidate_map
 from stages.mocap.take import MocapError, Take
 from stages.mocap.tree import Tree
 
-_POSED = ("deepmimic", "amass", "positions", "smpl")
-"""Formats whose skeleton, rest pose and axes are the same in every file: only their names need to match."""
+_OF_FORMAT = {"deepmimic": "deepmimic", "amass": "amass", "smpl": "smpl"}
+"""Formats whose skeleton, rest pose and axes are the same in every file -> their map."""
 _TILTED_FEET_DEG = feet_deg(ankle=4.0, foot=-7.0)
 """Pitch of feet that follow shanks which stand apart in the zero pose: medians over the standing frames of 96 takes of such a
 skeleton."""
@@ -47,7 +47,7 @@ def find_map(take: Take, choice: str = "auto", *, file: str = "the file") -> Joi
 
 def match(take: Take, choice: str = "auto", *, file: str = "the file") -> Match:
     """As `find_map`, with what was found."""
-    candidates = candidate_maps(choice)
+    candidates = candidate_maps(_OF_FORMAT.get(take.format, choice) if choice == "auto" else choice)
     for candidate in candidates:
         if candidate.required_joints() <= set(take.names) and (choice != "auto" or not _contradicted(take, candidate)):
             by = dict.fromkeys((*candidate.joints, *candidate.position_joints), "map")
@@ -70,7 +70,7 @@ def recognise(take: Take, *, file: str = "the file") -> Match:
     zero = zero_pose(take)
     pose = body_pose(found, zero)
     joints, position_joints = _joints(found)
-    common = {"name": "recognised", "joints": joints, "position_joints": position_joints, "up": up}
+    bare = JointMap(name="recognised", joints=joints, position_joints=position_joints, up=up)
     by = {
         name: found.by.get(name, found.by["spine" if name.startswith("spine") else "neck"])
         for name in (*joints, *position_joints)
@@ -78,20 +78,20 @@ def recognise(take: Take, *, file: str = "the file") -> Match:
     if not pose.faults:
         tilted = feet_follow_shanks(found, pose, zero)
         roots = {take.names[joint]: _axes(pose.to_canonical) for joint, parent in enumerate(take.parents) if parent < 0}
-        made = JointMap(
-            **common, axes=roots, feet="with_shank" if tilted else "flat", pitch_deg=_TILTED_FEET_DEG if tilted else {}
-        )  # fmt: skip
+        made = replace(
+            bare, axes=roots, feet="with_shank" if tilted else "flat", pitch_deg=_TILTED_FEET_DEG if tilted else {}
+        )
         return Match(made, by, f"the zero pose, arms {_arms(pose)}")
     first_rotations, first_positions = take.frames(np.array([0])).global_poses
     first = body_pose(found, first_positions[0])
     upright = (first.to_canonical @ TO_Y_UP[up].T)[1, 1] > 0.9
     if not first.faults and first.arms == "T" and upright and not _is_moving(take):
         axes = {name: _axes(first.to_canonical @ first_rotations[0, joint]) for joint, name in enumerate(take.names)}
-        return Match(JointMap(**common, axes=axes), by, "the first frame, a T-pose")
-    made = calibrated_axes(found, TO_Y_UP[up])
-    axes = {take.names[joint]: _axes(matrix) for joint, matrix in made.items()}
+        return Match(replace(bare, axes=axes), by, "the first frame, a T-pose")
+    calibrated = calibrated_axes(found, TO_Y_UP[up])
+    axes = {take.names[joint]: _axes(matrix) for joint, matrix in calibrated.items()}
     why = "; ".join(pose.faults[:2])
-    return Match(JointMap(**common, axes=axes), by, f"calibrated from the motion, as in the zero pose {why}")
+    return Match(replace(bare, axes=axes), by, f"calibrated from the motion, as in the zero pose {why}")
 
 
 def _arms(pose: BodyPose) -> str:
@@ -145,7 +145,7 @@ def _joints(found: Found) -> tuple[dict[str, str | Blend], dict[str, str]]:
 
 def _contradicted(take: Take, known: JointMap) -> bool:
     """Whether the data show that the skeleton is not the known one in spite of its names: another axis up, another rest pose."""
-    if take.format in _POSED:
+    if take.format in _OF_FORMAT:
         return False
     index = {name: joint for joint, name in enumerate(take.names)}
     limbs = {

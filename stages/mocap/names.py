@@ -9,33 +9,28 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+_READINGS: Sequence[tuple[str, Mapping[str, float]]] = (
+    ("upleg upperleg thigh femur legupper legup uleg thighbend uplegs 上腿 足", {"hip": 1.0}),
+    ("hip hips hipsocket coxa", {"hip": 0.9}),
+    ("hipjoint buttock pelvis", {"hip": 0.3}),
+    ("leg", {"knee": 1.0, "hip": 0.8}),
+    ("lowleg lowerleg loleg legl leglower shin shinbend calf tibia shank knee crus ひざ", {"knee": 1.0}),
+    ("ankle talus 足首", {"ankle": 1.1}),
+    ("foot", {"ankle": 1.0, "foot": 0.8}),
+    ("toe toes toebase ball football forefoot toejoint metatarsal foottoe つま先", {"foot": 1.0}),
+    ("clavicle collar innershoulder scapula clav collarbone sternoclavicular 肩", {"collar": 1.0}),
+    ("shoulder", {"collar": 0.9, "shoulder": 0.8}),
+    ("shldr", {"shoulder": 0.9, "collar": 0.6}),
+    ("arm", {"shoulder": 1.0, "elbow": 0.3}),
+    ("shldrbend uparm upperarm armupper uarm humerus armup 腕", {"shoulder": 1.0}),
+    ("forearm lowarm lowerarm armlower loarm farm radius ulna elbow forearmbend ひじ", {"elbow": 1.0}),
+    ("wrist 手首", {"wrist": 1.1}),
+    ("hand", {"wrist": 1.0, "hand": 0.8}),
+    ("palm knuckle handend", {"hand": 0.5}),
+)
 LIMB_READINGS: Mapping[str, Mapping[str, float]] = {
-    **dict.fromkeys(("upleg", "upperleg", "thigh", "femur", "legupper", "legup", "uleg", "thighbend", "uplegs"), {"hip": 1.0}),
-    **dict.fromkeys(("hip", "hips", "hipsocket", "coxa"), {"hip": 0.9}),
-    **dict.fromkeys(("hipjoint", "buttock", "pelvis"), {"hip": 0.3}),
-    "leg": {"knee": 1.0, "hip": 0.8},
-    **dict.fromkeys(
-        ("lowleg", "lowerleg", "loleg", "legl", "leglower", "shin", "shinbend", "calf", "tibia", "shank", "knee", "crus"),
-        {"knee": 1.0},
-    ),
-    **dict.fromkeys(("ankle", "talus"), {"ankle": 1.1}),
-    "foot": {"ankle": 1.0, "foot": 0.8},
-    **dict.fromkeys(("toe", "toes", "toebase", "ball", "football", "forefoot", "toejoint", "metatarsal", "foottoe"), {"foot": 1.0}),
-    **dict.fromkeys(("clavicle", "collar", "innershoulder", "scapula", "clav", "collarbone", "sternoclavicular"), {"collar": 1.0}),
-    "shoulder": {"collar": 0.9, "shoulder": 0.8},
-    "shldr": {"shoulder": 0.9, "collar": 0.6},
-    "shldrbend": {"shoulder": 1.0},
-    "arm": {"shoulder": 1.0, "elbow": 0.3},
-    **dict.fromkeys(("uparm", "upperarm", "armupper", "uarm", "humerus", "armup"), {"shoulder": 1.0}),
-    **dict.fromkeys(
-        ("forearm", "lowarm", "lowerarm", "armlower", "loarm", "farm", "radius", "ulna", "elbow", "forearmbend"), {"elbow": 1.0}
-    ),
-    "wrist": {"wrist": 1.1},
-    "hand": {"wrist": 1.0, "hand": 0.8},
-    **dict.fromkeys(("palm", "knuckle", "handend"), {"hand": 0.5}),
-    "上腿": {"hip": 1.0}, "足": {"hip": 1.0}, "ひざ": {"knee": 1.0}, "足首": {"ankle": 1.0}, "つま先": {"foot": 1.0},
-    "肩": {"collar": 1.0}, "腕": {"shoulder": 1.0}, "ひじ": {"elbow": 1.0}, "手首": {"wrist": 1.0},
-}  # fmt: skip
+    word: readings for words, readings in _READINGS for word in words.split()
+}
 """Word of a limb -> joints that it may stand for, and how firmly."""
 PELVIS = frozenset({"hips", "hip", "pelvis", "lowerbody", "下半身", "hipcenter", "hipscenter", "spinebase"})
 HEAD = frozenset({"head", "skull", "頭", "headbase", "cranium"})

@@ -20,6 +20,8 @@ _HALVES = (0.4, 2.5)
 """Range of the ratio of a limb's two long bones."""
 _ARM_TO_LEG = (0.3, 1.35)
 """Range of the ratio of shoulder-elbow-wrist to hip-knee-ankle."""
+_FROM_TRUNK = {"leg": 0.3, "arm": 0.6}
+"""Distance of hip and shoulder from where the limbs branch off, as a fraction of thigh and upper arm."""
 _WORST_LIMB = 1.6
 """Highest cost (see `_halves`) of three joints that count as a limb."""
 
@@ -156,9 +158,9 @@ class _Pair:
 
     branch: int
     paths: tuple[list[int], list[int]]
-    places: tuple[int, int, int]
+    places: Mapping[str, tuple[int, int, int]]
+    """`leg` and `arm` -> places of the three joints, if it is one."""
     length: float
-    cost: float
 
 
 def _by_shape(tree: Tree, readings: Sequence[Reading], known: Mapping[str, int]) -> dict[str, int]:
@@ -168,7 +170,7 @@ def _by_shape(tree: Tree, readings: Sequence[Reading], known: Mapping[str, int])
     found: dict[str, int] = {}
     known_legs, known_arms = "left_hip" in known, "left_shoulder" in known
     taken = {joint for index in known.values() for joint in tree.ancestors(index)}
-    free = [pair for pair in pairs if not {path[pair.places[0]] for path in pair.paths} & taken]
+    free = [pair for pair in pairs if not {path[1] for path in pair.paths} & taken]
     for limb, wanted in (("leg", not known_legs), ("arm", not known_arms)):
         if not wanted or not free:
             continue
@@ -179,8 +181,10 @@ def _by_shape(tree: Tree, readings: Sequence[Reading], known: Mapping[str, int])
         for number, path in enumerate(pair.paths):
             # Which is the left one is not known here: `rest_pose` turns the sides by the direction of the toes.
             side = _SIDES[number]
-            first, middle, last = pair.places
-            found |= {f"{side}_{part}": path[place] for part, place in zip(_NEEDED[limb], pair.places, strict=True)}
+            first, _, last = pair.places[limb]
+            found |= {
+                f"{side}_{part}": path[place] for part, place in zip(_NEEDED[limb], pair.places[limb], strict=True)
+            }
             outer = [
                 joint
                 for joint in path[last + 1 :]
@@ -206,17 +210,20 @@ def _pairs(tree: Tree) -> list[_Pair]:
             if abs(lengths[0] - lengths[1]) > _PAIRED * max(lengths) or max(lengths) <= 0:
                 continue
             short, long = sorted((one, other), key=len)
-            options = [
-                (_halves(tree, short, places) + _halves(tree, long, places), places)
-                for places in combinations(range(1, len(short)), 3)
-                if places[0] <= 5 and _alike(tree, short, long, places)
-            ]
-            if not options:
-                continue
-            cost, places = min(options, key=lambda option: (round(option[0], 3), -option[1][0]))
-            if cost / 2 <= _WORST_LIMB:
-                upper, lower = (tree.distance(one[places[i]], one[places[i + 1]]) for i in (0, 1))
-                pairs.append(_Pair(branch, (one, other), (places[0], places[1], places[2]), upper + lower, cost / 2))
+            best: dict[str, tuple[float, tuple[int, int, int]]] = {}
+            for limb in _LIMBS:
+                options = [
+                    (_halves(tree, short, places, limb) + _halves(tree, long, places, limb), places)
+                    for places in combinations(range(1, len(short)), 3)
+                    if places[0] <= 5 and _alike(tree, short, long, places)
+                ]
+                if options:
+                    # Of joints in one place the last one turns the bone.
+                    best[limb] = min(options, key=lambda option: (round(option[0], 3), -option[1][0], -option[1][1]))
+            if best and min(cost for cost, _ in best.values()) / 2 <= _WORST_LIMB:
+                places = best["leg"][1]
+                length = sum(tree.distance(one[places[i]], one[places[i + 1]]) for i in (0, 1))
+                pairs.append(_Pair(branch, (one, other), {limb: found for limb, (_, found) in best.items()}, length))
     return pairs
 
 
@@ -228,9 +235,9 @@ def _alike(tree: Tree, one: Sequence[int], other: Sequence[int], places: tuple[i
     return True
 
 
-def _halves(tree: Tree, path: Sequence[int], places: tuple[int, ...]) -> float:
-    """How little three joints of a path look like hip, knee and ankle (or shoulder, elbow and wrist): halves of unequal length,
-    a bend inside a half, joints inside a half that are no twist joints, and length of the path outside."""
+def _halves(tree: Tree, path: Sequence[int], places: tuple[int, ...], limb: str) -> float:
+    """How little three joints of a path look like those of a limb: halves of unequal length, a bend inside a half, joints inside
+    a half that are no twist joints, length of the path outside, and a first joint too near to the trunk or too far from it."""
     first, middle, last = places
     halves = path[first : middle + 1], path[middle : last + 1]
     upper, lower = (max(tree.distance(half[0], half[-1]), 1e-9) for half in halves)
@@ -241,7 +248,9 @@ def _halves(tree: Tree, path: Sequence[int], places: tuple[int, ...]) -> float:
         if one.max() > 0.004
     )
     outside = -np.log((upper + lower) / max(tree.path_length(path), 1e-9))
-    return float(abs(np.log(upper / lower)) + 3 * sum(one.mean() for one in slack) + 0.5 * inner + 1.5 * outside)
+    root = max(tree.distance(path[0], path[first]), 0.01 * upper) / (_FROM_TRUNK[limb] * upper)
+    bends = 3 * sum(one.mean() for one in slack) + 0.5 * inner
+    return float(abs(np.log(upper / lower)) + bends + 1.5 * outside + 0.3 * abs(np.log(root)))
 
 
 def _head(

@@ -157,8 +157,10 @@ def body_pose(found: Found, positions: Float[np.ndarray, "J 3"]) -> BodyPose:
     up = _snapped(unit(unit(shoulders - hips) + unit(hips - ankles)))
     lateral = at["left_hip"] - at["right_hip"]
     left = _snapped(unit(lateral - (lateral @ up) * up))
-    if abs(left @ up) > 1e-6:
+    if abs(left @ up) > 1e-6 or not left.any():
         left = unit(left - (left @ up) * up)
+    if not up.any() or not left.any():
+        return BodyPose(("hips, shoulders or ankles are in one place",), np.eye(3), "T")
     ahead = np.cross(left, up)
     axes = np.stack([left, up, ahead])
     bones = {
@@ -167,16 +169,19 @@ def body_pose(found: Found, positions: Float[np.ndarray, "J 3"]) -> BodyPose:
         for start, end in (("hip", "knee"), ("knee", "ankle"), ("shoulder", "elbow"), ("elbow", "wrist"))
     }
     mirror = np.array([-1.0, 1, 1])
+    thighs, shanks, upper_arms, forearms = (
+        [bones[f"{side}_{part}"] for side in ("left", "right")] for part in ("hip", "knee", "shoulder", "elbow")
+    )
     arm = bones["left_shoulder"]
     faults = [
         text
         for bad, text in (
             (unit(shoulders - hips) @ up < 0.85, "the trunk is not upright over the legs"),
-            (min(bones[f"{side}_{part}"] @ (0, -1, 0) for side in ("left", "right") for part in ("hip", "knee")) < 0.75, "legs do not hang"),
+            (min(-bone[1] for bone in (*thighs, *shanks)) < 0.75, "legs do not hang"),
             (abs(unit(lateral) @ up) > 0.35, "the hips are not level"),
-            (min(bones[f"{side}_hip"] @ bones[f"{side}_knee"] for side in ("left", "right")) < 0.9, "knees are bent"),
-            (min(bones[f"{side}_shoulder"] @ bones[f"{side}_elbow"] for side in ("left", "right")) < 0.7, "elbows are bent"),
-            (min(bones[f"left_{part}"] @ (bones[f"right_{part}"] * mirror) for part in ("hip", "knee", "shoulder", "elbow")) < 0.95,
+            (min(one @ other for one, other in zip(thighs, shanks, strict=True)) < 0.9, "knees are bent"),
+            (min(one @ other for one, other in zip(upper_arms, forearms, strict=True)) < 0.7, "elbows are bent"),
+            (min(one @ (other * mirror) for one, other in (thighs, shanks, upper_arms, forearms)) < 0.95,
              "the sides are not symmetric"),
             (arm[1] > 0.6, "arms are raised"),
             (arm[0] < -0.3 or abs(arm[2]) > 0.75, "arms are not at the sides"),
@@ -272,10 +277,8 @@ def _with_exact_bone(
 
 def _level_feet(points: Points, frames: Mapping[str, np.ndarray], side: str) -> Float[np.ndarray, "T 3 3"]:
     """Frames of a foot that stands flat: up is the world's, ahead the foot's."""
-    if f"{side}_foot" in points:
-        bone = points[f"{side}_foot"] - points[f"{side}_ankle"]
-    else:
-        bone = frames[f"{side}_knee"][..., 2]
+    toes = points.get(f"{side}_foot")
+    bone = frames[f"{side}_knee"][..., 2] if toes is None else toes - points[f"{side}_ankle"]
     ahead = unit(bone * [1.0, 0, 1])
     up = np.broadcast_to([0.0, 1, 0], ahead.shape)
     return np.stack([np.cross(up, ahead), up, ahead], -1)

@@ -60,7 +60,7 @@ class Retargeted:
 def retarget(take: Take, joint_map: JointMap, body: BodyModel, *, metres_per_unit: float | None = None) -> Retargeted:
     """A take retargeted to a body. `metres_per_unit` overrides the unit of the file or the estimate from its legs."""
     rest = body.rest_joints(torch.zeros(NUM_SHAPES)).double().numpy()
-    if take.format == "amass" and body.id.startswith("smpl-"):
+    if take.format in ("amass", "smpl") and body.id.startswith("smpl-"):
         # The body has the rest pose of the file: no alignment is needed.
         bones = np.diff(rest[[SMPL_PARENTS[1:], range(1, NUM_JOINTS)]], axis=0)[0]
         take = replace(take, offsets=np.concatenate([take.offsets[:1], bones])[: len(take.names)])

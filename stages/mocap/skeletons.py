@@ -1,7 +1,7 @@
 """Joint maps: the source joint that drives each joint of the body, and the pose of the source that is its T-pose."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
@@ -157,8 +157,10 @@ _AMASS = JointMap(
     axes={"pelvis": (_LEFT, _UP, _AHEAD)},
 )
 
+_SMPL = replace(_AMASS, name="smpl", up="y")
+
 KNOWN_MAPS: Mapping[str, JointMap] = MappingProxyType(
-    {known.name: known for known in (_CMU_BVH, _CMU_ASF, _DEEPMIMIC, _BANDAI_NAMCO, _AMASS)}
+    {known.name: known for known in (_CMU_BVH, _CMU_ASF, _DEEPMIMIC, _BANDAI_NAMCO, _AMASS, _SMPL)}
 )
 
 

@@ -1,6 +1,7 @@
 """The joints of a take as a tree with measured bones: paths, common ancestors, distances over time."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Float
@@ -66,7 +67,7 @@ class Tree:
 
     def path_length(self, path: Sequence[int]) -> float:
         """Sum of the distances along a path."""
-        return sum(self.distance(a, b) for a, b in zip(path, path[1:], strict=False))
+        return sum(self.distance(a, b) for a, b in pairwise(path))
 
     def distance(self, first: int, second: int) -> float:
         """Median distance between two joints over the frames."""
@@ -78,5 +79,5 @@ class Tree:
 
     def slack(self, path: Sequence[int]) -> Float[np.ndarray, "S"]:
         """How much shorter the straight way is than the path, as a fraction: 0 for a straight limb with twist joints in it."""
-        along = sum((self.distances(a, b) for a, b in zip(path, path[1:], strict=False)), np.zeros(len(self.frames)))
+        along = sum((self.distances(a, b) for a, b in pairwise(path)), np.zeros(len(self.frames)))
         return 1 - self.distances(path[0], path[-1]) / np.maximum(along, 1e-12)

@@ -31,8 +31,8 @@ from schemas.skeleton import joint
 from stages.base import apply
 from stages.mocap import Retargeted, load_takes, read_motion, read_take
 from stages.mocap.glitches import repair_glitches
-from stages.mocap.retarget import retarget
 from stages.mocap.matching import find_map
+from stages.mocap.retarget import retarget
 from stages.mocap.take import MocapError
 from stages.read_mocap import ReadMocap
 from stages.score_motion import ScoreMotion
