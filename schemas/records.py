@@ -64,6 +64,10 @@ class Source:
     consent: str = "unknown"
     focal_35mm: float = 0.0
     """35 mm equivalent focal length, millimetres; 0: read it from the file."""
+    fps: float = 0.0
+    """Frame rate of motion capture, frames/s; 0: from the settings or the file."""
+    joint_map: str = ""
+    """Joint map of motion capture, as in `read_mocap.joint_map`; empty: that of the settings."""
     address: str = field(default="", repr=False)
     """The secret form; empty where it equals `uri`."""
 

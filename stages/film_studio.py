@@ -124,8 +124,8 @@ class FilmStudio(Stage[Source, Motion]):
     def _recorded(self, record: Source) -> "list[_Part] | Rejection":
         with open_file(record.location) as file:
             content = file.read()
-        take = read_take(record.location, content=content)
-        motion = retarget(take, find_map(take, self.config.joint_map, file=record.uri), self._body)
+        take = read_take(record.location, content=content, fps=record.fps or None)
+        motion = retarget(take, find_map(take, record.joint_map or self.config.joint_map, file=record.uri), self._body)
         frames = len(motion.trans)
         if frames / FPS < self.config.min_s:
             return self.reject(record, "too_short", "seconds", measured=frames / FPS, limit=self.config.min_s)

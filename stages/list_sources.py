@@ -40,7 +40,9 @@ _GENERATED = "generated"
 _DELIMITERS = ",;\t|"
 _MAX_NAMED = 5
 """Files that a message names; it counts the others."""
-_OPTIONAL = ("id", "title", "description", "licence", "consent")
+_OPTIONAL = ("id", "title", "description", "licence", "consent", "joint_map")
+MAX_FPS = 10_000.0
+"""Highest frame rate that a manifest may give."""
 
 
 _log = logging.getLogger(__name__)
@@ -53,7 +55,8 @@ class SourceConfig(Config):
     """Content of the files; `studio` is motion capture (or no file, see `path`) that is filmed with synthetic people."""
     path: str
     """A file, a folder (searched recursively), a glob, or a manifest (.csv, .tsv, .jsonl, .parquet) with a column `uri`
-    and optionally `id`, `title`, `description`, `licence`, `consent`, `focal_35mm`; any fsspec path. Other columns are not read.
+    and optionally `id`, `title`, `description`, `licence`, `consent`, `focal_35mm`, and for mocap `fps` and
+    `joint_map`; any fsspec path. Other columns are not read.
     For kind studio also `generated`, or `generated:ACTION` for one action of the motion generator."""
     count: int = Field(1, ge=1)
     """For `generated`: number of sources, each of which is a film."""
@@ -208,6 +211,19 @@ def _focal_35mm(value: Any, where: str) -> float:
     return number
 
 
+def _fps(value: Any, where: str) -> float:
+    """A frame rate from a manifest; 0 if none is given."""
+    try:
+        number = float(value or 0)
+    except (TypeError, ValueError):
+        number = -1.0
+    if math.isnan(number):
+        return 0.0
+    if not 0 <= number <= MAX_FPS:
+        raise UsageError(f"sources: {where}: fps is {value!r}; give frames per second, above 0 to {MAX_FPS:.0f}, or leave it out")
+    return number
+
+
 def _id(config: SourceConfig, uri: str) -> str:
     """The id of a file; a file can be both motion capture and a source of films."""
     return f"studio-{source_id(uri)}" if config.kind == "studio" else source_id(uri)
@@ -273,7 +289,8 @@ def _read_manifest(config: SourceConfig) -> list[Source]:
             given["id"] = given["id"].partition(".")[0]
         defaults = {"id": _id(config, uri), "licence": config.licence, "consent": config.consent}
         focal = _focal_35mm(row.get("focal_35mm") or config.focal_35mm, f"{name}, row {number}")
-        sources.append(Source(**{**defaults, **given, "uri": uri, "kind": config.kind}, focal_35mm=focal))
+        fps = _fps(row.get("fps"), f"{name}, row {number}")
+        sources.append(Source(**{**defaults, **given, "uri": uri, "kind": config.kind}, focal_35mm=focal, fps=fps))
     return sources
 
 

@@ -8,12 +8,14 @@ from itertools import pairwise
 import numpy as np
 
 from schemas.body_model import NUM_SHAPES, BodyModel
+from schemas.errors import UsageError
 from schemas.ids import is_source_id
 from schemas.records import Motion, Provenance, Rejection, Source
 from schemas.rotations import matrix_to_axis_angle
 from schemas.storage import open_file
 from stages.base import Stage, StageConfig
 from stages.mocap import read_take
+from stages.mocap.falls import fall_acceleration_g
 from stages.mocap.matching import find_map
 from stages.mocap.retarget import Retargeted, cut, retarget
 from stages.mocap.skeletons import candidate_maps
@@ -39,13 +41,17 @@ class ReadMocap(Stage[Source, Motion]):
         min_fps: float = 12.0
         """Lowest frame rate of a file, frames/s: below it motion cannot be followed."""
         joint_map: str = "auto"
-        """Skeleton of the files: `auto` (by the names of their joints), `cmu_bvh`, `cmu_asf`, `deepmimic`, `bandai_namco`,
-        `amass`, or the path of a YAML file with `joints` (SMPL joint: joint of the file), `reference` (`zero` or
-        `first_frame`: the pose that is a T-pose), `feet` (`flat` or `with_shank` in that pose), `up` (`y` or `z`)."""
+        """Skeleton of the files: `auto` (recognised by the names of the joints or the shape of the tree), `cmu_bvh`, `cmu_asf`,
+        `deepmimic`, `bandai_namco`, `amass`, `smpl`, or the path of a YAML file, which `humo skeleton FILE --out map.yaml` writes.
+        A manifest's column `joint_map` goes before it."""
         metres_per_unit: float = 0.0
         """Length unit of the files, metres; 0: from the file, or else the unit that gives legs of human length."""
         fps: float = 0.0
-        """Frame rate of the files, frames/s; 0: from the file (120 for AMC files, which contain none)."""
+        """Frame rate of the files, frames/s; 0: from the file (120 for AMC files, which contain none). A manifest's column `fps`
+        goes before it."""
+        max_fall_g: float = 2.5
+        """Highest downward acceleration of a body's centre, in g; above it the frame rate is wrong, as nothing falls faster than 1 g
+        by itself. 0: any."""
         body_model: str = ""
         """Path of a licensed SMPL file (.npz or .pkl); empty for the shipped body."""
 
@@ -66,12 +72,15 @@ class ReadMocap(Stage[Source, Motion]):
         try:
             with open_file(record.location) as file:
                 content = file.read()
-            take = read_take(record.location, content=content, fps=self.config.fps or None)
-            joint_map = find_map(take, self.config.joint_map, file=record.uri)
+            take = read_take(record.location, content=content, fps=record.fps or self.config.fps or None)
+            joint_map = find_map(take, record.joint_map or self.config.joint_map, file=record.uri)
         except OSError as error:
             return [self.reject_unread(record, error)]
         except MocapError as error:
             return [self.reject(record, error.reason, str(error)[:2000])]
+        except UsageError as error:
+            # A manifest names a map for this source alone, so the job goes on.
+            return [self.reject(record, "bad_joint_map", str(error)[:2000])]
         rejection = self._check_limits(record, take)
         if rejection is not None:
             return [rejection]
@@ -80,9 +89,18 @@ class ReadMocap(Stage[Source, Motion]):
             # A dropped T-pose can make the motion too short.
             seconds = len(motion.trans) / motion.fps
             return [self.reject(record, "too_short", "seconds", measured=seconds, limit=self.config.min_s)]
+        fall_g = fall_acceleration_g(motion.rotations, motion.trans, motion.fps, self._body)
+        if 0 < self.config.max_fall_g < fall_g:
+            detail = f"falls at {fall_g:.1f} g: the true rate is lower than {take.fps:.4g} frames/s; set it as fps in a manifest"
+            return [self.reject(record, "wrong_frame_rate", detail, measured=fall_g, limit=self.config.max_fall_g)]
         sha256 = hashlib.sha256(content).hexdigest()
         model = f"{take.format} {_VERSION}"
-        return [self._motion(record, sha256, model, cut(motion, *span, self._body)) for span in self._spans(motion)]
+        models = {self.name: model}
+        if take.betas or take.gender:
+            # They belong to the file's body, not to the one that the motion is on.
+            betas = "".join(f" {value:g}" for value in take.betas[:NUM_SHAPES])
+            models["source_body"] = f"gender {take.gender or 'unknown'}, betas{betas or ' unknown'}"
+        return [self._motion(record, sha256, models, cut(motion, *span, self._body)) for span in self._spans(motion)]
 
     def _check_limits(self, record: Source, take: Take) -> Rejection | None:
         seconds = len(take.times_s) / take.fps if take.fps else 0.0
@@ -100,7 +118,7 @@ class ReadMocap(Stage[Source, Motion]):
         pieces = max(1, math.ceil(frames / motion.fps / self.config.max_s - 1e-9))
         return list(pairwise(round(piece * frames / pieces) for piece in range(pieces + 1)))
 
-    def _motion(self, record: Source, sha256: str, model: str, piece: Retargeted) -> Motion:
+    def _motion(self, record: Source, sha256: str, models: dict[str, str], piece: Retargeted) -> Motion:
         return Motion(
             provenance=Provenance(
                 source=record,
@@ -118,5 +136,5 @@ class ReadMocap(Stage[Source, Motion]):
             joint_confidence=piece.joint_confidence,
             to_source=piece.to_source,
             body_model=self._body.id,
-            models={self.name: model},
+            models=models,
         )

@@ -42,7 +42,7 @@ ARROWS = {
     "pipeline.benchmarks": "schemas model stages stages.base stages.geometry stages.media stages.synthesis stages.perception "
     "stages.recovery stages.training pipeline.chain pipeline.rendering pipeline.dataset pipeline.audit pipeline.execution",
     "pipeline.planning": "schemas stages stages.base stages.media stages.mocap pipeline.chain pipeline.execution pipeline.job",
-    "pipeline.commands": "schemas model stages.language stages.perception stages.recovery stages.synthesis pipeline.chain "
+    "pipeline.commands": "schemas model stages.language stages.mocap stages.perception stages.recovery stages.synthesis pipeline.chain "
     "pipeline.rendering pipeline.dataset pipeline.audit pipeline.job pipeline.curation pipeline.publishing pipeline.benchmarks "
     "pipeline.planning",
 }

@@ -10,6 +10,7 @@ import typer
 
 from pipeline.commands.bench import AsJson, bench_app, print_result
 from pipeline.commands.dataset import Dataset, dataset_app
+from pipeline.commands.skeleton import skeleton
 from pipeline.job.signals import Stopped
 from schemas.errors import HumoError, exit_status
 from schemas.offline import enforce_offline
@@ -28,6 +29,7 @@ app.add_typer(train_app, name="train")
 app.add_typer(evaluate_app, name="evaluate")
 app.add_typer(bench_app, name="bench")
 app.add_typer(dataset_app)
+app.command()(skeleton)
 
 ConfigFile = Annotated[str, typer.Argument(help="YAML file; see configs/.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="key.inner=value over the config; repeat it.")]

@@ -193,7 +193,7 @@ def _video_s(config: IngestConfig, source: Source) -> tuple[float, tuple[str, ..
 
 
 def _mocap_s(config: IngestConfig, source: Source) -> float:
-    take = read_take(source.location, fps=config.stages.read_mocap.fps or None)  # type: ignore[attr-defined]
+    take = read_take(source.location, fps=source.fps or config.stages.read_mocap.fps or None)  # type: ignore[attr-defined]
     return len(take.times_s) / take.fps if take.fps else 0.0
 
 

@@ -55,6 +55,8 @@ class Retargeted:
     start_s: float
     """Start of the motion in the source, seconds: after a T-pose that is dropped."""
     joint_map: str
+    metres_per_unit: float
+    """Of the source: given, or that which makes its legs human."""
 
 
 def retarget(take: Take, joint_map: JointMap, body: BodyModel, *, metres_per_unit: float | None = None) -> Retargeted:
@@ -106,6 +108,7 @@ def retarget(take: Take, joint_map: JointMap, body: BodyModel, *, metres_per_uni
         source_fps=take.fps,
         start_s=start_s,
         joint_map=joint_map.name,
+        metres_per_unit=unit_m,
     )
     return cut(whole, 0, len(trans), body)
 
