@@ -220,7 +220,9 @@ def _fps(value: Any, where: str) -> float:
     if math.isnan(number):
         return 0.0
     if not 0 <= number <= MAX_FPS:
-        raise UsageError(f"sources: {where}: fps is {value!r}; give frames per second, above 0 to {MAX_FPS:.0f}, or leave it out")
+        raise UsageError(
+            f"sources: {where}: fps is {value!r}; give frames per second, above 0 to {MAX_FPS:.0f}, or leave it out"
+        )
     return number
 
 

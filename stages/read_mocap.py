@@ -50,8 +50,8 @@ class ReadMocap(Stage[Source, Motion]):
         """Frame rate of the files, frames/s; 0: from the file (120 for AMC files, which contain none). A manifest's column `fps`
         goes before it."""
         max_fall_g: float = 2.5
-        """Highest downward acceleration of a body's centre, in g; above it the frame rate is wrong, as nothing falls faster than 1 g
-        by itself. 0: any."""
+        """Highest downward acceleration of a body's centre, in g; above it the frame rate is wrong, as nothing falls faster
+        than 1 g by itself. 0: any."""
         body_model: str = ""
         """Path of a licensed SMPL file (.npz or .pkl); empty for the shipped body."""
 

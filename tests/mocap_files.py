@@ -205,3 +205,75 @@ def write_amass(path: Path, motion: LabelledMotion, *, fps: float = 30.0, column
     arrays = {"poses": poses, "trans": motion.trans.double().numpy() @ Z_UP.T, "betas": np.ones(16), "gender": "male"}
     np.savez(path, **{**arrays, "mocap_framerate": fps, **more})  # type: ignore[arg-type]
     return path
+
+
+def write_c3d(path: Path, points_m: Mapping[str, np.ndarray], *, fps: float = 60.0, units: str = "mm") -> Path:
+    """Trajectories by label as a C3D with Z up."""
+    import ezc3d
+
+    scale = {"mm": 1000.0, "m": 1.0}[units]
+    file = ezc3d.c3d()
+    file["parameters"]["POINT"]["RATE"]["value"] = [fps]
+    file["parameters"]["POINT"]["LABELS"]["value"] = list(points_m)
+    file["parameters"]["POINT"]["UNITS"]["value"] = [units]
+    positions = np.stack([points @ Z_UP.T * scale for points in points_m.values()], 0)
+    file["data"]["points"] = np.concatenate([positions.transpose(2, 0, 1), np.ones((1, *positions.shape[:2]))], 0)
+    file.write(str(path))
+    return path
+
+
+def write_gltf(path: Path, motion: LabelledMotion, *, prefix: str = "mixamorig:", scale: float = 0.01) -> Path:
+    """A body's motion as a skin with one animation, below an armature that is turned and scaled; `.glb` or `.gltf`."""
+    import pygltflib as g
+
+    rest = BodyModel.load().rest_joints(torch.zeros(10)).double().numpy()
+    positions, rotations = global_poses(motion)
+    names = [prefix + name for name in SMPL_JOINTS[:22]]
+    armature = Rotation.from_euler("x", 90, degrees=True)
+    inverse = armature.inv().as_matrix()
+    local_rest = (rest - rest[0]) @ inverse.T / scale
+    blob = b""
+    views: list[g.BufferView] = []
+    accessors: list[g.Accessor] = []
+
+    def add(values: np.ndarray, kind: str) -> int:
+        nonlocal blob
+        data = np.ascontiguousarray(values, np.float32).tobytes()
+        views.append(g.BufferView(buffer=0, byteOffset=len(blob), byteLength=len(data)))
+        accessors.append(
+            g.Accessor(bufferView=len(views) - 1, componentType=5126, count=len(values), type=kind,
+                       min=[float(values.min())], max=[float(values.max())])
+        )  # fmt: skip
+        blob += data
+        return len(accessors) - 1
+
+    times = add(np.arange(len(positions)) / 30.0, "SCALAR")
+    nodes, samplers, channels = [g.Node(name="Armature", rotation=list(armature.as_quat()), scale=[scale] * 3)], [], []
+    for index, name in enumerate(names):
+        parent = SMPL_PARENTS[index]
+        offset = local_rest[index] - (local_rest[parent] if parent >= 0 else 0)
+        nodes.append(g.Node(name=name, translation=[float(value) for value in offset], children=[]))
+        nodes[parent + 1 if parent >= 0 else 0].children.append(index + 1)
+        turn = inverse @ rotations[:, index] @ inverse.T
+        if parent >= 0:
+            turn = (inverse @ rotations[:, parent] @ inverse.T).swapaxes(-1, -2) @ turn
+        paths = [("rotation", add(Rotation.from_matrix(turn).as_quat(), "VEC4"))]
+        if parent < 0:
+            paths.append(("translation", add(positions[:, 0] @ inverse.T / scale, "VEC3")))
+        for target, output in paths:
+            samplers.append(g.AnimationSampler(input=times, output=output, interpolation="LINEAR"))
+            channels.append(
+                g.AnimationChannel(
+                    sampler=len(samplers) - 1, target=g.AnimationChannelTarget(node=index + 1, path=target)
+                )
+            )
+    file = g.GLTF2(
+        scene=0, scenes=[g.Scene(nodes=[0])], nodes=nodes, skins=[g.Skin(joints=list(range(1, len(names) + 1)))],
+        animations=[g.Animation(samplers=samplers, channels=channels)], accessors=accessors, bufferViews=views,
+        buffers=[g.Buffer(byteLength=len(blob))],
+    )  # fmt: skip
+    file.set_binary_blob(blob)
+    if path.suffix == ".gltf":
+        file.convert_buffers(g.BufferFormat.DATAURI)
+    file.save(str(path))
+    return path

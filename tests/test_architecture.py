@@ -35,16 +35,16 @@ ARROWS = {
     "pipeline.dataset": "schemas stages.base pipeline.chain",
     "pipeline.audit": "schemas stages pipeline.chain pipeline.rendering pipeline.dataset",
     "pipeline.execution": "schemas stages.base pipeline.chain pipeline.dataset",
-    "pipeline.fault_injection": "schemas stages.media stages.synthesis pipeline.chain pipeline.dataset",
+    "pipeline.fault_injection": "schemas stages stages.media stages.synthesis pipeline.chain pipeline.dataset",
     "pipeline.job": "schemas stages pipeline.chain pipeline.dataset pipeline.execution",
     "pipeline.curation": "schemas stages stages.base stages.joining pipeline.chain pipeline.dataset pipeline.audit",
     "pipeline.publishing": "schemas pipeline.dataset pipeline.audit",
     "pipeline.benchmarks": "schemas model stages stages.base stages.geometry stages.media stages.synthesis stages.perception "
     "stages.recovery stages.training pipeline.chain pipeline.rendering pipeline.dataset pipeline.audit pipeline.execution",
     "pipeline.planning": "schemas stages stages.base stages.media stages.mocap pipeline.chain pipeline.execution pipeline.job",
-    "pipeline.commands": "schemas model stages.language stages.mocap stages.perception stages.recovery stages.synthesis pipeline.chain "
-    "pipeline.rendering pipeline.dataset pipeline.audit pipeline.job pipeline.curation pipeline.publishing pipeline.benchmarks "
-    "pipeline.planning",
+    "pipeline.commands": "schemas model stages.language stages.mocap stages.perception stages.recovery stages.synthesis "
+    "pipeline.chain pipeline.rendering pipeline.dataset pipeline.audit pipeline.job pipeline.curation pipeline.publishing "
+    "pipeline.benchmarks pipeline.planning",
 }
 """Room -> the rooms that it may import besides itself. A room is a folder; `stages` alone are the verbs, `stages.base` the modules
 beside them that every room may use. Whatever a room imports stands above it here, so there is no circle."""

@@ -11,7 +11,9 @@ from pipeline.commands.bench import AsJson, print_result
 def skeleton(
     file: Annotated[str, typer.Argument(help="A motion-capture file; any format that kind: mocap reads.")],
     out: Annotated[str, typer.Option(help="Write the joint map here (.yaml), to be edited and set as joint_map.")] = "",
-    joint_map: Annotated[str, typer.Option(help="As read_mocap.joint_map: auto, a known map, or a YAML file.")] = "auto",
+    joint_map: Annotated[
+        str, typer.Option(help="As read_mocap.joint_map: auto, a known map, or a YAML file.")
+    ] = "auto",
     fps: Annotated[float, typer.Option(min=0, help="Frame rate over the file's; 0: the file's.")] = 0.0,
     as_json: AsJson = False,
 ) -> None:

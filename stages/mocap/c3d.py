@@ -52,7 +52,7 @@ def parse_c3d(name: str, content: bytes, fps: float | None = None) -> Take:
         raise MocapError(
             "unknown_skeleton",
             f"{name}: no point for {', '.join(missing[:6])}; its labels are {', '.join(labels[:60])}. Required on both sides are"
-            " the joints hip, knee, ankle, shoulder, elbow, wrist, or the markers ASI, PSI or SACR, KNE, ANK, SHO, ELB, WRA and WRB",
+            " hip, knee, ankle, shoulder, elbow and wrist, or the markers ASI, PSI or SACR, KNE, ANK, SHO, ELB, WRA, WRB",
         )
     at = {joint: _filled(name, labels[column], points[:, column], rate) for joint, column in found.items()}
     return take_of_positions(name, "c3d", at, rate, metres_per_unit=unit_m)

@@ -105,7 +105,9 @@ def as_dict(found: Description) -> dict[str, object]:
 def as_yaml(file: str, joint_map: JointMap) -> str:
     """A map that `load_map` reads."""
     content = {
-        "joints": {name: source if isinstance(source, str) else list(source) for name, source in joint_map.joints.items()},
+        "joints": {
+            name: source if isinstance(source, str) else list(source) for name, source in joint_map.joints.items()
+        },
         "position_joints": dict(joint_map.position_joints),
         "reference": joint_map.reference,
         "feet": joint_map.feet,
@@ -113,4 +115,6 @@ def as_yaml(file: str, joint_map: JointMap) -> str:
         "up": joint_map.up,
         "axes": {name: [list(axis) for axis in axes] for name, axes in joint_map.axes.items()},
     }
-    return _HEADER.format(file=file.rsplit("/", 1)[-1]) + yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
+    return _HEADER.format(file=file.rsplit("/", 1)[-1]) + yaml.safe_dump(
+        content, sort_keys=False, allow_unicode=True, width=120
+    )

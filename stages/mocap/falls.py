@@ -25,7 +25,9 @@ def fall_acceleration_g(
 ) -> float:
     """Downward acceleration of the centre of mass that a motion reaches again and again, in g: the third highest of separate
     moments, so that a glitch does not count. 0 for motions that are too short to tell."""
-    positions = forward_kinematics(rotations.float(), body.rest_joints(torch.zeros(NUM_SHAPES)), trans.float())[0].numpy()
+    positions = forward_kinematics(rotations.float(), body.rest_joints(torch.zeros(NUM_SHAPES)), trans.float())[
+        0
+    ].numpy()
     share = np.array(list(_MASSES.values())) / sum(_MASSES.values())
     height = (positions[:, [joint(name) for name in _MASSES], 1] * share).sum(1)
     if len(height) < 3 * _WINDOW:
