@@ -76,8 +76,9 @@ def smpl_take(
             "wrong_channel_count",
             f"{name}: poses {poses.shape} and trans {trans.shape} must be (T, 66 or more) and (T, 3); export it again",
         )
-    poses = poses[:, : 3 * _BODY_JOINTS].astype(np.float64)
+    poses = poses[:, : 3 * _BODY_JOINTS]
     check_numbers(name, np.concatenate([poses, trans], 1))
+    poses = poses.astype(np.float64)
     rotations = axis_angle_to_matrix(torch.from_numpy(poses).unflatten(1, (_BODY_JOINTS, 3))).numpy()
     return smpl_take_of_rotations(form, rotations, trans, fps, betas=betas, gender=gender)
 

@@ -244,7 +244,12 @@ class _Scene:
             raise MocapError(
                 "truncated", f"{self.name}: accessor {index} reaches beyond its buffer; copy or download it again"
             )
-        values = np.ndarray((accessor.count, width), dtype, raw, start, (stride, dtype.itemsize)).astype(np.float64)
+        values = np.ndarray((accessor.count, width), dtype, raw, start, (stride, dtype.itemsize))
+        if not np.isfinite(values).all():
+            raise MocapError(
+                "not_finite", f"{self.name}: accessor {index} has non-finite values; export the take again"
+            )
+        values = values.astype(np.float64)
         if dtype.kind != "f" and accessor.normalized:
             values = np.maximum(values / np.iinfo(dtype).max, -1)
         return values

@@ -125,11 +125,11 @@ def _by_name(tree: Tree, readings: Sequence[Reading], limb: str, side: str) -> d
             table = new
         best = max([best, *table], key=lambda one: one[0])
     joints = best[1]
-    last, before = _NEEDED[limb][-1], _NEEDED[limb][-2]
-    if last not in joints and before in joints:
+    outer, inner = _NEEDED[limb][-1], _NEEDED[limb][-2]
+    if outer not in joints and inner in joints:
         # The bone's end alone tells where the wrist is.
-        ends = [child for child in tree.children[joints[before]] if child in tree.take.ends]
-        joints |= {last: ends[0]} if len(ends) == 1 else {}
+        ends = [child for child in tree.children[joints[inner]] if child in tree.take.ends]
+        joints |= {outer: ends[0]} if len(ends) == 1 else {}
     return joints if all(part in joints for part in _NEEDED[limb]) else {}
 
 

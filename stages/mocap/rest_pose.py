@@ -55,7 +55,7 @@ def find_up(name: str, found: Found) -> Up:
         (points[f"left_{part}"] + points[f"right_{part}"]) / 2 for part in ("hip", "shoulder", "ankle")
     )
     upright = unit(unit(shoulders - hips) + unit(hips - ankles)).mean(0)
-    scores = {axis: float(matrix.T[:, 1] @ upright) for axis, matrix in TO_Y_UP.items()}
+    scores: dict[Up, float] = {axis: float(matrix.T[:, 1] @ upright) for axis, matrix in TO_Y_UP.items()}
     ranked = sorted(scores, key=lambda axis: -scores[axis])
     if scores[ranked[0]] >= _UPRIGHT:
         return ranked[0]

@@ -17,7 +17,7 @@ Blend = tuple[str, str, float]
 """Two source joints and the fraction of the interpolation between their orientations, 0 to 1."""
 Up = Literal["y", "z", "x", "-y", "-z", "-x"]
 """An axis of a file that points up."""
-TO_Y_UP: Mapping[str, Float[np.ndarray, "3 3"]] = MappingProxyType({
+TO_Y_UP: Mapping[Up, Float[np.ndarray, "3 3"]] = MappingProxyType({
     "y": np.eye(3),
     "z": np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]]),
     "x": np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]]),
