@@ -77,8 +77,8 @@ def _of_mapping(name: str, data: Any, fps: float | None) -> Take | None:
             name, "smpl", person["pose_world"], person["trans_world"], fps or VIDEO_FPS, betas=person.get("betas"),
             gender="neutral",
         )  # fmt: skip
-    person = max(people, key=lambda one: len(one.get("pose_aa", ())), default=None) if "pose_aa" not in data else data
-    if person is not None and "pose_aa" in person:
+    person = max([data, *people], key=lambda one: len(one.get("pose_aa", ())))
+    if "pose_aa" in person:
         trans = next((person[key] for key in ("trans_orig", "trans", "root_trans_offset") if key in person), None)
         if trans is not None:
             poses = np.asarray(person["pose_aa"])
