@@ -123,7 +123,7 @@ def _expand(config: SourceConfig) -> Iterable[Source]:
         return _generated_sources(config)
     name = public_form(config.path)
     fs, root = fsspec.core.url_to_fs(config.path)
-    if any(sign in path_part(config.path) for sign in "*?[") and not fs.exists(root):
+    if any(sign in path_part(config.path) for sign in "*?[") and (is_remote(config.path) or not fs.exists(root)):
         paths = sorted(path for path in fs.glob(root) if fs.isfile(path))
         if not paths:
             raise UsageError(f"sources: no file matches {name!r}; check the pattern")

@@ -328,7 +328,7 @@ def _start(config: IngestConfig) -> None:
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
     address = config.engine.address or os.environ.get("RAY_ADDRESS", "")
     if address:
-        _join(address, common, config)
+        _join(config, address, common)
         return
     authenticate_local_ray(require_token=config.engine.require_token)
     _reread_settings()
@@ -337,7 +337,7 @@ def _start(config: IngestConfig) -> None:
         ray.init(address="local", num_cpus=config.engine.cpus or os.cpu_count(), include_dashboard=False, **common)
 
 
-def _join(address: str, common: dict[str, Any], config: IngestConfig) -> None:
+def _join(config: IngestConfig, address: str, common: dict[str, Any]) -> None:
     import ray
 
     authenticate_to(address)
@@ -387,7 +387,15 @@ def shipping_excludes(config: IngestConfig) -> list[str]:
         for path in map(_inside_project, left)
         if path and not any(f"{one}/".startswith(f"{path}/") for one in kept)
     ]
-    return ["/*", *(f"!/{_escaped(path)}" for path in kept), *(f"/{_escaped(path)}" for path in left)]
+    opened = [pattern for path in kept for pattern in _opened(path)]
+    return ["/*", *opened, *(f"/{_escaped(path)}" for path in left)]
+
+
+def _opened(path: str) -> list[str]:
+    """Patterns that let one path through where everything is excluded: its folders, without what else is in them."""
+    folders = [folder.as_posix() for folder in reversed(Path(path).parents) if folder.as_posix() != "."]
+    inner = [pattern for folder in folders for pattern in (f"!/{_escaped(folder)}", f"/{_escaped(folder)}/*")]
+    return [] if folders and folders[0] in _SHIPPED else [*inner, f"!/{_escaped(path)}"]
 
 
 def _inside_project(path: str) -> str:
