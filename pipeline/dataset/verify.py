@@ -230,6 +230,12 @@ def _check_versions(storage: Storage, description: DatasetDescription, report: V
             rows_of(storage, one)
         except HumoError as error:
             report.problems.append(str(error))
+    names = {one.version for one in versions}
+    report.problems += [
+        f"versions/{one.before}.json: is missing, though {one.version} was made from it; restore it from a copy"
+        for one in versions
+        if one.before and one.before not in names
+    ]
     current = [one for one in versions if one.version == description.version]
     if not current:
         report.problems.append(f"versions/{description.version}.json: is missing; run humo pack")
