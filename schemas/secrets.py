@@ -52,6 +52,8 @@ def hide_secrets(text: str) -> str:
 
 def hide_credentials(text: str) -> str:
     """A title or description in which addresses with credentials have their public form; all else stays as it is."""
+    if ":/" not in text and ":\\" not in text:
+        return text
     return _ADDRESS.sub(lambda match: _public(match) if divide(match[0]).credentials else match[0], text)
 
 
