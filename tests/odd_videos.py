@@ -80,8 +80,9 @@ def remux(path: Path, sources: Sequence[Path], *, skip: int = 0, options: Mappin
     with av.open(str(path), "w", options=dict(options or {})) as out:
         inputs = [av.open(str(source)) for source in sources]
         streams = [out.add_stream_from_template(one.streams.video[0]) for one in inputs]
-        for one, stream in zip(inputs, streams, strict=True):
+        for stream in streams:  # all, before the first packet writes the header
             stream.disposition = av.stream.Disposition.default
+        for one, stream in zip(inputs, streams, strict=True):
             for number, packet in enumerate(one.demux(video=0)):
                 if packet.dts is not None and number >= skip:
                     packet.stream = stream

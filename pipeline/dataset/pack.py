@@ -6,6 +6,7 @@ open in the old version and find the new one afterwards. Old shards are deleted 
 a later job unless they hold removed samples, and a proof is written that nothing of the removed samples is left.
 """
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,6 +17,7 @@ import pyarrow as pa
 from pipeline import __version__
 from pipeline.chain.config import IngestConfig
 from pipeline.dataset.lease import Lease
+from pipeline.dataset.maintenance import GRACE_S
 from pipeline.dataset.purge import delete_unreferenced, proof_path, purge, write_removal_proof
 from pipeline.dataset.redact import redact
 from pipeline.dataset.shard_writer import PackedShards, write_shards
@@ -46,12 +48,15 @@ def repack(dataset: str, *, shard_bytes: int = 0, redacting: bool = False) -> Da
             splits, size = before.splits or splits, before.shard_bytes or size
         if redacting:
             redact(lease.storage)
-        return pack(lease.storage, splits=splits, shard_bytes=shard_bytes or size)
+        grace_s = -math.inf if redacting else GRACE_S  # old shards have the secrets
+        return pack(lease.storage, splits=splits, shard_bytes=shard_bytes or size, grace_s=grace_s)
 
 
-def pack(dataset: str | Storage, *, splits: Mapping[str, float], shard_bytes: int) -> DatasetDescription:
-    """Write shards, catalogue and dataset.json; removed samples are deleted permanently. The caller holds the dataset's lease and
-    gives its `storage`: otherwise nothing stops a packing whose lease is lost.
+def pack(
+    dataset: str | Storage, *, splits: Mapping[str, float], shard_bytes: int, grace_s: float = GRACE_S
+) -> DatasetDescription:
+    """Write shards, catalogue and dataset.json; removed samples are deleted permanently, replaced shards when they are older than
+    `grace_s`. The caller holds the dataset's lease and gives its `storage`: otherwise nothing stops a packing whose lease is lost.
 
     Raises HumoError if the ledger is empty, a part is missing or altered, or the lease has been lost.
     """
@@ -70,7 +75,7 @@ def pack(dataset: str | Storage, *, splits: Mapping[str, float], shard_bytes: in
     )
     record_version(storage, description, ledger, before)
     write_description(storage, description)
-    delete_unreferenced(storage, description, removed=removed)
+    delete_unreferenced(storage, description, removed=removed, grace_s=grace_s)
     write_removal_proof(storage, description.version)
     return description
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -176,7 +177,7 @@ def test_a_killed_run_is_completed(old_dataset: Path, tmp_path: Path, monkeypatc
         with pytest.raises(Killed):
             run_killed(copy, [allowed], monkeypatch)
         redact(Storage(copy))
-        pack(str(copy), splits=SPLITS, shard_bytes=1_000_000)
+        pack(str(copy), splits=SPLITS, shard_bytes=1_000_000, grace_s=-math.inf)
         assert leaks(copy) == []
         assert without_versions(copy) == expected, f"killed after {allowed} of {total}"
 
@@ -186,7 +187,7 @@ def run_killed(dataset: Path, calls_left: list[int], monkeypatch: pytest.MonkeyP
         for name in ("write_bytes", "delete"):
             patched.setattr(Storage, name, killed_after(getattr(Storage, name), calls_left))
         redact(Storage(dataset))
-        pack(str(dataset), splits=SPLITS, shard_bytes=1_000_000)
+        pack(str(dataset), splits=SPLITS, shard_bytes=1_000_000, grace_s=-math.inf)
 
 
 def without_versions(dataset: Path) -> dict[str, bytes]:
