@@ -388,7 +388,8 @@ def shipping_excludes(config: IngestConfig) -> list[str]:
         if path and not any(f"{one}/".startswith(f"{path}/") for one in kept)
     ]
     opened = [pattern for path in kept for pattern in _opened(path)]
-    return ["/*", *opened, *(f"/{_escaped(path)}" for path in left)]
+    whole = "!/."  # Ray asks about the folder itself too, and uploads nothing of one that is excluded
+    return ["/*", whole, *opened, *(f"/{_escaped(path)}" for path in left)]
 
 
 def _opened(path: str) -> list[str]:

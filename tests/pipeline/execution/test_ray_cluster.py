@@ -369,10 +369,9 @@ def test_what_lies_beside_the_code_is_not_uploaded(tmp_path: Path, monkeypatch: 
     )
     excludes = [packaging._get_excludes(tmp_path, ray_engine.shipping_excludes(config))]
     uploaded: list[str] = []
-    for entry in tmp_path.iterdir():
-        packaging._dir_travel(
-            entry, excludes, lambda path: uploaded.append(path.relative_to(tmp_path).as_posix()), include_gitignore=True
-        )
+    packaging._dir_travel(
+        tmp_path, excludes, lambda path: uploaded.append(path.relative_to(tmp_path).as_posix()), include_gitignore=True
+    )
     assert {name for name in uploaded if (tmp_path / name).is_file()} == set(wanted)
 
 
