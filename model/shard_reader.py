@@ -10,6 +10,7 @@ once an old shard is missing.
 
 import json
 import os
+import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -78,7 +79,8 @@ class ShardReader:
         return {**self.__dict__, "_files": {}}
 
     def __del__(self) -> None:
-        self._close()
+        if not sys.is_finalizing():  # os.close may be gone then, and the system closes the files
+            self._close()
 
     def read(self, number: int, requested: Collection[str]) -> tuple[str, dict[str, bytes]]:
         """(key, members) of a sample, with those of the requested members that exist.

@@ -103,7 +103,8 @@ def punch(controls: Controls, t: Float[np.ndarray, "n"], style: Style, rng: np.r
     controls.pelvis_offset[:, 1] -= 0.05 * guard
     controls.spine[:, 0] += 0.1 * guard
     length = max(0.3, times[2] - times[1])
-    spans = [(times[1] + a, times[1] + b) for a, b in repetitions(length, 0.65, rng) if times[1] + b <= times[2] + 0.2]
+    fitting = [(a, b) for a, b in repetitions(length, 0.65, rng) if b - a >= 0.2 and times[1] + b <= times[2] + 0.2]
+    spans = [(times[1] + a, times[1] + b) for a, b in fitting]
     spans = spans or [(times[1], times[1] + min(0.65, length))]
     for begin, end in spans:
         on = spline(t, [(begin, 0), (begin + 0.32 * (end - begin), 1), (begin + 0.42 * (end - begin), 1), (end, 0)])

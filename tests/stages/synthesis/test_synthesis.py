@@ -15,7 +15,7 @@ from schemas.rotations import heading_rad
 from schemas.skeleton import CONTACT_POINTS, joint
 from stages.synthesis import textures
 from stages.synthesis.film import film
-from stages.synthesis.motions import ACTIONS, LabelledMotion, generate, mirror, sequence
+from stages.synthesis.motions import ACTIONS, MIN_SECONDS, LabelledMotion, generate, mirror, sequence
 from stages.synthesis.outfit import Outfit
 from stages.synthesis.renderer import Camera, Person, Renderer, Room
 
@@ -149,6 +149,14 @@ def test_a_sequence_has_no_jumps(body: BodyModel) -> None:
     assert (joints[2:] - 2 * joints[1:-1] + joints[:-2]).norm(dim=-1).max() < 0.2
     assert [label.kind for label in motion.labels] == ["walk", "turn", "wave", "squat"]
     assert [label.start_s for label in motion.labels] == sorted(label.start_s for label in motion.labels)
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_the_shortest_motions_are_finite(action: str, body: BodyModel) -> None:
+    for seed in range(3):
+        motion = generate(action, MIN_SECONDS, seed, body=body)
+        assert torch.isfinite(torch.as_tensor(motion.rotations)).all()
+        assert torch.isfinite(torch.as_tensor(motion.trans)).all()
 
 
 def test_unknown_actions_and_short_durations_raise(body: BodyModel) -> None:
