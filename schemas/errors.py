@@ -1,5 +1,6 @@
 """Errors shown to users, and the exit status of a command."""
 
+import math
 import sys
 
 from schemas.secrets import hide_secrets
@@ -18,6 +19,17 @@ class HumoError(Exception):
 
 class UsageError(HumoError):
     """The request is invalid: a wrong config, manifest or option."""
+
+
+class SourceError(Exception):
+    """A source that may not or cannot be read; it becomes the source's rejection, with this reason, value and limit."""
+
+    def __init__(self, reason: str, detail: str, measured: float = math.nan, limit: float = math.nan) -> None:
+        super().__init__(reason, detail, measured, limit)
+        self.reason, self.detail, self.measured, self.limit = reason, detail, measured, limit
+
+    def __str__(self) -> str:
+        return self.detail
 
 
 def exit_status(error: HumoError, program: str = "") -> int:

@@ -18,6 +18,8 @@ from typing import Any, ClassVar, cast
 import numpy as np
 import torch
 
+from schemas.archives import MAX_UNPACKED_BYTES
+
 _DTYPE = re.compile(r"[biuf][1248]|[SU]\d+|O8?")
 """Numbers, text, and object arrays whose elements are unpickled separately."""
 
@@ -98,6 +100,8 @@ def _tensor(storage: Any, offset: int, size: tuple[int, ...], stride: tuple[int,
     end = offset + sum((count - 1) * step for count, step in zip(size, stride, strict=True))
     if min((0, offset, *size, *stride)) < 0 or end >= len(flat) > 0:
         raise ForbiddenError("a tensor beyond its storage")
+    if math.prod(size) * storage.dtype.itemsize > MAX_UNPACKED_BYTES:  # a stride of 0 repeats numbers without end
+        raise ForbiddenError("a tensor larger than its file can be")
     return flat.as_strided(size, stride, offset).clone()
 
 
@@ -153,14 +157,26 @@ class PlainUnpickler(
     dispatch[pickle.BUILD[0]] = load_build
 
 
-def as_arrays(value: Any) -> Any:
-    """Convert the stand-ins and tensors in a result of `PlainUnpickler` or `torch.load` to arrays."""
+def as_arrays(value: Any, converted: dict[int, Any] | None = None) -> Any:
+    """Convert the stand-ins and tensors in a result of `PlainUnpickler` or `torch.load` to arrays.
+
+    A container that occurs several times is converted once: ten lists of ten references each stand for 10^10 values.
+    """
+    converted = {} if converted is None else converted
+    if id(value) in converted:
+        return converted[id(value)]
+    original = value
     if isinstance(value, _Array):
         value = value.value[0] if isinstance(value.value, list) and value.shape == () else value.value
     if isinstance(value, torch.Tensor):
-        return value.detach().numpy()
-    if isinstance(value, dict):
-        return {key: as_arrays(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [as_arrays(item) for item in value]
+        if value.nelement() * value.element_size() > MAX_UNPACKED_BYTES:
+            raise ForbiddenError("a tensor larger than its file can be")
+        value = value.detach().numpy()
+    elif isinstance(value, dict):
+        value = {key: as_arrays(item, converted) for key, item in value.items()}
+    elif isinstance(value, (list, tuple)):
+        value = [as_arrays(item, converted) for item in value]
+    else:
+        return value
+    converted[id(original)] = value
     return value

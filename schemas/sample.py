@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from schemas.archives import read_member
 from schemas.errors import HumoError
 from schemas.records import FPS, INPUT_KINDS, InstructedMotion, Instruction, Sample, Segment, Transcript
 from schemas.secrets import hide_parts
@@ -89,7 +90,7 @@ def decode_npz(content: bytes) -> dict[str, np.ndarray]:
             raise ValueError(f"its arrays claim {claimed} bytes, more than {MAX_ARRAYS_BYTES}")
         if len(set(file.namelist())) < len(file.namelist()):
             raise ValueError("an array occurs twice")
-        return {name.removesuffix(".npy"): _decode_npy(file.read(name)) for name in file.namelist()}
+        return {one.filename.removesuffix(".npy"): _decode_npy(read_member(file, one)) for one in file.infolist()}
 
 
 def _decode_npy(content: bytes) -> np.ndarray:
