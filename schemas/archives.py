@@ -12,11 +12,11 @@ class ArchiveTooLargeError(SourceError, ValueError):
     """An archive that unpacks to more than the limit."""
 
 
-def check_unpacked_size(archive: zipfile.ZipFile, name: str) -> None:
+def check_unpacked_size(archive: zipfile.ZipFile, name: str, limit: int = MAX_UNPACKED_BYTES) -> None:
     """Raise ArchiveTooLargeError for a zip whose members are too large together; `name` is for the message."""
     size = sum(member.file_size for member in archive.infolist())
-    if size > MAX_UNPACKED_BYTES:
-        raise ArchiveTooLargeError("archive_too_large", f"{name}: bytes after unpacking", size, MAX_UNPACKED_BYTES)
+    if size > limit:
+        raise ArchiveTooLargeError("archive_too_large", f"{name}: bytes after unpacking", size, limit)
 
 
 def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:

@@ -32,7 +32,7 @@ def open_media(file: str | BinaryIO | Any, formats: Sequence[str] = VIDEO_FORMAT
     # With the protocol written out, no path can be read as an address.
     name = f"file:{os.path.abspath(file)}" if isinstance(file, str) else file
     try:
-        container = av.open(name, "r", container_options=options)
+        container = av.open(name, "r", container_options=options, metadata_errors="replace")
     except av.ArgumentError as error:
         reason = "its format is not among those that are read; convert it to MP4 or Matroska"
         raise av.ArgumentError(error.errno or errno.EINVAL, reason, error.filename) from None

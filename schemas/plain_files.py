@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from schemas.errors import HumoError
+from schemas.archives import check_unpacked_size
+from schemas.errors import HumoError, SourceError
 from schemas.plain_pickles import ForbiddenError, PlainUnpickler, as_arrays
 
 SUFFIXES = (".pkl", ".pickle", ".pt", ".pth", ".npy", ".npz")
@@ -30,7 +31,7 @@ class PlainFileError(HumoError):
 def read_plain(name: str, content: bytes) -> Any:
     """Content of a file, tensors as arrays; `name` is used in messages and its suffix determines the format.
 
-    Raises PlainFileError.
+    Raises PlainFileError, ArchiveTooLargeError.
     """
     suffix = "." + name.rsplit(".", 1)[-1].lower()
     compression = next((method for magic, method in _COMPRESSED.items() if content.startswith(magic)), None)
@@ -42,6 +43,8 @@ def read_plain(name: str, content: bytes) -> Any:
         if suffix in (".pkl", ".pickle"):
             return as_arrays(PlainUnpickler(io.BytesIO(content)).load())
         if suffix in (".pt", ".pth"):
+            if zipfile.is_zipfile(io.BytesIO(content)):
+                _check_size(name, content)
             return as_arrays(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True))
         if suffix == ".npy":
             return as_arrays(_read_npy(io.BytesIO(content)))
@@ -49,7 +52,7 @@ def read_plain(name: str, content: bytes) -> Any:
             _check_size(name, content)
             with np.load(io.BytesIO(content), allow_pickle=False) as archive:
                 return {key: archive[key] for key in archive.files}
-    except PlainFileError:
+    except (PlainFileError, SourceError):
         raise
     except ForbiddenError as error:
         raise PlainFileError(
@@ -78,9 +81,4 @@ def _read_npy(file: io.BytesIO) -> Any:
 def _check_size(name: str, content: bytes) -> None:
     """A small archive may unpack to any size."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        size = sum(member.file_size for member in archive.infolist())
-    if size > MAX_UNPACKED:
-        raise PlainFileError(
-            "unreadable_result",
-            f"{name}: {size / 2**30:.1f} GiB when unpacked, the most is {MAX_UNPACKED >> 30}; split it",
-        )
+        check_unpacked_size(archive, name, MAX_UNPACKED)

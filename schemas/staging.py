@@ -56,7 +56,7 @@ class Access:
     """What a job may read, and where its copies lie; the same in all its processes."""
 
     requests: RequestsConfig = field(default_factory=RequestsConfig)
-    stores: tuple[str, ...] = ()
+    stores: tuple[str, ...] = field(default=(), repr=False)
     """Paths and addresses in the user's settings; see `AddressPolicy`."""
     job: str = field(default_factory=lambda: f"{os.getpid()}-{secrets.token_hex(6)}")
     """Name of the folder of its copies."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Generic, TypeVar, get_args, get_origin
 
 from schemas.config import Config
+from schemas.errors import SourceError
 from schemas.records import Record, Rejection, Source
 from stages.failures import call_with_retries, describe_error, is_transient
 
@@ -48,6 +49,11 @@ class Stage(ABC, Generic[In, Out]):
 
     def setup(self) -> None:
         """Load weights and other heavy resources. Raises HumoError if something that the settings need is missing."""
+
+    @property
+    def needs_network(self) -> bool:
+        """Whether `run` uses the network by itself; sources are fetched for it. A worker process without it has none."""
+        return False
 
     def remark(self) -> str:
         """A sentence about the settings for the dry run; empty if there is nothing to report."""
@@ -99,5 +105,7 @@ def apply(stage: Stage[Any, Any], records: Sequence[Any]) -> tuple[list[Any], li
 def _run_single(stage: Stage[Any, Any], record: Any) -> list[Any]:
     try:
         return call_with_retries(stage.run_batch, [record])[0]
+    except SourceError as error:
+        return [stage.reject(record, error.reason, error.detail, measured=error.measured, limit=error.limit)]
     except Exception as error:
         return [stage.reject(record, "unreachable" if is_transient(error) else "error", describe_error(error))]

@@ -16,15 +16,17 @@ from schemas.body_model import BodyModel
 from schemas.devices import torch_threads
 from schemas.ids import digest, is_source_id
 from schemas.kinematics import forward_kinematics, start_at_origin
+from schemas.network import local_path
 from schemas.picture import Picture
 from schemas.records import FPS, Clip, Footage, Motion, Provenance, Rejection, Shot, Source, Video
 from schemas.rotations import matrix_to_axis_angle
 from schemas.skeleton import NUM_JOINTS, joint
-from schemas.storage import Storage, open_file
+from schemas.staging import read_source
+from schemas.storage import Storage
 from stages.base import Stage, StageConfig
 from stages.geometry.contacts import find_contacts
 from stages.media.encoding import VideoWriter
-from stages.mocap import read_take
+from stages.mocap import MAX_TAKE_BYTES, read_take
 from stages.mocap.matching import find_map
 from stages.mocap.retarget import cut, retarget
 from stages.mocap.skeletons import candidate_maps
@@ -84,6 +86,11 @@ class FilmStudio(Stage[Source, Motion]):
 
     config: Config
 
+    @property
+    def needs_network(self) -> bool:
+        """For a folder in a bucket."""
+        return local_path(self.config.folder) is None
+
     def setup(self) -> None:
         """Load the body and the studio, which jobs without films do not import. Raises UsageError for an unknown joint map."""
         from stages.synthesis.studio import Studio
@@ -122,8 +129,7 @@ class FilmStudio(Stage[Source, Motion]):
         return [_Part(f"{action}#{seed}", motion, confidence, {self.name: VERSION})]
 
     def _recorded(self, record: Source) -> "list[_Part] | Rejection":
-        with open_file(record.location) as file:
-            content = file.read()
+        content = read_source(record.location, MAX_TAKE_BYTES)
         take = read_take(record.location, content=content, fps=record.fps or None)
         motion = retarget(take, find_map(take, record.joint_map or self.config.joint_map, file=record.uri), self._body)
         frames = len(motion.trans)

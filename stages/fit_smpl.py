@@ -10,6 +10,7 @@ from jaxtyping import Float
 from schemas.body_model import BodyModel
 from schemas.devices import choose_device, torch_threads
 from schemas.kinematics import forward_kinematics, start_at_origin
+from schemas.network import local_path
 from schemas.records import Clip, Footage, Motion, Provenance, Rejection
 from schemas.rotations import matrix_to_axis_angle
 from schemas.skeleton import SMPL_JOINTS, joint, keypoint
@@ -79,6 +80,11 @@ class FitSmpl(Stage[Clip, Motion]):
         """Largest median distance between projected and detected keypoints, box heights."""
 
     config: Config
+
+    @property
+    def needs_network(self) -> bool:
+        """For results in a bucket."""
+        return self.config.fitter == "imported" and local_path(self.config.results) is None
 
     def setup(self) -> None:
         """Load the body and create the fitter."""

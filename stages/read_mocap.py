@@ -12,9 +12,9 @@ from schemas.errors import UsageError
 from schemas.ids import is_source_id
 from schemas.records import Motion, Provenance, Rejection, Source
 from schemas.rotations import matrix_to_axis_angle
-from schemas.storage import open_file
+from schemas.staging import read_source
 from stages.base import Stage, StageConfig
-from stages.mocap import read_take
+from stages.mocap import MAX_TAKE_BYTES, read_take
 from stages.mocap.falls import fall_acceleration_g
 from stages.mocap.matching import find_map
 from stages.mocap.retarget import Retargeted, cut, retarget
@@ -70,8 +70,7 @@ class ReadMocap(Stage[Source, Motion]):
             detail = f"id {record.id!r}: use at most 128 of letters, digits, - and _, or leave the column out"
             return [self.reject(record, "bad_id", detail)]
         try:
-            with open_file(record.location) as file:
-                content = file.read()
+            content = read_source(record.location, MAX_TAKE_BYTES)
             take = read_take(record.location, content=content, fps=record.fps or self.config.fps or None)
             joint_map = find_map(take, record.joint_map or self.config.joint_map, file=record.uri)
         except OSError as error:

@@ -14,7 +14,7 @@ from av.container import InputContainer
 from schemas.ids import is_source_id
 from schemas.picture import Picture
 from schemas.records import Rejection, Source, Video
-from schemas.storage import open_file, stream_sha256
+from schemas.staging import source_files
 from stages.base import Stage, StageConfig
 from stages.failures import is_transient
 from stages.media.decoding import open_container
@@ -53,8 +53,7 @@ class ReadVideos(Stage[Source, Video]):
             )
             return
         try:
-            with open_file(record.location) as file:
-                sha256 = stream_sha256(file)
+            sha256 = source_files().sha256(record.location)
         except OSError as error:
             yield self.reject_unread(record, error)
             return

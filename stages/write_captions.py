@@ -50,6 +50,11 @@ class WriteCaptions(Stage[ScoredMotion, CaptionedMotion]):
         elif self.config.describer == "coca":
             self._describer = Coca(self.config.coca)
 
+    @property
+    def needs_network(self) -> bool:
+        """For an endpoint."""
+        return self.config.describer == "vlm"
+
     def remark(self) -> str:
         """Where frames are sent, if anywhere."""
         vlm = self.config.vlm

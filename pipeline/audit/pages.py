@@ -15,6 +15,7 @@ import numpy as np
 from pipeline.rendering.animation import motion_joints, pack_joints
 from pipeline.rendering.drawing import SMPL_EDGES, draw_keypoints, edge_colour, side_colour
 from schemas.body_model import BodyModel
+from schemas.containers import CLIP_FORMATS, open_media
 from schemas.records import FPS
 from schemas.sample import decode_motion, decode_npz
 from schemas.skeleton import COCO_EDGES, COCO_KEYPOINTS, SMPL_JOINTS, joint
@@ -51,13 +52,12 @@ def substitute_body(body_model: str) -> str:
 
 def film_strip(members: dict[str, bytes], count: int = 3) -> list[str]:
     """Evenly spaced frames of the clip with its keypoints, as base64 JPEG."""
-    import av
     import cv2
 
     meta = json.loads(members["meta.json"])
     keypoints = decode_npz(members["keypoints.npz"])["keypoints"]
     x0, y0, x1, _ = meta["crop"]
-    with av.open(io.BytesIO(members["clip.mp4"]), "r", format="mp4") as container:
+    with open_media(io.BytesIO(members["clip.mp4"]), CLIP_FORMATS) as container:
         frames = [(frame.time or 0.0, frame) for frame in container.decode(video=0)]
     strip = []
     for number in range(min(count, len(frames))):

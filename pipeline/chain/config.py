@@ -11,7 +11,9 @@ from pipeline.chain.stage_order import STAGES, StageSettings
 from schemas.config import Config
 from schemas.dataset import LAYOUT_VERSION, SPLITS
 from schemas.ids import config_digest
+from schemas.network import RequestsConfig
 from schemas.secrets import public_settings
+from schemas.staging import Access
 from stages.list_sources import SourceConfig
 
 
@@ -51,6 +53,11 @@ class FaultConfig(Config):
     Enforced where stages are isolated."""
     retries: int = Field(2, ge=0)
     """Immediate retries of a source that killed its process; a source that timed out is retried once at most."""
+    memory_limit_gib: float = Field(16.0, ge=0)
+    """Memory that a worker process may take beyond what its stages need when they are set up, GiB; 0: no limit. Enforced where
+    stages are isolated."""
+    cpu_limit_s: float = Field(360_000.0, ge=0)
+    """Maximum CPU time of one source in one stage, seconds, summed over cores; 0: no limit. Enforced where stages are isolated."""
     max_failures: int = Field(0, ge=0)
     """The job stops when more sources than this have failed; 0: never."""
 
@@ -83,6 +90,8 @@ class IngestConfig(Config):
     """Where the stages run."""
     faults: FaultConfig = FaultConfig()
     """Time limits, retries, and when to stop."""
+    requests: RequestsConfig = RequestsConfig()
+    """Addresses that sources may have, and limits of fetching them."""
     resources: dict[str, WorkerConfig] = {}
     """Stage -> resources of its workers under Ray; stages that are not listed share the rest, at most one CPU core per worker."""
     splits: dict[str, float] = {"train": 0.9, "val": 0.05, "test": 0.05}
@@ -113,6 +122,13 @@ class IngestConfig(Config):
         if unknown or any(share < 0 for share in self.splits.values()) or abs(sum(self.splits.values()) - 1) > 1e-6:
             raise ValueError(f"splits: {self.splits} must be shares of {', '.join(SPLITS)} that add up to 1")
         return self
+
+    @property
+    def access(self) -> Access:
+        """What a run of this job may read; each has copies of its own."""
+        film_folder = self.stages.film_studio.folder  # type: ignore[attr-defined]
+        stores = [self.output, film_folder, *(source.store for source in self.sources if not source.generated)]
+        return Access(requests=self.requests, stores=tuple(stores))
 
     @property
     def digest(self) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 from pipeline.chain.routing import applies_to
 from schemas.records import Motion, Rejection, Sample, Source
 from schemas.secrets import hide_parts
+from schemas.staging import Look, source_files
 from stages.base import Stage, apply
 
 
@@ -24,6 +25,8 @@ class WorkItem:
     rejections: list[Rejection] = field(default_factory=list)
     sha256: str = ""
     """Hash of the source's content, once a stage has read it."""
+    looks: dict[str, Look] = field(default_factory=dict, repr=False)
+    """Location of a file, which may hold secrets -> what it was when it was first read."""
     generation: int = 0
     """Number of earlier decisions on the source."""
     stage_stats: dict[str, tuple[int, int, int, float]] = field(default_factory=dict)
@@ -50,6 +53,7 @@ def advance(
 ) -> WorkItem:
     """Run a work item through the stages that apply to its kind of source, in place; `on_stage_start` is called with each stage's
     name before it runs."""
+    source_files().begin(work_item.looks)
     for stage in stages:
         if not applies_to(work_item.source.kind, stage.name):
             continue

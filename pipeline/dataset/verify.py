@@ -17,6 +17,7 @@ from pipeline.dataset.purge import keys_of_tar, pages_with, proof_path, scan
 from pipeline.dataset.redact import secret_members, secret_problems
 from pipeline.dataset.table_checks import catalogue_problems, ledger_problems, proof_problems
 from pipeline.dataset.versions import list_versions, rows_of
+from schemas.containers import CLIP_FORMATS, open_media
 from schemas.dataset import DatasetDescription, ShardEntry, read_description, read_table, read_tombstones
 from schemas.errors import HumoError
 from schemas.ledger import read_history, read_ledger
@@ -138,8 +139,7 @@ def _check_shard(storage: Storage, shard: ShardEntry, report: VerifyReport) -> l
 def clip_problems(content: bytes) -> list[str]:
     """Problems that decoding the whole clip reveals."""
     try:
-        # As MP4 whatever it looks like: a playlist would make FFmpeg open the addresses in it.
-        with av.open(io.BytesIO(content), "r", format="mp4") as container:
+        with open_media(io.BytesIO(content), CLIP_FORMATS) as container:
             frames = 0
             for frame in container.decode(video=0):
                 frames += 1

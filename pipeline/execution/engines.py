@@ -1,9 +1,10 @@
 """Runs a chain over sources: inline, one after another, or on Ray Data (`ray_engine.py`). Both commit every source."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 from typing import Any, Protocol
 
 from pipeline.chain.config import IngestConfig
@@ -11,6 +12,8 @@ from pipeline.chain.stage_order import build_chain
 from pipeline.chain.work_item import WorkItem, advance
 from pipeline.dataset.commits import commit
 from pipeline.execution.isolated_worker import ChainFactory, IsolatedWorker
+from pipeline.execution.worker_limits import WorkerLimits
+from schemas.staging import SourceFiles, use_source_files
 from schemas.storage import Storage
 from stages.base import QUARANTINE_REASONS, Stage
 
@@ -63,6 +66,22 @@ def chain_factory(config: IngestConfig, work_items: Sequence[WorkItem]) -> Chain
     return partial(build_chain, config.chain, config.stages, config.digest, kinds=kinds)
 
 
+_MAX_FILE_BYTES = 64 << 30
+"""Largest file that a worker writes: films, and models that are converted at first use."""
+_MAX_OPEN_FILES = 4096
+
+
+def limits_of(config: IngestConfig, stages: Iterable[Stage[Any, Any]]) -> WorkerLimits:
+    """The limits of a worker that runs these stages."""
+    return WorkerLimits(
+        memory_bytes=round(config.faults.memory_limit_gib * (1 << 30)),
+        cpu_s=config.faults.cpu_limit_s,
+        file_bytes=_MAX_FILE_BYTES,
+        open_files=_MAX_OPEN_FILES,
+        network=any(stage.needs_network for stage in stages),
+    )
+
+
 def run_inline(
     config: IngestConfig,
     chain: Sequence[Stage[Any, Any]],
@@ -77,9 +96,17 @@ def run_inline(
     """
     build = build or chain_factory(config, work_items)
     storage = storage or Storage(config.output)
-    with ExitStack() as stack:
+    with use_source_files(SourceFiles(config.access)) as files, ExitStack() as stack:
+        files.clean()
         if config.engine.isolate:
-            process = stack.enter_context(IsolatedWorker(build, [stage.name for stage in chain], config.faults)).advance
+            # A stage that needs the network has a process of its own: those that decode have none.
+            workers = []
+            for _, group in groupby(chain, key=lambda stage: stage.needs_network):
+                stages = list(group)
+                names = [stage.name for stage in stages]
+                worker = IsolatedWorker(build, names, config.faults, limits=limits_of(config, stages), files=files)
+                workers.append(stack.enter_context(worker))
+            process = partial(_advance_through, workers)
         else:
             for stage in chain:
                 stage.setup()
@@ -87,4 +114,18 @@ def run_inline(
         for start in range(0, len(work_items), config.sources_per_commit):
             done = [process(work_item) for work_item in work_items[start : start + config.sources_per_commit]]
             commit(storage, done, config.digest)
+            forget_copies(files, done)
             yield from map(Outcome.of, done)
+
+
+def _advance_through(workers: Sequence[IsolatedWorker], work_item: WorkItem) -> WorkItem:
+    for worker in workers:
+        work_item = worker.advance(work_item)
+    return work_item
+
+
+def forget_copies(files: SourceFiles, done: Iterable[WorkItem]) -> None:
+    """Delete this node's copies of the files of sources that are committed."""
+    for work_item in done:
+        for location in {work_item.source.location, *work_item.looks}:
+            files.forget(location)

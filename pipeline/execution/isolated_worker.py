@@ -2,7 +2,9 @@
 
 The worker is a fresh interpreter, started by its command line: neither Ray's workers nor threads survive a fork, and, unlike
 with multiprocessing's spawn, the main module is not run again. Work items travel as pickles over a socket; the worker reports
-each stage that begins and its input, so that the parent can reject the work item there without the worker's help.
+each stage that begins and its input, so that the parent can reject the work item there without the worker's help. Its messages
+are read as data (`messages.py`), its memory, time and files are limited and it has no network (`worker_limits.py`): remote
+sources are fetched here, and it is given their copies.
 """
 
 import json
@@ -29,12 +31,16 @@ from typing import Any, Literal, Protocol
 
 from pipeline.chain.routing import applies_to
 from pipeline.chain.work_item import WorkItem
-from pipeline.execution.worker_main import Message, Ready, StageStarted
-from schemas.errors import HumoError
-from schemas.records import Rejection
+from pipeline.execution.messages import MAX_MESSAGE_BYTES, FileRequest, Message, Ready, StageStarted, decode
+from pipeline.execution.worker_limits import WorkerLimits
+from schemas.addresses import public_form
+from schemas.errors import HumoError, SourceError
+from schemas.network import folder_of
+from schemas.records import Rejection, Source
 from schemas.secrets import hide_parts, hide_secrets
+from schemas.staging import SourceFiles
 from stages.base import Stage
-from stages.failures import short_paths, shortened
+from stages.failures import is_transient, short_paths, shortened
 
 _BOOTSTRAP = """\
 import json, sys
@@ -111,17 +117,28 @@ class _FailedAttempt:
     seconds: float
     """In the stage that did not end."""
     detail: str
+    limit: float
+    """Seconds, of the limit that was exceeded; NaN for a death."""
 
 
 class IsolatedWorker:
     """A worker process that holds stages; use it as a context manager, or `close` it.
 
-    The process takes the stages with these names from the chain that `build` makes. Raises HumoError where a stage's `setup`
-    does, or where the process cannot be started.
+    The process takes the stages with these names from the chain that `build` makes; `limits` are its limits, and `files` fetches
+    remote sources for it. Raises HumoError where a stage's `setup` does, or where the process cannot be started.
     """
 
-    def __init__(self, build: ChainFactory, names: Sequence[str], faults: FaultSettings) -> None:
-        self._pickled_stages = pickle.dumps((build, list(names)))
+    def __init__(
+        self,
+        build: ChainFactory,
+        names: Sequence[str],
+        faults: FaultSettings,
+        *,
+        limits: WorkerLimits | None = None,
+        files: SourceFiles | None = None,
+    ) -> None:
+        self._limits, self._files = limits or WorkerLimits(), files or SourceFiles()
+        self._pickled_stages = pickle.dumps((build, list(names), self._limits, self._files.access))
         self._names, self._faults = list(names), faults
         self._process: _WorkerProcess | None = self._start()
         self.restarts = 0
@@ -152,13 +169,17 @@ class IsolatedWorker:
         max_retries = {"worker_died": self._faults.retries, "timed_out": min(1, self._faults.retries)}
         failures: Counter[str] = Counter()
         while True:
+            self._files.begin(dict(work_item.looks))
             try:
                 result = self._attempt(work_item, content)
             except BaseException:  # an interrupt: the worker's next message would be about this work item
                 self._kill()
                 raise
+            finally:
+                self._files.release()
             if isinstance(result, WorkItem):
-                return result
+                # The rest is data of this source, whatever the worker says.
+                return replace(result, source=work_item.source, generation=work_item.generation)
             failures[result.reason] += 1
             retry = failures[result.reason] <= max_retries[result.reason]
             action = "retrying" if retry else "giving up"
@@ -183,8 +204,19 @@ class IsolatedWorker:
             while (message := process.receive(since + (limit_s or math.inf))) is not None:
                 if isinstance(message, WorkItem):
                     return message
-                assert isinstance(message, StageStarted)
-                started, since, any_started = message, time.monotonic(), True
+                if isinstance(message, StageStarted):
+                    started, since, any_started = message, time.monotonic(), True
+                elif isinstance(message, FileRequest):
+                    before = time.monotonic()
+                    process.connection.send_bytes(pickle.dumps(self._answer(work_item.source, message)))
+                    since += time.monotonic() - before  # fetching has a limit of its own
+                else:
+                    raise pickle.UnpicklingError(f"a {type(message).__name__} at a wrong time")
+        except pickle.UnpicklingError as error:
+            detail = f"sent a message that is no data of a source ({error})"
+            seconds = time.monotonic() - since
+            self._kill()
+            return _FailedAttempt(reason="worker_died", started=started, seconds=seconds, detail=detail, limit=math.nan)
         except (EOFError, OSError):
             if was_alive and not any_started:  # it died while idle, unnoticed until now
                 self._kill()
@@ -192,17 +224,39 @@ class IsolatedWorker:
             seconds = time.monotonic() - since
             detail = process.describe_exit()
             self._kill()
-            return _FailedAttempt(reason="worker_died", started=started, seconds=seconds, detail=detail)
+            if process.used_up_cpu_time:
+                return _FailedAttempt(
+                    reason="timed_out", started=started, seconds=seconds, detail=f"used up its CPU time: {detail}",
+                    limit=self._limits.cpu_s,
+                )  # fmt: skip
+            return _FailedAttempt(reason="worker_died", started=started, seconds=seconds, detail=detail, limit=math.nan)
         seconds = time.monotonic() - since
         detail = f"no end after {seconds:.1f} s: {process.dump_traceback()}"
         self._kill()
-        return _FailedAttempt(reason="timed_out", started=started, seconds=seconds, detail=detail)
+        return _FailedAttempt(reason="timed_out", started=started, seconds=seconds, detail=detail, limit=limit_s)
+
+    def _answer(self, source: Source, request: FileRequest) -> Any:
+        """A remote file that the worker needs, or the exception to raise there."""
+        uri = request.uri
+        try:
+            if folder_of(uri) != folder_of(source.location) and not self._files.policy.is_store(uri):
+                raise SourceError(
+                    "address_not_allowed", f"{public_form(uri)}: it does not belong to the source {source.uri}"
+                )
+            return self._files.copy(uri) if request.method == "copy" else self._files.siblings(uri)
+        except (SourceError, FileNotFoundError) as error:
+            return error
+        except HumoError:
+            raise
+        except Exception as error:
+            # Errors of the store's library may not be picklable.
+            text = hide_parts(f"{type(error).__name__}: {error}", uri)[:1000]
+            return ConnectionError(text) if is_transient(error) else OSError(text)
 
     def _rejected(self, work_item: WorkItem, failure: _FailedAttempt, attempts: int) -> WorkItem:
         """The work item as it entered the stage that failed, with each of its records rejected there."""
-        started, timed_out = failure.started, failure.reason == "timed_out"
-        measured = failure.seconds if timed_out else math.nan
-        limit = self._faults.time_limit_s if timed_out else math.nan
+        started, limit = failure.started, failure.limit
+        measured = failure.seconds if failure.reason == "timed_out" else math.nan
         detail = f"{failure.detail} ({attempts} tries)" if attempts > 1 else failure.detail
         rejections = [
             Rejection(
@@ -232,10 +286,13 @@ class IsolatedWorker:
                 )
             except (EOFError, OSError):
                 message, detail = None, process.describe_exit()
+            except pickle.UnpicklingError as error:
+                message, detail = None, f"sent a message that cannot be read ({error})"
             except BaseException:
                 process.kill()
                 raise
             if isinstance(message, Ready):
+                _log.info("the worker of %s: %s", self._label, message.description)
                 return process
             process.kill()
             if isinstance(message, HumoError):
@@ -295,14 +352,20 @@ class _WorkerProcess:
         return self._process.poll() is None
 
     def receive(self, deadline: float) -> Message | None:
-        """The worker's next message; None if there is none by the deadline (monotonic seconds). Raises EOFError, OSError."""
+        """The worker's next message; None if there is none by the deadline (monotonic seconds). Raises EOFError, OSError;
+        pickle.UnpicklingError for what is no message."""
         while not self.connection.poll(max(0.0, min(_POLL_S, deadline - time.monotonic()))):
             # A subprocess of the worker may hold the socket open after the worker's death.
             if not self.is_alive and not self.connection.poll():
                 raise EOFError
             if time.monotonic() >= deadline:
                 return None
-        return pickle.loads(self.connection.recv_bytes())
+        return decode(self.connection.recv_bytes(MAX_MESSAGE_BYTES))
+
+    @property
+    def used_up_cpu_time(self) -> bool:
+        """Whether the kernel ended the process at its limit of CPU time."""
+        return self._process.poll() == -signal.SIGXCPU
 
     def describe_exit(self) -> str:
         """Exit status or signal of a worker whose connection is closed, and the end of its output."""

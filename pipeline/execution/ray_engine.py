@@ -26,14 +26,16 @@ from pipeline import PROJECT_ROOT
 from pipeline.chain.config import IngestConfig, WorkerConfig
 from pipeline.chain.work_item import WorkItem, advance
 from pipeline.dataset.commits import commit
-from pipeline.execution.engines import Outcome, chain_factory
+from pipeline.execution.engines import Outcome, chain_factory, forget_copies, limits_of
 from pipeline.execution.isolated_worker import ChainFactory, IsolatedWorker
 from pipeline.execution.metrics import Metrics, ray_metric
 from pipeline.execution.ray_rows import committed_row, payloads, rows_of
 from pipeline.execution.ray_token import authenticate_local_ray, authenticate_to, check_joined
+from pipeline.execution.worker_limits import WorkerLimits
 from schemas.errors import HumoError, UsageError
 from schemas.offline import enforce_offline
 from schemas.secrets import hide_secrets_in_output
+from schemas.staging import Access, SourceFiles, use_source_files
 from schemas.storage import Storage
 from stages.base import Stage
 
@@ -43,6 +45,8 @@ _MAX_LIGHT_SOURCES = 16
 """Sources per task if all are light: Ray's overhead per task is some milliseconds of the one scheduling process."""
 _POLL_S = 20.0
 """Interval between checks of the cluster's resources."""
+_CLEAN_S = 60.0
+"""Longest time to delete copies of sources on all nodes."""
 _TASKS_PER_CPU = 4
 """Fewer sources per task where there are not enough for this many tasks per core: the last tasks should end at about the same
 time."""
@@ -57,7 +61,14 @@ class _StageActor:
     """One actor: some adjacent stages of the chain and, in the last pool, the commit."""
 
     def __init__(
-        self, config: IngestConfig, build: ChainFactory, names: list[str], is_last: bool, storage: Storage
+        self,
+        config: IngestConfig,
+        build: ChainFactory,
+        names: list[str],
+        is_last: bool,
+        storage: Storage,
+        limits: WorkerLimits,
+        access: Access,
     ) -> None:
         enforce_offline()
         hide_secrets_in_output()
@@ -65,7 +76,12 @@ class _StageActor:
 
         self.config, self.is_last, self.names, self.storage = config, is_last, names, storage
         self.metrics = Metrics(partial(ray_metric, metrics))
-        self.worker = IsolatedWorker(build, names, config.faults) if config.engine.isolate else None
+        self.files = SourceFiles(access)
+        self.worker = (
+            IsolatedWorker(build, names, config.faults, limits=limits, files=self.files)
+            if config.engine.isolate
+            else None
+        )
         self.counted_restarts = 0
         self.stages = [] if self.worker else [stage for stage in build() if stage.name in names]
         for stage in self.stages:
@@ -80,13 +96,15 @@ class _StageActor:
                 yield rows_of([done], self.names[-1])
                 continue
             commit(self.storage, done, self.config.digest)
+            forget_copies(self.files, done)
             for work_item in done:
                 self.metrics.count(work_item)
             yield committed_row(done)
 
     def advance(self, work_item: WorkItem) -> WorkItem:
         if self.worker is None:
-            return advance(self.stages, work_item)
+            with use_source_files(self.files):
+                return advance(self.stages, work_item)
         work_item = self.worker.advance(work_item)
         self.metrics.count_restarts(self.names[0], self.worker.restarts - self.counted_restarts)
         self.counted_restarts = self.worker.restarts
@@ -113,8 +131,12 @@ def run_ray(
     if "://" not in config.output:  # the workers of a cluster have another current folder
         config = config.model_copy(update={"output": str(Path(config.output).expanduser().absolute())})
     build = build or chain_factory(config, work_items)
-    with nullcontext() if ray.is_initialized() else local_ray(config):
-        yield from _run(config, chain, work_items, build, storage or Storage(config.output))
+    access = config.access
+    try:
+        with nullcontext() if ray.is_initialized() else local_ray(config):
+            yield from _run(config, chain, work_items, build, storage or Storage(config.output), access)
+    finally:
+        SourceFiles(access).clean()  # the processes of a local Ray have ended now
 
 
 def pool_layout(
@@ -126,8 +148,10 @@ def pool_layout(
     cluster each of their workers has one core. Raises HumoError where the listed ones alone need more than is available and the
     cluster does not autoscale.
     """
-    needs = [(stage.name, config.resources.get(stage.name)) for stage in chain]
-    groups = [([name for name, _ in group], required) for required, group in groupby(needs, key=lambda item: item[1])]
+    needs = [(stage.name, config.resources.get(stage.name), stage.needs_network) for stage in chain]
+    groups = [
+        ([name for name, _, _ in group], required) for (required, _), group in groupby(needs, key=lambda item: item[1:])
+    ]
     if config.engine.grows:
         return [(names, worker or WorkerConfig()) for names, worker in groups]
     for resource in ("CPU", "GPU"):
@@ -168,6 +192,7 @@ def _run(
     work_items: Sequence[WorkItem],
     build: ChainFactory,
     storage: Storage,
+    access: Access,
 ) -> Iterator[Outcome]:
     import ray
 
@@ -190,7 +215,15 @@ def _run(
             # tasks; a commit that is written twice counts once.
             data = data.map_batches(
                 _StageActor,
-                fn_constructor_args=(config, build, names, is_last, storage),
+                fn_constructor_args=(
+                    config,
+                    build,
+                    names,
+                    is_last,
+                    storage,
+                    limits_of(config, [one for one in chain if one.name in names]),
+                    access,
+                ),
                 batch_size=math.ceil(config.sources_per_commit / per_task) if is_last else 1,
                 batch_format="pyarrow",
                 compute=ray.data.ActorPoolStrategy(
@@ -200,12 +233,36 @@ def _run(
                 num_cpus=worker.cpus,
                 num_gpus=worker.gpus,
             )
+        delete_leftovers(access)
         try:
             with _warn_on_shortage(partial(shortage, layout, grows=config.engine.grows)):
                 for table in data.iter_batches(batch_size=None, batch_format="pyarrow"):
                     yield from payloads(table)
         except ray.exceptions.RayError as error:
             raise _unwrap_error(error) from error
+        finally:
+            delete_leftovers(access)
+
+
+def delete_leftovers(access: Access) -> None:
+    """On every node, delete the copies of sources that jobs have left whose processes there have ended."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    clean = ray.remote(_clean)
+    strategies = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in ray.nodes() if node["Alive"]]
+    tasks = [clean.options(num_cpus=0, max_retries=0, scheduling_strategy=one).remote(access) for one in strategies]
+    _, left = ray.wait(tasks, num_returns=len(tasks), timeout=_CLEAN_S)
+    for task in left:
+        ray.cancel(task, force=True)
+    if left:
+        _log.warning(
+            "copies of sources may be left on %d of %d nodes; the next job deletes them", len(left), len(tasks)
+        )
+
+
+def _clean(access: Access) -> None:
+    SourceFiles(access).clean()
 
 
 def shortage(layout: Sequence[tuple[list[str], WorkerConfig]], available: Mapping[str, float], *, grows: bool) -> str:

@@ -7,54 +7,21 @@ import resource
 import signal
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from pipeline.chain.work_item import WorkItem, advance
+from pipeline.execution.messages import FileRequest, Message, Ready, StageStarted, encode
+from pipeline.execution.worker_limits import WorkerLimits
 from schemas.errors import HumoError
-from schemas.records import Rejection
 from schemas.secrets import hide_secrets_in_output
+from schemas.staging import SourceFiles, use_source_files
 from stages.base import Stage
 
 _OOM_SCORE = 500
 """Of a maximum of 1000: when memory runs out, the kernel kills this process before the job's main process."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ready:
-    """The stages are set up."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class StageStarted:
-    """Progress of a work item: all that is needed to reject it at this stage if no further message arrives."""
-
-    stage: str
-    """The stage that begins."""
-    ids: list[str]
-    """Of the stage's input records."""
-    rejections: list[Rejection]
-    stage_stats: dict[str, tuple[int, int, int, float]]
-    sha256: str
-
-    @classmethod
-    def of(cls, stage: str, work_item: WorkItem) -> "StageStarted":
-        """A snapshot, as the work item changes later."""
-        ids = [record.id for record in work_item.records]
-        return cls(
-            stage=stage,
-            ids=ids,
-            rejections=[*work_item.rejections],
-            stage_stats={**work_item.stage_stats},
-            sha256=work_item.sha256,
-        )
-
-
-Message = Ready | StageStarted | HumoError | WorkItem
-"""Sent by the worker: Ready or a HumoError of `setup` once; then, for each work item, StageStarted per stage and the work item."""
 
 
 def serve(descriptor: int) -> None:
@@ -69,16 +36,26 @@ def serve(descriptor: int) -> None:
     faulthandler.register(signal.SIGUSR1, all_threads=False)  # the parent requests a traceback with it
     connection = Connection(descriptor)
     try:
-        stages = _set_up(*pickle.loads(connection.recv_bytes()))
+        build, names, limits, access = pickle.loads(connection.recv_bytes())
+        stages = _set_up(build, names)
     except HumoError as error:
         _send(connection, error)
         return
-    _send(connection, Ready())
-    with suppress(EOFError):
+    _send(connection, Ready(description=limits.apply()))
+    with suppress(EOFError), use_source_files(SourceFiles(access, partial(_ask, connection))):
         while True:
             work_item = pickle.loads(connection.recv_bytes())
-            advance(stages, work_item, partial(_send_stage_started, connection, work_item))
+            advance(stages, work_item, partial(_begin_stage, connection, limits, work_item))
             _send(connection, work_item)
+
+
+def _ask(connection: Connection, method: str, uri: str) -> Any:
+    """What the parent's `SourceFiles` returns; raises what it raises."""
+    _send(connection, FileRequest(method=method, uri=uri))
+    answer = pickle.loads(connection.recv_bytes())
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
 
 
 def _set_up(build: Callable[[], Sequence[Stage[Any, Any]]], names: Sequence[str]) -> list[Stage[Any, Any]]:
@@ -88,9 +65,10 @@ def _set_up(build: Callable[[], Sequence[Stage[Any, Any]]], names: Sequence[str]
     return stages
 
 
-def _send_stage_started(connection: Connection, work_item: WorkItem, stage: str) -> None:
+def _begin_stage(connection: Connection, limits: WorkerLimits, work_item: WorkItem, stage: str) -> None:
     _send(connection, StageStarted.of(stage, work_item))
+    limits.begin_stage()
 
 
 def _send(connection: Connection, message: Message) -> None:
-    connection.send_bytes(pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL))
+    connection.send_bytes(encode(message))

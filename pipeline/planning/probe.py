@@ -5,6 +5,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,12 +16,14 @@ from pipeline.chain.config import IngestConfig
 from pipeline.chain.stage_order import build_chain
 from pipeline.chain.work_item import WorkItem, advance
 from pipeline.planning.estimate import Estimate, ratio_total, total_length
+from schemas.containers import open_media
+from schemas.errors import SourceError
 from schemas.records import Sample, Source
 from schemas.shards import encode_sample
+from schemas.staging import SourceFiles, source_files, use_source_files
 from stages.base import apply
 from stages.failures import is_transient
 from stages.film_studio import GENERATED
-from stages.media.decoding import open_container
 from stages.media.inspection import UnreadablePicture, inspect
 from stages.mocap import read_take
 from stages.mocap.take import MocapError
@@ -101,7 +104,8 @@ def probe(
     for kind in sorted({source.kind for source in sources}):
         candidates = [source for source in sources if source.kind == kind]
         chosen = rng.permutation(len(candidates))[:max_per_kind]
-        lengths[kind] = tuple(_probe_one(config, candidates[index]) for index in chosen)
+        with use_source_files(SourceFiles(config.access)):
+            lengths[kind] = tuple(_probe_one(config, candidates[index]) for index in chosen)
     return lengths
 
 
@@ -112,7 +116,7 @@ def measure(config: IngestConfig, probed: Sequence[ProbedSource], log: Callable[
     compiling on first use would bias a small sample.
     """
     kinds = {one.source.kind for one in probed}
-    with tempfile.TemporaryDirectory() as films:
+    with tempfile.TemporaryDirectory() as films, use_source_files(SourceFiles(config.access)):
         studio = config.stages.film_studio.model_copy(update={"folder": films})  # type: ignore[attr-defined]
         settings = config.stages.model_copy(update={"film_studio": studio})  # type: ignore[attr-defined]
         chain = build_chain(config.chain, settings, config.digest, kinds=kinds)
@@ -172,6 +176,8 @@ def _probe_one(config: IngestConfig, source: Source) -> ProbedSource:
         problem = str(error)
     except av.FFmpegError:
         problem = "not_a_video"
+    except SourceError as error:
+        problem = error.reason
     except Exception as error:  # stores have their own classes for a refusal, and one source must not stop the plan
         problem = "unreachable" if is_transient(error) else "unreadable"
     return ProbedSource(source=source, media_s=0.0, problem=problem)
@@ -179,7 +185,8 @@ def _probe_one(config: IngestConfig, source: Source) -> ProbedSource:
 
 def _video_s(config: IngestConfig, source: Source) -> tuple[float, tuple[str, ...]]:
     """Duration from the container's header (a file without one is read), and what must be done to its frames."""
-    with open_container(source.location) as container:
+    file = source_files().peek(source.location)
+    with file if not isinstance(file, str) else nullcontext(), open_media(file) as container:
         picture = inspect(container)
         stream = container.streams[picture.stream]
         if stream.duration and stream.time_base:

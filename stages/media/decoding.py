@@ -1,4 +1,4 @@
-"""Video decoding with PyAV: upright RGB frames with their times, from any fsspec path.
+"""Video decoding with PyAV: upright RGB frames with their times, from any address.
 
 Times are relative to the first displayed frame. Frames look as in a video player: rotation and mirroring, non-square pixels,
 interlacing, HDR and transparency are resolved as `schemas.picture` describes, and black borders are cut off.
@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import av
 from av.container import InputContainer
 
+from schemas.containers import open_media
 from schemas.picture import Picture
-from schemas.storage import open_file
+from schemas.staging import source_file
 from stages.media.display import Display, Image, deinterlaced
 from stages.media.inspection import UnreadablePicture, inspect, video_stream
 from stages.media.timing import decoded, timed
@@ -26,15 +27,11 @@ SAME_TIME_S = 0.5e-3
 
 @contextmanager
 def open_container(uri: str) -> Iterator[InputContainer]:
-    """An open container; a remote file is read through fsspec. Raises av.FFmpegError or OSError.
+    """An open container; of a remote file, this node's copy. Raises av.FFmpegError, OSError or SourceError.
 
     Text that is not UTF-8 in the file's tags is replaced character by character.
     """
-    if "://" not in uri:
-        with av.open(uri, metadata_errors="replace") as container:
-            yield container
-        return
-    with open_file(uri) as file, av.open(file, metadata_errors="replace") as container:
+    with source_file(uri) as path, open_media(path) as container:
         yield container
 
 

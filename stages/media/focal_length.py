@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from av.container import InputContainer
 
-from schemas.storage import open_file
+from schemas.staging import source_file
 
 FILM_DIAGONAL_MM = math.hypot(36, 24)
 """Diagonal of a 35 mm film frame, 43.27."""
@@ -69,7 +69,7 @@ def _quicktime_items(uri: str) -> list[tuple[str, str]]:
 
 def _index(uri: str) -> bytes:
     """The content of the file's `moov` box, empty if there is none."""
-    with open_file(uri) as file:
+    with source_file(uri) as path, open(path, "rb") as file:
         offset = 0
         while len(head := file.read(16)) >= 8:
             size, kind = struct.unpack(">I4s", head[:8])

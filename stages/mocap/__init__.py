@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-import fsspec
 from jaxtyping import Float
 from torch import Tensor
 
 from schemas.addresses import path_part, public_form
 from schemas.body_model import BodyModel
-from schemas.storage import open_file
+from schemas.network import folder_of
+from schemas.staging import read_source, source_files
 from stages.mocap.amass import parse_amass
 from stages.mocap.asf_amc import Skeleton, parse_amc, parse_asf
 from stages.mocap.bvh import parse_bvh
@@ -24,13 +24,15 @@ from stages.mocap.take import MocapError, Take
 SUFFIXES = (".bvh", ".amc", ".json", ".txt", ".npz", ".c3d", ".glb", ".gltf", ".pkl", ".pt", ".npy")
 """File extensions of takes: BVH, AMC (with its .asf in the same folder), two for DeepMimic's clips, AMASS, C3D, glTF, and arrays
 of SMPL parameters or joints."""
+MAX_TAKE_BYTES = 1 << 30
+"""Largest file: takes are read as a whole."""
 
 
 def read_take(uri: str, *, content: bytes | None = None, fps: float | None = None) -> Take:
     """A file of any known format, by its extension; any fsspec path. `content` is given if it has been read already; `fps`
     overrides a missing or wrong frame rate.
 
-    Raises MocapError, FileNotFoundError, OSError.
+    Raises MocapError, SourceError, FileNotFoundError, OSError.
     """
     name = public_form(uri)
     suffix = PurePosixPath(path_part(uri)).suffix.lower()
@@ -39,8 +41,7 @@ def read_take(uri: str, *, content: bytes | None = None, fps: float | None = Non
             "not_mocap", f"{name}: the extension is {suffix!r}; motion capture is read from {', '.join(SUFFIXES)} files"
         )
     if content is None:
-        with open_file(uri) as file:
-            content = file.read()
+        content = read_source(uri, MAX_TAKE_BYTES)
     if suffix == ".bvh":
         return parse_bvh(name, content, fps)
     if suffix == ".amc":
@@ -77,22 +78,21 @@ def load_takes(folder: str | Path) -> Iterator[tuple[str, Float[Tensor, "T 24 3 
 
 def _read_beside(uri: str, name: str) -> bytes:
     """A file of the same folder."""
-    fs, path = fsspec.core.url_to_fs(uri)
-    return bytes(fs.cat_file(str(PurePosixPath(path).parent / name)))
+    folder = folder_of(uri)
+    return read_source(f"{folder}/{name}" if folder or uri.startswith("/") else name, MAX_TAKE_BYTES)
 
 
 def _find_skeleton(uri: str) -> Skeleton:
     """The subject's ASF in the folder of an AMC: with the same stem or its part before the last underscore, or the only one."""
-    fs, path = fsspec.core.url_to_fs(uri)
-    folder = str(PurePosixPath(path).parent)
     stem = PurePosixPath(path_part(uri)).stem
-    skeletons = sorted(name for name in fs.ls(folder, detail=False) if name.lower().endswith(".asf"))
+    skeletons = [name for name in source_files().siblings(uri) if name.lower().endswith(".asf")]
     named = [name for name in skeletons if PurePosixPath(name).stem in (stem, stem.rpartition("_")[0])]
     candidates = named or skeletons
     if len(candidates) != 1:
         count = f"{len(candidates)} .asf files" if candidates else "no .asf file"
         raise MocapError(
             "no_skeleton",
-            f"{uri}: {count} in its folder; put its subject's skeleton there, named {stem.rpartition('_')[0] or stem}.asf",
+            f"{public_form(uri)}: {count} in its folder; put its subject's skeleton there, named "
+            f"{stem.rpartition('_')[0] or stem}.asf",
         )
-    return parse_asf(candidates[0], fs.cat_file(candidates[0]))
+    return parse_asf(public_form(candidates[0]), read_source(candidates[0], MAX_TAKE_BYTES))

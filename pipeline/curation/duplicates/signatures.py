@@ -141,12 +141,13 @@ class FrameHashes:
 
 def hash_frames(clip_mp4: bytes, crop: Sequence[float], boxes: Float[np.ndarray, "T 4"], fps: float) -> FrameHashes:
     """Hashes of a clip that shows `crop` (x0, y0, x1, y1); boxes are in the same pixels at `fps`."""
-    import av
     import cv2
+
+    from schemas.containers import CLIP_FORMATS, open_media
 
     windows = (_windows(boxes, fps) - np.tile(crop[:2], 2)) / np.tile(np.subtract(crop[2:], crop[:2]), 2)
     thumbnails: list[np.ndarray] = []
-    with av.open(io.BytesIO(clip_mp4), "r", format="mp4") as container:
+    with open_media(io.BytesIO(clip_mp4), CLIP_FORMATS) as container:
         for frame in container.decode(video=0):
             time_s = frame.time or 0.0
             if time_s < len(thumbnails) / RATE_HZ - 1e-3:

@@ -9,6 +9,8 @@ from typing import Any
 
 import fsspec
 
+from schemas.archives import MAX_UNPACKED_BYTES
+from schemas.errors import SourceError
 from schemas.records import Video
 from stages.recovery.external.parsers import Result, parse, parse_tram
 from stages.recovery.external.reading import SUFFIXES, ResultError, read_plain
@@ -49,9 +51,12 @@ def read_result(uri: str) -> Result:
 
     def read(file: str) -> Any:
         try:
-            content = fs.cat_file(file)
+            size = fs.size(file) or 0
+            content = fs.cat_file(file) if size <= MAX_UNPACKED_BYTES else b""
         except OSError as error:
             raise ResultError("unreadable_result", f"{file}: cannot be read ({error}); check its permissions") from None
+        if size > MAX_UNPACKED_BYTES:
+            raise SourceError("result_too_large", f"{file}: bytes", size, MAX_UNPACKED_BYTES)
         digest.update(content)
         return read_plain(file, content)
 

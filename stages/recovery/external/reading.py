@@ -19,7 +19,7 @@ class ResultError(HumoError):
 def read_plain(name: str, content: bytes) -> Any:
     """Content of a file, tensors as arrays; `name` is used in messages and its suffix determines the format.
 
-    Raises ResultError.
+    Raises ResultError, SourceError.
     """
     try:
         return plain_files.read_plain(name, content)
