@@ -104,6 +104,9 @@ class SourceFiles:
             copy = self.copy(uri)
             return copy.path, Look(size=copy.size, mtime_ns=0, sha256=copy.sha256)
         self.policy.check(uri)
+        known = (self._looks or {}).get(uri)
+        if known is not None:
+            self.check(uri, known)
         look = _look(local)
         if look.size > self.access.requests.max_bytes:
             raise SourceError("source_too_large", f"{uri}: bytes", look.size, self.access.requests.max_bytes)

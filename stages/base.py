@@ -90,8 +90,10 @@ def apply(stage: Stage[Any, Any], records: Sequence[Any]) -> tuple[list[Any], li
         return [], []
     try:
         outcomes = stage.run_batch(records)
-    except Exception:
-        outcomes = [_run_single(stage, record) for record in records]
+    except Exception as error:
+        # A source that must not be read is not asked for again.
+        decided = isinstance(error, SourceError) and len(records) == 1
+        outcomes = [[_rejected(stage, records[0], error)]] if decided else [_run_single(stage, one) for one in records]
     results: list[Any] = []
     rejections: list[Rejection] = []
     for record, outcome in zip(records, outcomes, strict=True):
@@ -105,7 +107,11 @@ def apply(stage: Stage[Any, Any], records: Sequence[Any]) -> tuple[list[Any], li
 def _run_single(stage: Stage[Any, Any], record: Any) -> list[Any]:
     try:
         return call_with_retries(stage.run_batch, [record])[0]
-    except SourceError as error:
-        return [stage.reject(record, error.reason, error.detail, measured=error.measured, limit=error.limit)]
     except Exception as error:
-        return [stage.reject(record, "unreachable" if is_transient(error) else "error", describe_error(error))]
+        return [_rejected(stage, record, error)]
+
+
+def _rejected(stage: Stage[Any, Any], record: Any, error: Exception) -> Rejection:
+    if isinstance(error, SourceError):
+        return stage.reject(record, error.reason, error.detail, measured=error.measured, limit=error.limit)
+    return stage.reject(record, "unreachable" if is_transient(error) else "error", describe_error(error))

@@ -14,6 +14,7 @@ import requests
 import urllib3
 
 from schemas.records import Source
+from schemas.staging import Access, SourceFiles, use_source_files
 from stages import failures
 from stages.base import QUARANTINE_REASONS, Stage, apply
 from stages.failures import describe_error, is_transient, short_path, short_paths
@@ -171,6 +172,7 @@ def test_an_unreachable_source_is_not_missing(waits: list[float]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     source = Source(id="one", uri=f"http://127.0.0.1:{port}/one.mp4")
-    _, [rejection] = apply(ReadVideos(), [source])
+    with use_source_files(SourceFiles(Access(stores=(source.uri,)))):
+        _, [rejection] = apply(ReadVideos(), [source])
     assert rejection.reason == "unreachable"
     assert len(waits) == failures.MAX_ATTEMPTS - 1
