@@ -22,9 +22,11 @@ class UsageError(HumoError):
 
 
 class SourceError(Exception):
-    """A source that may not or cannot be read; it becomes the source's rejection, with this reason, value and limit."""
+    """A source that may not or cannot be read; it becomes the source's rejection, with this reason, value and limit. Addresses in
+    the detail have their public form."""
 
     def __init__(self, reason: str, detail: str, measured: float = math.nan, limit: float = math.nan) -> None:
+        detail = hide_secrets(detail)
         super().__init__(reason, detail, measured, limit)
         self.reason, self.detail, self.measured, self.limit = reason, detail, measured, limit
 

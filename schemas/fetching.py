@@ -18,8 +18,10 @@ import fsspec
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
+from schemas.addresses import public_form
 from schemas.errors import SourceError
 from schemas.network import HTTP, AddressPolicy, protocol_of
+from schemas.secrets import hide_parts
 
 _CHUNK_BYTES = 4 << 20
 _MAX_REDIRECTS = 10
@@ -42,7 +44,7 @@ class Download:
     """Receives the bytes of a file: writes, counts and hashes them. `reserve` is called with the size that is known or reached."""
 
     def __init__(self, uri: str, target: BinaryIO, limits: Limits, reserve: Callable[[int], None]) -> None:
-        self.uri, self.size = uri, 0
+        self.name, self.size = public_form(uri), 0
         self._target, self._limits, self._reserve = target, limits, reserve
         self._hash, self._start_s, self._reserved = hashlib.sha256(), time.monotonic(), 0
 
@@ -53,7 +55,7 @@ class Download:
     def expect(self, size: int) -> None:
         """Reserve room for a file of this size; raises SourceError if it is too large."""
         if size > self._limits.max_bytes:
-            raise SourceError("source_too_large", f"{self.uri}: bytes", measured=size, limit=self._limits.max_bytes)
+            raise SourceError("source_too_large", f"{self.name}: bytes", measured=size, limit=self._limits.max_bytes)
         if size > self._reserved:
             self._reserve(size)
             self._reserved = size
@@ -72,7 +74,7 @@ class Download:
         seconds = time.monotonic() - self._start_s
         if seconds > self._limits.max_s:
             raise SourceError(
-                "fetch_timed_out", f"{self.uri}: seconds, with {self.size} bytes read", seconds, self._limits.max_s
+                "fetch_timed_out", f"{self.name}: seconds, with {self.size} bytes read", seconds, self._limits.max_s
             )
 
 
@@ -91,7 +93,9 @@ def download(uri: str, policy: AddressPolicy, into: Download) -> None:
         while content := file.read(_CHUNK_BYTES):
             into.write(content)
     if before != _identity(fs, path):
-        raise SourceError("source_changed", f"{uri}: it changed while it was read; ingest it once it is complete")
+        raise SourceError(
+            "source_changed", f"{public_form(uri)}: it changed while it was read; ingest it once it is complete"
+        )
     _check_complete(into, before[0])
 
 
@@ -130,7 +134,9 @@ async def _download_http(uri: str, policy: AddressPolicy, into: Download) -> Non
     for _ in range(_MAX_REDIRECTS + 1):
         policy.check(current)
         if protocol_of(current) not in HTTP:
-            raise SourceError("address_not_allowed", f"{uri}: redirects to {current[:200]}; list that file itself")
+            target = public_form(current)[:200]
+            text = f"{public_form(uri)}: redirects to {target}; list that file itself"
+            raise SourceError("address_not_allowed", text)
         async with _session(policy, current) as session:
             try:
                 async with session.get(URL(current), allow_redirects=False) as response:
@@ -144,17 +150,18 @@ async def _download_http(uri: str, policy: AddressPolicy, into: Download) -> Non
         try:
             current = str(URL(current).join(URL(target)))
         except ValueError as error:
-            raise OSError(f"{uri}: redirects to {target[:200]!r}, which is no address ({error})") from None
-    raise OSError(f"{uri}: more than {_MAX_REDIRECTS} redirects")
+            text = hide_parts(f"redirects to {target!r}, which is no address ({error})", target)
+            raise OSError(f"{public_form(uri)}: {text[:500]}") from None
+    raise OSError(f"{public_form(uri)}: more than {_MAX_REDIRECTS} redirects")
 
 
 async def _receive(response: aiohttp.ClientResponse, into: Download) -> None:
     if response.status in _MISSING:
-        raise FileNotFoundError(errno.ENOENT, f"HTTP status {response.status}", into.uri)
+        raise FileNotFoundError(errno.ENOENT, f"HTTP status {response.status}", into.name)
     if response.status in _BUSY:
-        raise ConnectionError(f"{into.uri}: HTTP status {response.status}")
+        raise ConnectionError(f"{into.name}: HTTP status {response.status}")
     if response.status != 200:
-        raise OSError(f"{into.uri}: HTTP status {response.status}")
+        raise OSError(f"{into.name}: HTTP status {response.status}")
     plain = response.headers.get("Content-Encoding", "identity") == "identity"
     size = response.content_length if plain else None
     if size is not None:
@@ -166,7 +173,7 @@ async def _receive(response: aiohttp.ClientResponse, into: Download) -> None:
 
 def _check_complete(into: Download, size: int | None) -> None:
     if size is not None and into.size != size:
-        raise ConnectionError(f"{into.uri}: ended after {into.size} of {size} bytes")
+        raise ConnectionError(f"{into.name}: ended after {into.size} of {size} bytes")
 
 
 def _as_os_error(uri: str, error: aiohttp.ClientError) -> OSError:
@@ -176,8 +183,8 @@ def _as_os_error(uri: str, error: aiohttp.ClientError) -> OSError:
             raise cause
         cause = cause.__cause__ or cause.__context__
     if isinstance(error, aiohttp.InvalidURL):
-        return OSError(f"{uri}: no address that can be requested ({error})")
-    return ConnectionError(f"{uri}: {type(error).__name__}: {error}"[:500])
+        return OSError(hide_parts(f"{uri}: no address that can be requested ({error})", uri))
+    return ConnectionError(hide_parts(f"{uri}: {type(error).__name__}: {error}", uri)[:500])
 
 
 def _session(policy: AddressPolicy, uri: str, **options: Any) -> aiohttp.ClientSession:

@@ -15,8 +15,10 @@ from pathlib import Path
 from pydantic import Field, field_validator
 from yarl import URL
 
+from schemas.addresses import path_part, public_form
 from schemas.config import Config
 from schemas.errors import SourceError
+from schemas.secrets import hide_parts
 
 HTTP = ("http", "https")
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
@@ -66,7 +68,11 @@ def local_path(uri: str) -> str | None:
 
 def folder_of(uri: str) -> str:
     """The folder of a file, by its address."""
-    return uri.rpartition("/")[0]
+    path = path_part(uri)
+    if path == uri:
+        return uri.rpartition("/")[0]
+    # The query of a web address may contain slashes, and its user stays part of the folder.
+    return re.split("[?#]", uri, maxsplit=1)[0].rpartition("/")[0]
 
 
 def is_public(address: IpAddress) -> bool:
@@ -108,8 +114,8 @@ class AddressPolicy:
         if protocol not in self._protocols or ("::" in uri and protocol not in ("file", *HTTP)):
             raise SourceError(
                 "address_not_allowed",
-                f"{uri}: protocol {protocol!r} is not among {', '.join(sorted(self._protocols))}; copy the file to one of these, "
-                "or add the protocol to requests.protocols",
+                f"{public_form(uri)}: protocol {protocol!r} is not among {', '.join(sorted(self._protocols))}; copy the file to "
+                "one of these, or add the protocol to requests.protocols",
             )
         if protocol in HTTP:
             _host_and_port(uri)
@@ -123,8 +129,8 @@ class AddressPolicy:
             if not allowed and not is_public(address):
                 raise SourceError(
                     "address_not_allowed",
-                    f"{uri}: its host has the private address {text}; add its network to requests.private_networks if sources "
-                    "may be read from there",
+                    f"{public_form(uri)}: its host has the private address {text}; add its network to "
+                    "requests.private_networks if sources may be read from there",
                 )
 
 
@@ -145,7 +151,8 @@ def _host_and_port(uri: str) -> tuple[str, int]:
     try:
         url = URL(uri)
     except ValueError as error:
-        raise SourceError("address_not_allowed", f"{uri}: not an address ({error}); correct the manifest") from None
+        text = hide_parts(f"not an address ({error})", uri)
+        raise SourceError("address_not_allowed", f"{public_form(uri)}: {text}; correct the manifest") from None
     if not url.host or not url.port:
-        raise SourceError("address_not_allowed", f"{uri}: it names no host; correct the manifest")
+        raise SourceError("address_not_allowed", f"{public_form(uri)}: it names no host; correct the manifest")
     return url.host, url.port

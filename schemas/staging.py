@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
+from schemas.addresses import path_part, public_form
 from schemas.errors import HumoError, SourceError
 from schemas.fetching import Download, Limits, download, open_remote, remote_folder
 from schemas.ids import digest
@@ -109,7 +110,9 @@ class SourceFiles:
             self.check(uri, known)
         look = _look(local)
         if look.size > self.access.requests.max_bytes:
-            raise SourceError("source_too_large", f"{uri}: bytes", look.size, self.access.requests.max_bytes)
+            raise SourceError(
+                "source_too_large", f"{public_form(uri)}: bytes", look.size, self.access.requests.max_bytes
+            )
         self._compare(uri, look)
         return local, look
 
@@ -120,7 +123,9 @@ class SourceFiles:
             try:
                 _check_same(uri, look, _look(local))
             except FileNotFoundError:
-                raise SourceError("source_changed", f"{uri}: it was deleted while it was processed") from None
+                raise SourceError(
+                    "source_changed", f"{public_form(uri)}: it was deleted while it was processed"
+                ) from None
 
     def sha256(self, uri: str) -> str:
         """Hash of the content. Raises as `find`."""
@@ -211,7 +216,7 @@ class SourceFiles:
                 into = Download(uri, file, limits, reserve)
                 download(uri, self.policy, into)
                 file.truncate(into.size)
-            suffix = re.sub(r"[^.a-z0-9]", "", PurePosixPath(uri.partition("?")[0]).suffix.lower())
+            suffix = re.sub(r"[^.a-z0-9]", "", PurePosixPath(path_part(uri)).suffix.lower())
             return partial.rename(folder / f"{name}-{into.sha256}{suffix}")
         finally:
             partial.unlink(missing_ok=True)
@@ -266,10 +271,10 @@ def _look(path: str) -> Look:
 
 def _check_same(uri: str, first: Look, now: Look) -> None:
     if first.size != now.size:
-        raise SourceError("source_changed", f"{uri}: bytes, while it was processed", now.size, first.size)
+        raise SourceError("source_changed", f"{public_form(uri)}: bytes, while it was processed", now.size, first.size)
     if first != now:
         difference = "content" if first.sha256 else "time of modification"
-        raise SourceError("source_changed", f"{uri}: its {difference} changed while it was processed")
+        raise SourceError("source_changed", f"{public_form(uri)}: its {difference} changed while it was processed")
 
 
 def _name(uri: str) -> str:
@@ -370,5 +375,7 @@ def read_source(uri: str, max_bytes: int) -> bytes:
     with source_file(uri) as path, open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         if size > max_bytes:
-            raise SourceError("source_too_large", f"{uri}: bytes of a file that is read as a whole", size, max_bytes)
-        return file.read(max_bytes)
+            raise SourceError(
+                "source_too_large", f"{public_form(uri)}: bytes of a file that is read as a whole", size, max_bytes
+            )
+        return file.read(size)  # `read(max_bytes)` would allocate that much at once

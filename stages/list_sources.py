@@ -19,7 +19,7 @@ from schemas.addresses import is_remote, path_part, public_form
 from schemas.config import Config
 from schemas.errors import UsageError
 from schemas.ids import source_id
-from schemas.network import folder_of
+from schemas.network import HTTP, folder_of, protocol_of
 from schemas.records import Source
 from schemas.storage import open_file
 from stages import mocap
@@ -85,9 +85,12 @@ class SourceConfig(Config):
     @property
     def store(self) -> str:
         """The file or folder that is named, or the folder of the manifest; of a glob, the folder above its first sign."""
-        start = min([len(self.path), *(self.path.index(sign) for sign in "*?[" if sign in self.path)])
-        is_manifest = PurePosixPath(self.path).suffix.lower() in _MANIFEST_SUFFIXES
-        return folder_of(self.path[:start]) or "." if start < len(self.path) or is_manifest else self.path
+        path = path_part(self.path)
+        if protocol_of(path) in HTTP:  # the store is its host
+            return path
+        start = min([len(path), *(path.index(sign) for sign in "*?[" if sign in path)])
+        is_manifest = PurePosixPath(path).suffix.lower() in _MANIFEST_SUFFIXES
+        return folder_of(path[:start]) or "." if start < len(path) or is_manifest else path
 
 
 def list_sources(configs: Sequence[SourceConfig]) -> list[Source]:

@@ -13,8 +13,8 @@ from urllib.parse import parse_qs, urlsplit
 
 
 class FileServer(ThreadingHTTPServer):
-    """`files`: path -> content; `redirects`: path -> address; `folder`: where other paths are looked for. What is in none of them is
-    not there."""
+    """`files`: path -> content; `redirects`: path -> address; `folder`: where other paths are looked for. What is in none of
+    them is not there."""
 
     daemon_threads = True
 

@@ -32,6 +32,10 @@ COLUMNS = {
 }  # fmt: skip
 
 
+LOOPBACK = {"private_networks": ["127.0.0.1/32"]}
+"""The manifests name a server on this machine."""
+
+
 def leaks(content: bytes, name: str = "") -> Iterator[str]:
     """Where a canary stands in a file: in its bytes, and in what it holds in compressed form."""
     if any(canary in name.encode() + content for canary in CANARIES):
@@ -126,6 +130,7 @@ def files(server: FileServer, tmp_path_factory: pytest.TempPathFactory) -> dict[
         "output": str(folder / "data"),
         "splits": {"train": 1.0},
         "engine": {"isolate": False},
+        "requests": LOOPBACK,
     }
     (folder / "job.yaml").write_text(json.dumps(job))  # JSON is YAML
     return manifests | {"config": folder / "job.yaml", "data": folder / "data", "folder": folder}
@@ -180,6 +185,7 @@ def test_a_retry_takes_new_signatures_from_the_manifest(
         "sources": [{"kind": "mocap", "path": str(manifest)}],
         "output": str(tmp_path / "data"),
         "splits": {"train": 1.0},
+        "requests": LOOPBACK,
     }
     config = tmp_path / "job.yaml"
     config.write_text(json.dumps(job | {"engine": {"isolate": False}}))
@@ -230,6 +236,7 @@ def test_engines_keep_secrets(engine: dict[str, Any], files: dict[str, Path], tm
         "output": str(tmp_path / "data"),
         "splits": {"train": 1.0},
         "engine": engine,
+        "requests": LOOPBACK,
     }
     report = ingest(parse_config(settings, IngestConfig, "job.yaml"))
     assert report.samples == 3
