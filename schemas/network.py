@@ -13,7 +13,6 @@ from functools import cached_property
 from pathlib import Path
 
 from pydantic import Field, field_validator
-from yarl import URL
 
 from schemas.addresses import path_part, public_form
 from schemas.config import Config
@@ -148,6 +147,8 @@ def _store(uri: str) -> tuple[str, str]:
 
 def _host_and_port(uri: str) -> tuple[str, int]:
     """By the parser of the library that connects: two parsers could read one address as two hosts."""
+    from yarl import URL
+
     try:
         url = URL(uri)
     except ValueError as error:

@@ -23,7 +23,6 @@ from typing import Any, BinaryIO
 
 from schemas.addresses import path_part, public_form
 from schemas.errors import HumoError, SourceError
-from schemas.fetching import Download, Limits, download, open_remote, remote_folder
 from schemas.ids import digest
 from schemas.network import AddressPolicy, RequestsConfig, folder_of, local_path
 from schemas.storage import stream_sha256
@@ -151,6 +150,8 @@ class SourceFiles:
             return sorted(str(path) for path in Path(local).parent.iterdir())
         if self._ask:
             return self._ask("siblings", uri)
+        from schemas.fetching import remote_folder
+
         folder = folder_of(uri)
         fs, path = remote_folder(f"{folder}/", self.policy)
         names = (PurePosixPath(str(name)).name for name in fs.ls(path, detail=False))
@@ -158,7 +159,11 @@ class SourceFiles:
 
     def peek(self, uri: str) -> str | BinaryIO:
         """The path of a local file, or a remote file of which only what is asked for is read, for a look at its header."""
-        return self.find(uri)[0] if local_path(uri) is not None else open_remote(uri, self.policy)
+        if local_path(uri) is not None:
+            return self.find(uri)[0]
+        from schemas.fetching import open_remote
+
+        return open_remote(uri, self.policy)
 
     def forget(self, uri: str) -> None:
         """Delete the copy of a source that is done."""
@@ -203,6 +208,8 @@ class SourceFiles:
         return Copy(path=str(found), size=found.stat().st_size, sha256=found.name.split("-")[1].split(".")[0])
 
     def _fetch(self, uri: str, folder: Path, name: str) -> Path:
+        from schemas.fetching import Download, Limits, download  # its libraries take a while to import
+
         requests = self.access.requests
         partial = folder / f".{name}.partial"
         deadline_s = time.monotonic() + requests.max_s

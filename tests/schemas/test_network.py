@@ -3,7 +3,7 @@ import ipaddress
 import pytest
 
 from schemas.errors import SourceError
-from schemas.network import AddressPolicy, RequestsConfig, is_public, protocol_of
+from schemas.network import AddressPolicy, RequestsConfig, folder_of, is_public, protocol_of
 
 STORES = ("/data/videos", "s3://mine/raw", "http://127.0.0.1:8000/list.csv", "http://[::1]:8000/")
 
@@ -94,3 +94,30 @@ def test_private_networks_of_the_settings() -> None:
 )
 def test_protocol_of(uri: str, protocol: str) -> None:
     assert protocol_of(uri) == protocol
+
+
+@pytest.mark.parametrize(
+    ("uri", "folder"),
+    [
+        ("a/v.mp4", "a"),
+        ("s3://b/a/v?1.mp4", "s3://b/a"),
+        ("https://me:word@host/a/v.mp4?X-Amz-Credential=AK/2026/s3&sig=a#b/c", "https://me:word@host/a"),
+    ],
+)
+def test_folder_of(uri: str, folder: str) -> None:
+    assert folder_of(uri) == folder
+
+
+def test_texts_have_the_public_form() -> None:
+    policy = AddressPolicy(RequestsConfig(protocols=["https"]))
+    for uri in (
+        "http://me:CANARY@host/v.mp4?sig=CANARY",
+        "https://me:CANARY@/v.mp4",
+        "https://me:CANARY@host:CANARY/v",
+    ):
+        with pytest.raises(SourceError) as caught:
+            policy.check(uri)
+        assert "CANARY" not in f"{caught.value} {caught.value.args}"
+    with pytest.raises(SourceError, match=r"http://host/v\.mp4: its host") as caught:
+        policy.check_host("http://me:CANARY@host/v.mp4?sig=CANARY", ["127.0.0.1"])
+    assert "CANARY" not in str(caught.value)

@@ -146,3 +146,17 @@ def test_a_message_names_only_the_makers() -> None:
     strings = [argument for code, argument, _ in pickletools.genops(content) if "UNICODE" in code.name]
     named = {one for one in strings if one and one.startswith(("make_", "numpy", "builtins", "schemas", "pipeline"))}
     assert named == {MODULE, "make_record", "make_array", "make_scalar"}
+
+
+def test_secrets_stay_hidden() -> None:
+    """A source keeps what opens it in memory only, and a message cannot put secrets into texts that are written."""
+    source = Source(id="one", uri="https://me:CANARY@host/v.mp4?sig=CANARY")
+    (received,) = sent(source)
+    assert (received, received.location) == (source, source.location)
+    assert "CANARY" not in repr(received)
+    rejection = Rejection(id="one", stage="act", reason="error")
+    object.__setattr__(rejection, "detail", source.location)
+    object.__setattr__(source, "uri", source.location)
+    decoded_source, decoded_rejection = sent(source, rejection)
+    assert decoded_source.uri == decoded_rejection.detail == "https://host/v.mp4"
+    assert "CANARY" not in repr((decoded_source, decoded_rejection))
