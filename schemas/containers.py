@@ -6,7 +6,9 @@ the given file: containers may refer to others, too (external tracks of QuickTim
 """
 
 import errno
+import mmap
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, BinaryIO
@@ -23,11 +25,13 @@ VIDEO_FORMATS = (
 rejected as that."""
 CLIP_FORMATS = ("mov", "mp4", "m4a", "3gp", "3g2", "mj2")
 """Of a sample's clip."""
+_LARGEST_REQUEST = 1 << 31
+"""FFmpeg asks for less at a time."""
 
 
 @contextmanager
 def open_media(file: str | BinaryIO | Any, formats: Sequence[str] = VIDEO_FORMATS) -> Iterator[InputContainer]:
-    """An open container, of a path or an open file. Raises av.FFmpegError or OSError."""
+    """An open container, of a path or an open file. Raises av.FFmpegError or OSError; MemoryError where memory is short."""
     options = {"format_whitelist": ",".join(formats), "protocol_whitelist": "file" if isinstance(file, str) else "none"}
     # With the protocol written out, no path can be read as an address.
     name = f"file:{os.path.abspath(file)}" if isinstance(file, str) else file
@@ -36,5 +40,32 @@ def open_media(file: str | BinaryIO | Any, formats: Sequence[str] = VIDEO_FORMAT
     except av.ArgumentError as error:
         reason = "its format is not among those that are read; convert it to MP4 or Matroska"
         raise av.ArgumentError(error.errno or errno.EINVAL, reason, error.filename) from None
+    except av.FFmpegError as error:
+        raise_shortage(error)
+        raise
     with container:
-        yield container
+        try:
+            yield container
+        except av.FFmpegError as error:
+            raise_shortage(error)
+            raise
+
+
+def raise_shortage(error: av.FFmpegError) -> None:
+    """Raise MemoryError where FFmpeg failed for lack of memory, or of room for a thread: that says nothing about the file.
+
+    A damaged file can make it ask for any size, too. If the most that FFmpeg asks for can still be had, it was the file.
+    """
+    if error.errno in (errno.ENOMEM, errno.EAGAIN) and not _has_room():
+        raise MemoryError(f"FFmpeg: {error.strerror}") from error
+
+
+def _has_room() -> bool:
+    thread = threading.Thread(target=int)
+    try:
+        mmap.mmap(-1, _LARGEST_REQUEST, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
+        thread.start()
+    except (OSError, RuntimeError):
+        return False
+    thread.join()
+    return True

@@ -90,6 +90,11 @@ class SourceFiles:
         self.release()
         self._looks, self._copies = looks, {}
 
+    def end(self) -> None:
+        """End with the source: its file may change again, and its copy be deleted."""
+        self.release()
+        self._looks, self._copies = None, {}
+
     def release(self) -> None:
         """Allow the deletion of copies that this process has used."""
         for handle in self._in_use.values():

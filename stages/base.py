@@ -9,13 +9,15 @@ from typing import Any, ClassVar, Generic, TypeVar, get_args, get_origin
 from schemas.config import Config
 from schemas.errors import SourceError
 from schemas.records import Record, Rejection, Source
-from stages.failures import call_with_retries, describe_error, is_transient
+from stages.failures import call_with_retries, describe_error, drop_frames, is_out_of_memory, is_transient
 
 In = TypeVar("In", bound=Record)
 Out = TypeVar("Out", bound=Record)
 
 
-QUARANTINE_REASONS = frozenset({"error", "timed_out", "worker_died", "unreachable"})
+OUT_OF_MEMORY = "out_of_memory"
+"""Rejection reason of a record for which memory did not suffice."""
+QUARANTINE_REASONS = frozenset({"error", "timed_out", "worker_died", "unreachable", OUT_OF_MEMORY})
 """Rejection reasons that are failures rather than judgements: the records are worth retrying."""
 
 
@@ -88,12 +90,9 @@ def apply(stage: Stage[Any, Any], records: Sequence[Any]) -> tuple[list[Any], li
     """
     if not records:
         return [], []
-    try:
-        outcomes = stage.run_batch(records)
-    except Exception as error:
-        # A source that must not be read is not asked for again.
-        decided = isinstance(error, SourceError) and len(records) == 1
-        outcomes = [[_rejected(stage, records[0], error)]] if decided else [_run_single(stage, one) for one in records]
+    outcomes = _run_together(stage, records)
+    if outcomes is None:  # outside the handler: the error would keep what the batch has allocated
+        outcomes = [_run_single(stage, record) for record in records]
     results: list[Any] = []
     rejections: list[Rejection] = []
     for record, outcome in zip(records, outcomes, strict=True):
@@ -104,14 +103,29 @@ def apply(stage: Stage[Any, Any], records: Sequence[Any]) -> tuple[list[Any], li
     return results, rejections
 
 
+def _run_together(stage: Stage[Any, Any], records: Sequence[Any]) -> list[list[Any]] | None:
+    """Outcomes of a batch; None if it raised and its records should be run one by one."""
+    try:
+        return stage.run_batch(records)
+    except Exception as error:
+        # A source that must not be read is not asked for again.
+        decided = isinstance(error, SourceError) and len(records) == 1
+        rejections = [[_rejected(stage, records[0], error)]] if decided else None
+        drop_frames(error)
+        return rejections
+
+
 def _run_single(stage: Stage[Any, Any], record: Any) -> list[Any]:
     try:
         return call_with_retries(stage.run_batch, [record])[0]
     except Exception as error:
-        return [_rejected(stage, record, error)]
+        rejection = _rejected(stage, record, error)
+        drop_frames(error)
+        return [rejection]
 
 
 def _rejected(stage: Stage[Any, Any], record: Any, error: Exception) -> Rejection:
     if isinstance(error, SourceError):
         return stage.reject(record, error.reason, error.detail, measured=error.measured, limit=error.limit)
-    return stage.reject(record, "unreachable" if is_transient(error) else "error", describe_error(error))
+    reason = OUT_OF_MEMORY if is_out_of_memory(error) else "unreachable" if is_transient(error) else "error"
+    return stage.reject(record, reason, describe_error(error))

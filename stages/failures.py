@@ -40,6 +40,8 @@ _NETWORK_ERRORS = {
 """Library -> names of its network error classes; by name, because object-store libraries are not always installed."""
 _RETRYABLE_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 """HTTP statuses of a busy or failing server."""
+_OUT_OF_MEMORY = ("Insufficient memory", "can't allocate memory", "std::bad_alloc", "can't start new thread")
+"""In messages of OpenCV, PyTorch, C++ libraries and Python."""
 _HTTP_LIBRARIES = frozenset({*_NETWORK_ERRORS, "gcsfs", "google", "urllib"})
 
 
@@ -58,6 +60,34 @@ def is_transient(error: BaseException) -> bool:
             return True
         cause = cause.__cause__
     return False
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception, or one in its chain of causes, says that memory, or room for another thread, was refused."""
+    cause: BaseException | None = error
+    for _ in range(5):
+        if cause is None:
+            return False
+        if isinstance(cause, MemoryError) or getattr(cause, "errno", None) == errno.ENOMEM:
+            return True
+        # Of PyTorch on a GPU; other libraries say it in words alone.
+        if type(cause).__name__ == "OutOfMemoryError" or any(text in str(cause) for text in _OUT_OF_MEMORY):
+            return True
+        cause = cause.__cause__
+    return False
+
+
+def drop_frames(error: BaseException) -> None:
+    """Clear the variables of the calls that an exception went through, and of its causes: it may live on in a reference cycle,
+    and with it everything that they held."""
+    seen: set[int] = set()
+    pending: list[BaseException | None] = [error]
+    while pending:
+        one = pending.pop()
+        if one is not None and id(one) not in seen:
+            seen.add(id(one))
+            traceback.clear_frames(one.__traceback__)
+            pending += [one.__cause__, one.__context__]
 
 
 def call_with_retries(function: Callable[..., Result], *arguments: Any) -> Result:

@@ -11,12 +11,13 @@ import av
 import numpy as np
 from av.container import InputContainer
 
+from schemas.containers import raise_shortage
 from schemas.ids import is_source_id
 from schemas.picture import Picture
 from schemas.records import Rejection, Source, Video
 from schemas.staging import source_files
 from stages.base import Stage, StageConfig
-from stages.failures import is_transient
+from stages.failures import is_out_of_memory, is_transient
 from stages.media.decoding import open_container
 from stages.media.focal_length import focal_px, read_focal_35mm
 from stages.media.inspection import UnreadablePicture, inspect
@@ -63,7 +64,7 @@ class ReadVideos(Stage[Source, Video]):
             yield self.reject(record, str(error))
             return
         except (av.FFmpegError, OSError, ValueError, IndexError) as error:  # IndexError: streams missing in the header
-            if is_transient(error):
+            if is_transient(error) or is_out_of_memory(error):
                 raise
             yield self.reject(record, "not_a_video", f"{type(error).__name__}: {error}"[:500])
             return
@@ -206,7 +207,8 @@ def _read_packets(container: InputContainer, picture: Picture) -> _Packets:
                 start_s = float(packet.pts * packet.time_base)
                 first_s = min(first_s, start_s)
                 last_s = max(last_s, start_s + float((packet.duration or 0) * packet.time_base))
-    except av.FFmpegError:  # a truncated file: its covered duration is compared with the declared one
+    except av.FFmpegError as error:  # a truncated file: its covered duration is compared with the declared one
+        raise_shortage(error)
         damage[BREAK] += 1
     every = stamps + cut_off
     return _Packets(

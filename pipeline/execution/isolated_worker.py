@@ -1,101 +1,42 @@
 """A worker process that runs stages, so that a crash, a hang or a lack of memory costs one source.
 
-The worker is a fresh interpreter, started by its command line: neither Ray's workers nor threads survive a fork, and, unlike
-with multiprocessing's spawn, the main module is not run again. Work items travel as pickles over a socket; the worker reports
-each stage that begins and its input, so that the parent can reject the work item there without the worker's help. Its messages
-are read as data (`messages.py`), its memory, time and files are limited and it has no network (`worker_limits.py`): remote
-sources are fetched here, and it is given their copies.
+Work items travel as pickles over a socket; the worker reports each stage that begins and its input, so that the parent can reject
+the work item there without the worker's help. Its messages are read as data (`messages.py`), its memory, time and files are
+limited and it has no network (`worker_limits.py`): remote sources are fetched here, and it is given their copies.
 """
 
-import json
 import logging
 import math
-import os
 import pickle
-import signal
-import socket
-import subprocess
-import sys
-import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
-from multiprocessing.connection import Connection
-from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Literal, Protocol
 
 from pipeline.chain.routing import applies_to
 from pipeline.chain.work_item import WorkItem
-from pipeline.execution.messages import MAX_MESSAGE_BYTES, FileRequest, Message, Ready, StageStarted, decode
+from pipeline.execution.messages import FileRequest, Ready, StageStarted
 from pipeline.execution.worker_limits import WorkerLimits
+from pipeline.execution.worker_process import WorkerProcess
 from schemas.addresses import public_form
 from schemas.errors import HumoError, SourceError
 from schemas.network import folder_of
 from schemas.records import Rejection, Source
-from schemas.secrets import hide_parts, hide_secrets
+from schemas.secrets import hide_parts
 from schemas.staging import SourceFiles
-from stages.base import Stage
-from stages.failures import is_transient, short_paths, shortened
+from stages.base import OUT_OF_MEMORY, Stage
+from stages.failures import is_transient
 
-_BOOTSTRAP = """\
-import json, sys
-sys.path[:] = json.loads(sys.argv[1])
-from pipeline.execution.parent_death import exit_with_parent
-exit_with_parent(int(sys.argv[2]))
-from schemas.offline import enforce_offline
-enforce_offline()
-from pipeline.execution.worker_main import serve
-serve(int(sys.argv[3]))
-"""
 _START_ATTEMPTS = 3
 _START_TIMEOUT_S = 3600.0
 """For imports and weights, which may have to be downloaded."""
-_POLL_S = 1.0
-_EXIT_TIMEOUT_S = 5.0
-_OUTPUT_WAIT_S = 0.5
-_BUFFERED_LINES = 200
-_MAX_LINE_BYTES = 1 << 14
-"""Of a line of output, so that a long address in it is whole; the rest of the line is dropped."""
-_MAX_LINE_CHARACTERS = 400
-_TAIL_LINES = 12
-_MAX_TAIL_CHARACTERS = 1500
 
 ChainFactory = Callable[[], Sequence[Stage[Any, Any]]]
 """Builds a chain; must be picklable: a module-level function, or a `functools.partial` of one."""
 
 _log = logging.getLogger(__name__)
-_start_requests: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
-_start_thread: threading.Thread | None = None
-
-
-def _run_in_start_thread(start: Callable[[], Any]) -> Any:
-    """Start a process in the thread that starts all of them: the kernel ends a process with the thread that started it, and
-    this one lives until exit.
-
-    It is a daemon and no executor's: a signal that stops the job while an executor starts its thread leaves one behind that
-    the exit would wait for without end.
-    """
-    global _start_thread
-    if _start_thread is None:
-        _start_thread = threading.Thread(target=_serve_start_requests, name="worker-start", daemon=True)
-        _start_thread.start()
-    future: Future[Any] = Future()
-    _start_requests.put((future, start))
-    return future.result()
-
-
-def _serve_start_requests() -> None:
-    while True:
-        future, start = _start_requests.get()
-        try:
-            future.set_result(start())
-        except BaseException as error:
-            future.set_exception(error)
 
 
 class FaultSettings(Protocol):
@@ -140,7 +81,7 @@ class IsolatedWorker:
         self._limits, self._files = limits or WorkerLimits(), files or SourceFiles()
         self._pickled_stages = pickle.dumps((build, list(names), self._limits, self._files.access))
         self._names, self._faults = list(names), faults
-        self._process: _WorkerProcess | None = self._start()
+        self._process: WorkerProcess | None = self._start()
         self.restarts = 0
         """Processes started after the first."""
 
@@ -176,10 +117,19 @@ class IsolatedWorker:
                 self._kill()
                 raise
             finally:
-                self._files.release()
+                self._files.end()
             if isinstance(result, WorkItem):
                 # The rest is data of this source, whatever the worker says.
-                return replace(result, source=work_item.source, generation=work_item.generation)
+                result = replace(result, source=work_item.source, generation=work_item.generation)
+                if not _ran_out_of_memory(result, work_item):
+                    return result
+                # The next one should not suffer from what this one has left, as this one may have from others.
+                was_used = self._process is not None and self._process.served > 1
+                self._kill()
+                if not was_used or not self._faults.retries:
+                    return self._with_limit(result)
+                _log.warning("%s: memory did not suffice; retrying in another process", work_item.source.id)
+                continue
             failures[result.reason] += 1
             retry = failures[result.reason] <= max_retries[result.reason]
             action = "retrying" if retry else "giving up"
@@ -200,7 +150,7 @@ class IsolatedWorker:
         started, since, limit_s = StageStarted.of(first, work_item), time.monotonic(), self._faults.time_limit_s
         try:
             process.addresses.append(work_item.source.address)
-            process.connection.send_bytes(content)
+            process.send(content)
             while (message := process.receive(since + (limit_s or math.inf))) is not None:
                 if isinstance(message, WorkItem):
                     return message
@@ -275,9 +225,19 @@ class IsolatedWorker:
             stage_stats=stage_stats,
         )
 
-    def _start(self) -> "_WorkerProcess":
+    def _with_limit(self, result: WorkItem) -> WorkItem:
+        """The work item with the limit of memory in the rejections that it caused."""
+        limit = self._limits.memory_bytes
+        remedy = f"; the limit is faults.memory_limit_gib ({limit / (1 << 30):g})" if limit else ""
+        rejections = [
+            replace(one, detail=one.detail + remedy) if one.reason == OUT_OF_MEMORY else one
+            for one in result.rejections
+        ]
+        return replace(result, rejections=rejections)
+
+    def _start(self) -> "WorkerProcess":
         for attempts_left in reversed(range(_START_ATTEMPTS)):
-            process = _WorkerProcess()
+            process = WorkerProcess()
             try:
                 process.connection.send_bytes(self._pickled_stages)
                 message = process.receive(time.monotonic() + _START_TIMEOUT_S)
@@ -320,115 +280,5 @@ class IsolatedWorker:
             process.kill()
 
 
-class _WorkerProcess:
-    """The process, the socket to it, and the last lines of its output."""
-
-    def __init__(self) -> None:
-        parent_end, worker_end = socket.socketpair()
-        with worker_end:
-            inherited = worker_end.fileno()
-            command = [sys.executable, "-c", _BOOTSTRAP, json.dumps(sys.path), str(os.getpid()), str(inherited)]
-            start = partial(
-                subprocess.Popen, command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                pass_fds=[inherited], start_new_session=True,
-            )  # fmt: skip
-            self._process: subprocess.Popen[bytes] = _run_in_start_thread(start)
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._lifeline, self._output = self._process.stdin, self._process.stdout
-        self.connection = Connection(parent_end.detach())
-        self._lines: deque[str] = deque(maxlen=_BUFFERED_LINES)
-        self.addresses: deque[str] = deque(maxlen=_BUFFERED_LINES)
-        """Secret forms of the latest sources' addresses, which the worker's output may mention."""
-        self._reader = threading.Thread(target=self._read, name="worker-output", daemon=True)
-        self._reader.start()
-
-    @property
-    def process_id(self) -> int:
-        return self._process.pid
-
-    @property
-    def is_alive(self) -> bool:
-        return self._process.poll() is None
-
-    def receive(self, deadline: float) -> Message | None:
-        """The worker's next message; None if there is none by the deadline (monotonic seconds). Raises EOFError, OSError;
-        pickle.UnpicklingError for what is no message."""
-        while not self.connection.poll(max(0.0, min(_POLL_S, deadline - time.monotonic()))):
-            # A subprocess of the worker may hold the socket open after the worker's death.
-            if not self.is_alive and not self.connection.poll():
-                raise EOFError
-            if time.monotonic() >= deadline:
-                return None
-        return decode(self.connection.recv_bytes(MAX_MESSAGE_BYTES))
-
-    @property
-    def used_up_cpu_time(self) -> bool:
-        """Whether the kernel ended the process at its limit of CPU time."""
-        return self._process.poll() == -signal.SIGXCPU
-
-    def describe_exit(self) -> str:
-        """Exit status or signal of a worker whose connection is closed, and the end of its output."""
-        try:
-            status = self._process.wait(_EXIT_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            return f"hung up but did not end: {self._output_tail()}"
-        if status >= 0:
-            return f"left with exit status {status}: {self._output_tail()}"
-        name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
-        hint = ", as the kernel does where memory runs out" if -status == signal.SIGKILL else ""
-        return f"killed by {name}{hint}: {self._output_tail()}"
-
-    def dump_traceback(self) -> str:
-        """The traceback of a worker that does not respond, printed by the interpreter's own signal handler."""
-        with suppress(ProcessLookupError):
-            self._process.send_signal(signal.SIGUSR1)
-        return self._output_tail()
-
-    def close(self) -> None:
-        """Let an idle worker exit by itself, or kill it."""
-        self.connection.close()
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(_EXIT_TIMEOUT_S)
-        self.kill()
-
-    def kill(self) -> None:
-        """Kill the worker and all its subprocesses."""
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self.connection.close()
-        self._process.wait()
-        self._reader.join(_OUTPUT_WAIT_S)
-        self._lifeline.close()
-        if not self._reader.is_alive():
-            self._output.close()
-
-    def _output_tail(self) -> str:
-        self._reader.join(_OUTPUT_WAIT_S)  # gives a running worker this long to print
-        # Hidden before lines are shortened: half a secret would not be recognised.
-        hidden = (shortened(self._without_secrets(line), _MAX_LINE_CHARACTERS) for line in [*self._lines])
-        lines = [" ".join(line.split()) for line in hidden]
-        lines = [line for line in lines if line and not line.startswith("Extension modules:")]
-        dumps = [
-            number for number, line in enumerate(lines) if line.startswith(("Fatal Python error", "Current thread"))
-        ]
-        if dumps:
-            # A dump has its innermost frame first, a traceback last.
-            begin = dumps[-2] if len(dumps) > 1 and dumps[-2] == dumps[-1] - 1 else dumps[-1]
-            lines = lines[begin : begin + _TAIL_LINES]
-        return shortened(short_paths(" | ".join(lines[-_TAIL_LINES:])), _MAX_TAIL_CHARACTERS) or "it said nothing"
-
-    def _read(self) -> None:
-        # Bounded reads: output without line ends must not fill the memory.
-        with suppress(ValueError, OSError):
-            while line := self._output.readline(_MAX_LINE_BYTES):
-                self._lines.append(line.decode(errors="replace").rstrip())
-                while not line.endswith(b"\n") and (line := self._output.readline(_MAX_LINE_BYTES)):
-                    pass  # the rest of an endless line
-                if _log.isEnabledFor(logging.INFO):
-                    _log.info("%s", self._without_secrets(self._lines[-1]))
-
-    def _without_secrets(self, line: str) -> str:
-        for address in dict.fromkeys(self.addresses):
-            line = hide_parts(line, address)
-        return hide_secrets(line)
+def _ran_out_of_memory(result: WorkItem, given: WorkItem) -> bool:
+    return any(one.reason == OUT_OF_MEMORY for one in result.rejections[len(given.rejections) :])

@@ -10,20 +10,6 @@ from contextlib import suppress
 _PR_SET_PDEATHSIG = 1
 
 
-def exit_with_parent(parent: int) -> None:
-    """End this process and its subprocesses when its parent ends; call it before anything else.
-
-    Standard input must be a pipe whose other end only the parent holds and never writes to; it is replaced by an empty input.
-    `parent` is the parent's process id. The process must lead its own process group.
-    """
-    end_with_parent(parent)
-    lifeline = os.dup(0)
-    empty = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(empty, 0)
-    os.close(empty)
-    threading.Thread(target=_wait, args=(lifeline,), name="lifeline", daemon=True).start()
-
-
 def end_with_parent(parent: int) -> None:
     """Have the kernel end this process when the thread that started it ends; its own subprocesses are left alone.
 
@@ -39,9 +25,9 @@ def end_with_parent(parent: int) -> None:
 def fork_guarded(parent: int) -> None:
     """Go on in a child; this process stays as its guard, and ends the child and all that it has started with the parent.
 
-    Call it before anything else, without threads: a guard does nothing else, so nothing delays it. Standard input must be a pipe as
-    for `exit_with_parent`; the child gets an empty input. Closing the pipe ends the child too. When the child ends, so do its
-    subprocesses, and the guard with its exit status.
+    Call it before anything else, without threads: a guard does nothing else, so nothing delays it. Standard input must be a pipe
+    whose other end only the parent holds and never writes to; the child gets an empty input. Closing the pipe ends the child too.
+    When the child ends, so do its subprocesses, and the guard with its exit status: 128 and the number of a signal that killed it.
     """
     guard = os.getpid()
     child = os.fork()
@@ -67,8 +53,3 @@ def fork_guarded(parent: int) -> None:
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     end()
     os._exit(status if status >= 0 else 128 - status)
-
-
-def _wait(lifeline: int) -> None:
-    os.read(lifeline, 1)
-    os.killpg(os.getpid(), signal.SIGKILL)

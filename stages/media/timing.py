@@ -8,6 +8,7 @@ import av
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
+from schemas.containers import raise_shortage
 from schemas.picture import Picture
 
 RESTART_S = 1.0
@@ -23,7 +24,7 @@ def decoded(
     """All frames in the order of display, from the container's position.
 
     A packet that does not decode, a frame that the decoder marks as damaged and the rest of a file that is cut off or unreadable
-    are left out and counted in `problems`. Raises av.FFmpegError for other errors, such as a failing disk.
+    are left out and counted in `problems`. Raises av.FFmpegError for other errors, such as a failing disk, and MemoryError.
     """
     fed: list[int] | None = None if problems is None else []
     given: set[int] = set()
@@ -41,7 +42,8 @@ def decoded(
             frames = packet.decode() if packet is not None else stream.codec_context.decode(None)
         except (av.EOFError, ValueError):  # flushed already
             frames = []
-        except av.FFmpegError:
+        except av.FFmpegError as error:
+            raise_shortage(error)
             problems[BAD_PACKET] += 1
             frames = []
         for frame in frames:

@@ -105,6 +105,11 @@ def test_an_answer_that_ends_early_is_transient(server: FileServer, tmp_path: Pa
     assert files.copy(f"{server.url}/v.mp4").size == len(CONTENT)
     with pytest.raises(FileNotFoundError):
         files.copy(f"{server.url}/missing.mp4")
+    server.signature = "asked for"
+    with pytest.raises(OSError, match="HTTP status 403") as caught:
+        files.copy(f"{server.url}/v.mp4?X-Amz-Signature=CANARY")
+    assert not isinstance(caught.value, FileNotFoundError | ConnectionError)
+    assert "CANARY" not in str(caught.value)
 
 
 def test_room_is_made_by_deleting_the_least_recent(server: FileServer, tmp_path: Path) -> None:

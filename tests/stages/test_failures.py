@@ -1,23 +1,27 @@
 import errno
+import gc
 import http.client
 import socket
 import sys
 import urllib.error
+import weakref
 from collections.abc import Iterable
 from email.message import Message
 from itertools import pairwise
 from pathlib import Path
 
 import av
+import cv2
 import pytest
 import requests
+import torch
 import urllib3
 
 from schemas.records import Source
 from schemas.staging import Access, SourceFiles, use_source_files
 from stages import failures
 from stages.base import QUARANTINE_REASONS, Stage, apply
-from stages.failures import describe_error, is_transient, short_path, short_paths
+from stages.failures import describe_error, is_out_of_memory, is_transient, short_path, short_paths
 from stages.read_videos import ReadVideos
 
 
@@ -79,6 +83,61 @@ def test_transient_errors(error: Exception) -> None:
 @pytest.mark.parametrize("error", PERMANENT_ERRORS, ids=lambda error: f"{type(error).__name__}-{error}"[:40])
 def test_permanent_errors(error: Exception) -> None:
     assert not is_transient(error)
+
+
+OUT_OF_MEMORY_ERRORS = [
+    MemoryError(),
+    OSError(errno.ENOMEM, "cannot allocate memory"),
+    torch.OutOfMemoryError("CUDA out of memory"),
+    RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+    RuntimeError("can't start new thread"),
+    cv2.error("OpenCV(5) alloc.cpp:73: error: (-4:Insufficient memory) Failed to allocate 9 bytes"),
+]
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY_ERRORS, ids=lambda error: f"{type(error).__name__}-{error}"[:40])
+def test_out_of_memory(error: Exception, waits: list[float]) -> None:
+    _, [rejection] = apply(FailingStage([error] * 2), [SOURCE])
+    assert (rejection.reason, waits) == ("out_of_memory", [])
+    assert is_out_of_memory(error)
+    assert "out_of_memory" in QUARANTINE_REASONS
+    with pytest.raises(ValueError, match="as a reader puts it") as raised:
+        raise ValueError("as a reader puts it") from error
+    assert is_out_of_memory(raised.value)
+    assert not any(is_out_of_memory(one) for one in (*TRANSIENT_ERRORS, ValueError(), OSError(errno.EAGAIN, "")))
+
+
+class Held:
+    """What a failing call holds."""
+
+
+class HoldingStage(Stage[Source, Source]):
+    """Fails with something in its hands."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held: list[weakref.ref[Held]] = []
+        self.left: list[int] = []
+
+    def run(self, record: Source) -> list[Source]:
+        self.left.append(sum(one() is not None for one in self.held))
+        held = Held()
+        self.held.append(weakref.ref(held))
+        try:
+            raise OSError("first")
+        except OSError as error:
+            raise ValueError("then") from error
+
+
+def test_a_failed_call_keeps_nothing_alive() -> None:
+    stage = HoldingStage()
+    gc.disable()  # reference cycles are not collected in time where memory is short
+    try:
+        apply(stage, [SOURCE, SOURCE])
+        assert stage.left == [0, 0, 0]
+        assert [one() for one in stage.held] == [None] * 3
+    finally:
+        gc.enable()
 
 
 class FailingStage(Stage[Source, Source]):

@@ -279,10 +279,11 @@ def test_a_stage_that_allocates_without_end_costs_its_source(worker: IsolatedWor
     path = noise_video(tmp_path / "v.mp4")
     process_id = worker.process_id
     found = rejection(read(worker, path, title="allocate"))
-    assert (found.stage, found.reason) == ("act", "error")
+    assert (found.stage, found.reason) == ("act", "out_of_memory")
     assert "MemoryError" in found.detail
-    assert worker.process_id == process_id
+    assert "faults.memory_limit_gib (1)" in found.detail
     still_works(worker, tmp_path)
+    assert worker.process_id != process_id
 
 
 def test_the_worker_has_no_network(worker: IsolatedWorker, canary: FileServer, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from misbehaving import Limits
 from pipeline import PROJECT_ROOT
 from pipeline.chain.work_item import WorkItem, advance
 from pipeline.execution.isolated_worker import IsolatedWorker
+from pipeline.execution.worker_limits import WorkerLimits
 from schemas.errors import HumoError, UsageError
 from schemas.records import Rejection, Source
 from stages.base import QUARANTINE_REASONS
@@ -111,13 +112,34 @@ def test_a_dead_worker_costs_one_source(worker: IsolatedWorker, title: str, frag
 
 def test_errors_do_not_end_the_worker(worker: IsolatedWorker) -> None:
     process_id = worker.process_id
-    for title, error in (("memory", "MemoryError"), ("fail", "ValueError: no good")):
-        original = work_item(title)
-        detail = check_rejected(original, worker.advance(original), "error")
-        assert detail.startswith(error)
-        assert f"misbehaving.py:{line_of(title)} in {title} < misbehaving.py:" in detail
-        assert not any(folder in detail for folder in FOLDERS)
+    check_error(worker, "fail", "error", "ValueError: no good")
     assert worker.process_id == process_id
+
+
+def test_a_lack_of_memory_costs_one_source_and_the_process(worker: IsolatedWorker) -> None:
+    process_id = worker.process_id
+    check_error(worker, "memory", "out_of_memory", "MemoryError")
+    assert exits(process_id)
+    assert len(worker.advance(work_item("nothing")).records) == 2
+
+
+def check_error(worker: IsolatedWorker, title: str, reason: str, error: str) -> None:
+    original = work_item(title)
+    detail = check_rejected(original, worker.advance(original), reason)
+    assert detail.startswith(error)
+    assert f"misbehaving.py:{line_of(title)} in {title} < misbehaving.py:" in detail
+    assert not any(folder in detail for folder in FOLDERS)
+
+
+def test_what_others_have_kept_costs_no_source() -> None:
+    """A source that finds too little memory in a process that has served others is tried again in a fresh one."""
+    limits = WorkerLimits(memory_bytes=256 << 20)
+    with IsolatedWorker(misbehaving.stages, NAMES, Limits(retries=1), limits=limits) as worker:
+        assert len(worker.advance(work_item("keep")).records) == 2
+        assert len(worker.advance(work_item("need")).records) == 2
+        assert worker.restarts == 1
+        detail = check_rejected(work_item("need_more"), worker.advance(work_item("need_more")), "out_of_memory")
+        assert detail.endswith("; the limit is faults.memory_limit_gib (0.25)")
 
 
 def line_of(title: str) -> int:
@@ -158,7 +180,7 @@ def test_an_unnoticed_idle_death_is_not_blamed_on_the_work_item(
     process_id = worker.process_id
     os.kill(process_id, signal.SIGKILL)
     assert exits(process_id)
-    monkeypatch.setattr("pipeline.execution.isolated_worker._WorkerProcess.is_alive", True)
+    monkeypatch.setattr("pipeline.execution.worker_process.WorkerProcess.is_alive", True)
     assert len(worker.advance(work_item("nothing")).records) == 2
     original = work_item("killed")
     check_rejected(original, worker.advance(original), "worker_died")
@@ -213,6 +235,24 @@ def test_closing_ends_the_process() -> None:
     worker.close()
     worker.close()
     assert not is_running(process_id)
+
+
+@pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGTERM])
+def test_no_subprocess_of_a_worker_outlives_the_job(by: signal.Signals, tmp_path: Path) -> None:
+    helper = tmp_path / "helper"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(FOLDERS)}
+    command = [sys.executable, misbehaving.__file__, "start", str(helper)]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        worker_pid = int(parent.stdout.readline())
+        deadline = time.monotonic() + 10.0
+        while not (helper.exists() and helper.read_text().isdigit()) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        helper_pid = int(helper.read_text())
+        assert is_running(helper_pid)
+        parent.send_signal(by)
+    assert exits(worker_pid)
+    assert exits(helper_pid)
 
 
 @pytest.mark.parametrize(
