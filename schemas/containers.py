@@ -18,7 +18,8 @@ from av.container import InputContainer
 
 VIDEO_FORMATS = (
     "mov", "mp4", "m4a", "3gp", "3g2", "mj2", "matroska", "webm", "avi", "mpeg", "mpegts", "mpegvideo", "m4v", "h264", "hevc",
-    "av1", "ivf", "flv", "live_flv", "asf", "ogg", "mxf", "nut", "dv", "rm", "wtv", "gif",
+    "vvc", "av1", "obu", "ivf", "h263", "vc1", "mjpeg", "dirac", "yuv4mpegpipe", "flv", "live_flv", "asf", "ogg", "mxf", "gxf",
+    "nut", "dv", "rm", "wtv", "gif", "cine", "dhav",
     "wav", "mp3", "aac", "flac",
 )  # fmt: skip
 """Demuxers of containers that hold their streams themselves. Those of sound are recognised, so that a file without pictures is

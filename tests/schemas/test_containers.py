@@ -11,7 +11,7 @@ from videos import noise_video
 
 from pipeline import PROJECT_ROOT
 from schemas import containers
-from schemas.containers import raise_shortage
+from schemas.containers import CLIP_FORMATS, VIDEO_FORMATS, open_media, raise_shortage
 
 
 @pytest.mark.parametrize("number", [errno.ENOMEM, errno.EAGAIN])
@@ -22,6 +22,28 @@ def test_a_file_that_asks_for_too_much_is_at_fault(number: int, monkeypatch: pyt
     with pytest.raises(MemoryError, match="FFmpeg: refused"):
         raise_shortage(error)
     raise_shortage(av.FFmpegError(errno.EIO, "a failing disk"))
+
+
+def test_names_of_formats() -> None:
+    """A name that FFmpeg does not know would be ignored."""
+    known = {name for one in av.formats_available for name in one.split(",")} | {"mj2", "m4a"}
+    assert known.issuperset(VIDEO_FORMATS)
+    assert set(CLIP_FORMATS) <= set(VIDEO_FORMATS)
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [("y4m", "wrapped_avframe"), ("mjpeg", "mjpeg"), ("mpg", "mpeg2video")])
+def test_formats_of_cameras_and_research(suffix: str, codec: str, tmp_path: Path) -> None:
+    path = tmp_path / f"v.{suffix}"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        assert isinstance(stream, av.VideoStream)
+        stream.width, stream.height = 64, 48
+        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        for _ in range(5):
+            container.mux(stream.encode(av.VideoFrame(64, 48, stream.pix_fmt)))
+        container.mux(stream.encode(None))
+    with open_media(str(path)) as opened:
+        assert len(list(opened.decode(video=0))) == 5
 
 
 PROGRAM = """
