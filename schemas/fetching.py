@@ -7,11 +7,17 @@ twice may resolve differently. Buckets are read through fsspec; their endpoints 
 import asyncio
 import errno
 import hashlib
+import io
+import re
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from html.parser import HTMLParser
+from pathlib import PurePosixPath
+from typing import Any
+from urllib.parse import urljoin
 
 import aiohttp
 import fsspec
@@ -40,12 +46,17 @@ class Limits:
     max_s: float
 
 
-class Download:
-    """Receives the bytes of a file: writes, counts and hashes them. `reserve` is called with the size that is known or reached."""
+_LISTING = Limits(max_bytes=32 << 20, max_s=60.0)
+"""Of a web server's page that lists a folder."""
 
-    def __init__(self, uri: str, target: BinaryIO, limits: Limits, reserve: Callable[[int], None]) -> None:
+
+class Download:
+    """Receives the bytes of a file: counts and hashes them, and calls `write` with them. `reserve` is called with the size that is
+    known or reached."""
+
+    def __init__(self, uri: str, write: Callable[[bytes], Any], limits: Limits, reserve: Callable[[int], None]) -> None:
         self.name, self.size = public_form(uri), 0
-        self._target, self._limits, self._reserve = target, limits, reserve
+        self._write, self._limits, self._reserve = write, limits, reserve
         self._hash, self._start_s, self._reserved = hashlib.sha256(), time.monotonic(), 0
 
     @property
@@ -68,7 +79,7 @@ class Download:
         self.expect(self.size)
         self.check_time()
         self._hash.update(content)
-        self._target.write(content)
+        self._write(content)
 
     def check_time(self) -> None:
         seconds = time.monotonic() - self._start_s
@@ -104,20 +115,64 @@ def open_remote(uri: str, policy: AddressPolicy) -> Any:
     policy.check(uri)
     if protocol_of(uri) not in HTTP:
         return fsspec.open(uri, "rb").open()
-    return remote_folder(uri, policy)[0].open(uri)
-
-
-def remote_folder(uri: str, policy: AddressPolicy) -> tuple[Any, str]:
-    """The file system of a remote address and the address in it. Raises SourceError."""
-    policy.check(uri)
-    if protocol_of(uri) not in HTTP:
-        return fsspec.core.url_to_fs(uri)
 
     async def session(**options: Any) -> aiohttp.ClientSession:
         # fsspec follows redirects within one call; the connector checks the host of each.
         return _session(policy, uri, **options)
 
-    return fsspec.filesystem(protocol_of(uri), get_client=session, skip_instance_cache=True), uri
+    with _refusals_bare():
+        return fsspec.filesystem(protocol_of(uri), get_client=session, skip_instance_cache=True).open(uri)
+
+
+def list_folder(uri: str, policy: AddressPolicy) -> list[str]:
+    """Names in a remote folder, whose address ends with a slash; of a web server, those that its page links to. Raises as
+    `download`."""
+    policy.check(uri)
+    if protocol_of(uri) not in HTTP:
+        fs, path = fsspec.core.url_to_fs(uri)
+        return sorted(PurePosixPath(str(name)).name for name in fs.ls(path, detail=False))
+    page = io.BytesIO()
+    download(uri, policy, Download(uri, page.write, _LISTING, lambda size: None))
+    links = _Links()
+    links.feed(page.getvalue().decode(errors="replace"))
+    folder, names = re.split("[?#]", uri, maxsplit=1)[0], set()
+    for link in links.found:
+        with suppress(ValueError):  # no address
+            target = re.split("[?#]", urljoin(uri, link), maxsplit=1)[0]
+            names |= {target.removeprefix(folder)} if re.fullmatch(re.escape(folder) + "[^/]+", target) else set()
+    return sorted(names)
+
+
+class _Links(HTMLParser):
+    """Collects what a page links to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found += [value for name, value in attrs if (tag, name) == ("a", "href") and value]
+
+
+@contextmanager
+def _refusals_bare() -> Iterator[None]:
+    """Raise a SourceError that is the cause of a library's error in its place."""
+    try:
+        yield
+    except Exception as error:
+        refusal = _refusal_in(error)
+        if refusal is not None:
+            raise refusal from None
+        raise
+
+
+def _refusal_in(error: BaseException) -> SourceError | None:
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, SourceError):
+            return cause
+        cause = cause.__cause__ or cause.__context__
+    return None
 
 
 def _identity(fs: Any, path: str) -> tuple[int | None, str]:
@@ -177,11 +232,9 @@ def _check_complete(into: Download, size: int | None) -> None:
 
 
 def _as_os_error(uri: str, error: aiohttp.ClientError) -> OSError:
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, SourceError):
-            raise cause
-        cause = cause.__cause__ or cause.__context__
+    refusal = _refusal_in(error)
+    if refusal is not None:
+        raise refusal
     if isinstance(error, aiohttp.InvalidURL):
         return OSError(hide_parts(f"{uri}: no address that can be requested ({error})", uri))
     return ConnectionError(hide_parts(f"{uri}: {type(error).__name__}: {error}", uri)[:500])

@@ -155,12 +155,10 @@ class SourceFiles:
             return sorted(str(path) for path in Path(local).parent.iterdir())
         if self._ask:
             return self._ask("siblings", uri)
-        from schemas.fetching import remote_folder
+        from schemas.fetching import list_folder
 
         folder = folder_of(uri)
-        fs, path = remote_folder(f"{folder}/", self.policy)
-        names = (PurePosixPath(str(name)).name for name in fs.ls(path, detail=False))
-        return [f"{folder}/{name}" for name in sorted(names)]
+        return [f"{folder}/{name}" for name in list_folder(f"{folder}/", self.policy)]
 
     def peek(self, uri: str) -> str | BinaryIO:
         """The path of a local file, or a remote file of which only what is asked for is read, for a look at its header."""
@@ -225,7 +223,7 @@ class SourceFiles:
                 def reserve(size: int) -> None:
                     self._make_room(folder, partial, size, deadline_s)
 
-                into = Download(uri, file, limits, reserve)
+                into = Download(uri, file.write, limits, reserve)
                 download(uri, self.policy, into)
                 file.truncate(into.size)
             suffix = re.sub(r"[^.a-z0-9]", "", PurePosixPath(path_part(uri)).suffix.lower())

@@ -13,6 +13,7 @@ import pytest
 from file_server import FileServer, file_server
 
 from schemas.errors import SourceError
+from schemas.fetching import Limits
 from schemas.network import RequestsConfig
 from schemas.staging import Access, Look, SourceFiles, read_source, source_file, use_source_files
 
@@ -110,6 +111,26 @@ def test_an_answer_that_ends_early_is_transient(server: FileServer, tmp_path: Pa
         files.copy(f"{server.url}/v.mp4?X-Amz-Signature=CANARY")
     assert not isinstance(caught.value, FileNotFoundError | ConnectionError)
     assert "CANARY" not in str(caught.value)
+
+
+def test_a_folder_of_a_web_server(server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    links = [
+        "one.amc",
+        "one.asf?x=a/b",
+        "/takes/two.asf#top",
+        f"{server.url}/takes/th%20ree.asf",
+        "../v.mp4",
+        "deep/four.asf",
+    ]
+    links += ["http://10.0.0.1/takes/five.asf", "mailto:me", "http://[broken"]
+    server.files["/takes/"] = "".join(f'<a class=x href="{one}">{one}</a><br>' for one in links).encode()
+    files = SourceFiles(access(server, tmp_path))
+    names = ["one.amc", "one.asf", "th%20ree.asf", "two.asf"]
+    assert files.siblings(f"{server.url}/takes/one.amc") == [f"{server.url}/takes/{name}" for name in names]
+    monkeypatch.setattr("schemas.fetching._LISTING", Limits(max_bytes=100, max_s=9.0))
+    with pytest.raises(SourceError, match="takes/: bytes") as caught:
+        files.siblings(f"{server.url}/takes/one.amc")
+    assert (caught.value.reason, caught.value.limit) == ("source_too_large", 100)
 
 
 def test_room_is_made_by_deleting_the_least_recent(server: FileServer, tmp_path: Path) -> None:
