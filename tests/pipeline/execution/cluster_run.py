@@ -1,10 +1,8 @@
-"""A job on a Ray of two nodes on this machine, some of whose processes are killed during the job.
+"""A job on a Ray of two nodes on this machine whose processes are killed during the job: `python cluster_run.py JOB.yaml`.
 
-    python cluster_run.py JOB.yaml node     SIGKILL to a whole node: its raylet and all its workers
-    python cluster_run.py JOB.yaml actor    SIGKILL to the actors alone
-
-Prints one JSON object: the numbers of committed sources and of killed actors. Exit status 75 if Ray itself did not start: it gives
-its processes half a minute, which can be too little on a busy machine.
+First the actors of one node get SIGKILL, later that whole node, its raylet and all its workers. Prints one JSON object: the
+number of committed sources in all and before each of both. Exit status 75 if Ray itself did not start: it gives its processes half
+a minute, which can be too little on a busy machine.
 """
 
 import json
@@ -21,8 +19,8 @@ from pipeline.job.ingest import ingest
 from schemas.config import load_config
 from schemas.offline import enforce_offline
 
-KILL_AFTER = 2
-"""Sources committed before the kill."""
+ACTORS_DIE_AFTER, NODE_DIES_AFTER = 2, 5
+"""Sources committed before."""
 
 
 def descendants(pid: int) -> Iterator[tuple[int, str]]:
@@ -33,7 +31,7 @@ def descendants(pid: int) -> Iterator[tuple[int, str]]:
         yield from descendants(int(child_pid))
 
 
-def main(job: str, victim: str) -> None:
+def main(job: str) -> None:
     enforce_offline()
     os.environ["RAY_BACKEND_LOG_LEVEL"] = "fatal"
     import ray
@@ -47,20 +45,24 @@ def main(job: str, victim: str) -> None:
         print(error, file=sys.stderr)
         sys.exit(75)
     raylet = node.all_processes["raylet"][0].process.pid
-    report = {"committed": 0, "killed": 0}
+    report = {"committed": 0}
 
-    def kill_once(outcome: Outcome) -> None:
+    def kill(outcome: Outcome) -> None:
         report["committed"] += 1
-        processes = list(descendants(raylet)) if not report["killed"] and report["committed"] >= KILL_AFTER else []
+        processes = list(descendants(raylet)) if "node_died_at" not in report else []
         actors = [pid for pid, command_line in processes if "MapWorker" in command_line]
-        if not actors:
+        if "actors_died_at" not in report and report["committed"] >= ACTORS_DIE_AFTER and actors:
+            victims, event = actors, "actors_died_at"
+        elif "actors_died_at" in report and report["committed"] >= NODE_DIES_AFTER and processes:
+            victims, event = [raylet, *(pid for pid, _ in processes)], "node_died_at"
+        else:
             return
-        report.update(killed=len(actors), committed_then=report["committed"])
-        for pid in [raylet, *(pid for pid, _ in processes)] if victim == "node" else actors:
+        report[event] = report["committed"]
+        for pid in victims:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
-    ingest(load_config(job, IngestConfig, []), kill_once)
+    ingest(load_config(job, IngestConfig, []), kill)
     print(json.dumps(report))
     ray.shutdown()
     cluster.shutdown()

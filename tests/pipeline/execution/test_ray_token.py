@@ -90,16 +90,6 @@ def test_ray_itself_refuses_missing_and_wrong_tokens(authenticated: str, tmp_pat
 
 
 @pytest.mark.slow
-def test_jobs_with_the_token_run(authenticated: str, tmp_path: Path) -> None:
-    status, output = ingest(tmp_path, authenticated, "engine.require_token=true", RAY_AUTH_TOKEN=TOKEN)
-    assert status == 0, output[-2000:]
-    assert "without a token" not in output
-    assert TOKEN not in output
-    report = verify(str(tmp_path / "data"))
-    assert (report.samples, report.problems) == (1, [])
-
-
-@pytest.mark.slow
 def test_an_unauthenticated_ray_is_named_or_refused(open_head: str, tmp_path: Path) -> None:
     status, output = ingest(tmp_path, open_head, "engine.require_token=true")
     assert status == 1

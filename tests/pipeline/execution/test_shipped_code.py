@@ -1,4 +1,4 @@
-"""A Ray cluster whose machines have humo's packages, but not humo: its code comes with the job."""
+"""A Ray cluster that requires a token and whose machines have humo's packages, but not humo: its code comes with the job."""
 
 import json
 import os
@@ -13,8 +13,10 @@ import yaml
 from mocap_files import body_motion, write_known_bvh
 
 from pipeline import PROJECT_ROOT
+from pipeline.dataset.verify import verify
 
 TIMEOUT_S = 400
+TOKEN = "f00d" * 16
 CLUSTER = """
 import sys
 from ray.cluster_utils import Cluster
@@ -58,7 +60,7 @@ def environment_without_humo(folder: Path) -> str:
 
 
 @pytest.mark.slow
-def test_a_cluster_runs_the_code_that_the_job_brings(tmp_path: Path) -> None:
+def test_a_cluster_with_a_token_runs_the_code_that_the_job_brings(tmp_path: Path) -> None:
     python = environment_without_humo(tmp_path / "environment")
     shipped, elsewhere, takes = tmp_path / "shipped", tmp_path / "elsewhere", tmp_path / "takes"
     for folder in (elsewhere, takes):
@@ -67,7 +69,7 @@ def test_a_cluster_runs_the_code_that_the_job_brings(tmp_path: Path) -> None:
         shutil.copytree(PROJECT_ROOT / package, shipped / package, ignore=shutil.ignore_patterns("__pycache__"))
     write_known_bvh(takes / "walk.bvh", body_motion("walk", 3.0, 0), "cmu_bvh")
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "RAY_ADDRESS")}
-    environment["OMP_NUM_THREADS"] = "1"
+    environment |= {"OMP_NUM_THREADS": "1", "HOME": str(tmp_path), "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
 
     for _ in range(3):  # Ray sometimes fails to start on a busy machine
         cluster = subprocess.Popen(
@@ -81,7 +83,7 @@ def test_a_cluster_runs_the_code_that_the_job_brings(tmp_path: Path) -> None:
             settings = {
                 "sources": [{"kind": "mocap", "path": str(takes)}],
                 "output": str(tmp_path / "data"),
-                "engine": {"kind": "ray", "address": address},
+                "engine": {"kind": "ray", "address": address, "require_token": True},
             }
             job.write_text(yaml.safe_dump(settings))
             done = subprocess.run(
@@ -95,5 +97,9 @@ def test_a_cluster_runs_the_code_that_the_job_brings(tmp_path: Path) -> None:
     assert not done.returncode, done.stderr[-3000:]
     found = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
     assert found["samples"] == 1
+    report = verify(str(tmp_path / "data"))
+    assert (report.samples, report.problems) == (1, [])
+    assert "without a token" not in done.stderr
+    assert TOKEN not in done.stdout + done.stderr
     for path in found["code"]:
         assert "_ray_pkg_" in path, f"{path} is not what the job brought"
