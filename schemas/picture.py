@@ -56,6 +56,12 @@ class Picture:
         return self.height + self.borders[1] + self.borders[3]
 
     @property
+    def is_plain(self) -> bool:
+        """Whether an image is the stored frame with square pixels, and nothing else."""
+        turned = self.transposed or self.flip_x or self.flip_y
+        return self.transfer == "sdr" and not (turned or self.alpha or self.size_changes or any(self.borders))
+
+    @property
     def mirrored(self) -> bool:
         """Whether left and right are exchanged, as in a selfie."""
         return self.transposed ^ self.flip_x ^ self.flip_y

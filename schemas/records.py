@@ -179,10 +179,11 @@ class Track:
     camera_seen: float = 0.0
     """Share of the shot's frames whose background gave the camera rotation. Where it is too low (a bare wall), `camera_turn` is
     0 and the rotation is unknown."""
-    closeup: Float[np.ndarray, "N 17 3"] | None = None
-    """Output of the closer look (`stages.perception.closeup`) for each keypoint, source pixels: its depth relative to the mean of
-    all keypoints, times focal length over that mean depth; the expected errors of its position and of its depth. None: no closer
-    look was taken."""
+    landmarks: Float[np.ndarray, "N 33 4"] | None = None
+    """x, y in source pixels, visibility (in the image and not hidden) and presence (in the image), by
+    `schemas.skeleton.LANDMARKS`. None: only the detector looked."""
+    landmarks_m: Float[np.ndarray, "N 33 3"] | None = None
+    """The same in metres about the middle of the hips, camera axes."""
 
     @property
     def id(self) -> str:
@@ -201,8 +202,9 @@ class Clip:
     """Confidence is 0 where the tracker has no detection."""
     camera_turn: Float[np.ndarray, "T 3"] | None = None
     """As in `Track`, relative to the clip's first frame. None: assumed static."""
-    closeup: Float[np.ndarray, "T 17 3"] | None = None
-    """As in `Track`; between detections it is as unreliable as the keypoints there."""
+    landmarks: Float[np.ndarray, "T 33 4"] | None = None
+    """As in `Track`; visibility and presence are 0 where the tracker has no detection."""
+    landmarks_m: Float[np.ndarray, "T 33 3"] | None = None
 
     @property
     def id(self) -> str:

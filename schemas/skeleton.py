@@ -27,6 +27,16 @@ COCO_EDGES = tuple(
     )
 )  # fmt: skip
 
+LANDMARKS = (
+    "nose", "left_eye_inner", "left_eye", "left_eye_outer", "right_eye_inner", "right_eye", "right_eye_outer", "left_ear",
+    "right_ear", "left_mouth", "right_mouth", "left_shoulder", "right_shoulder", "left_elbow", "right_elbow", "left_wrist",
+    "right_wrist", "left_pinky", "right_pinky", "left_index", "right_index", "left_thumb", "right_thumb", "left_hip",
+    "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle", "left_heel", "right_heel", "left_toe", "right_toe",
+)  # fmt: skip
+"""The 33 landmarks of BlazePose (arXiv 2006.10204)."""
+LANDMARK_OF_KEYPOINT = tuple(LANDMARKS.index(name) for name in COCO_KEYPOINTS)
+"""For each COCO keypoint its landmark."""
+
 CONTACT_POINTS = ("left_heel", "left_toe", "right_heel", "right_toe")
 """Columns of a contact array (T, 4)."""
 

@@ -49,11 +49,13 @@ class CutClips(Stage[Track, Clip]):
                 record, "person_too_small", "median box height, pixels", measured=height, limit=min_height
             )
             return
-        times_s, boxes, keypoints, closeup, gap_s = _resample(record)
+        times_s, boxes, keypoints, landmarks, gap_s = _resample(record)
         tracked = gap_s <= limits.max_gap_s
         visible_share = (keypoints[:, _BODY, 2] >= limits.min_confidence).mean(axis=1)
         usable = tracked & _majority(visible_share >= limits.min_visible, round(limits.settle_s * FPS))
         keypoints[gap_s > 0, :, 2] = 0.0
+        if landmarks is not None:
+            landmarks[gap_s > 0, :, 2:4] = 0.0
         segments = runs(usable)
         longest_s = max((end - start for start, end in segments), default=0) / FPS
         if longest_s < limits.min_s:
@@ -73,7 +75,8 @@ class CutClips(Stage[Track, Clip]):
                     boxes=boxes[first:last],
                     keypoints=keypoints[first:last],
                     camera_turn=_camera_rotation(record, times_s[first:last]),
-                    closeup=None if closeup is None else closeup[first:last],
+                    landmarks=None if landmarks is None else landmarks[first:last, :, :4],
+                    landmarks_m=None if landmarks is None else landmarks[first:last, :, 4:],
                 )
                 if seconds < limits.min_s:
                     yield self.reject(clip, "clip_too_short", measured=seconds, limit=limits.min_s)
@@ -87,11 +90,11 @@ def _resample(
     Float[np.ndarray, "T"],
     Float[np.ndarray, "T 4"],
     Float[np.ndarray, "T 17 3"],
-    Float[np.ndarray, "T 17 3"] | None,
+    Float[np.ndarray, "T 33 7"] | None,
     Float[np.ndarray, "T"],
 ]:
-    """Times, boxes, keypoints and closer-look output at FPS by linear interpolation, and the length of the gap around each
-    frame, seconds.
+    """Times, boxes, keypoints and landmarks (in the image, then metric) at FPS by linear interpolation, and the length of the gap
+    around each frame, seconds.
 
     A keypoint between two detections has the lower of their confidences; outside gaps the length is 0.
     """
@@ -115,10 +118,12 @@ def _resample(
     confidence = np.minimum(track.keypoints[left][..., 2], track.keypoints[right][..., 2])
     between = ~at_left & ~at_right
     keypoints[between, :, 2] = confidence[between]
-    closeup = None if track.closeup is None else interpolate(track.closeup)
+    landmarks = None
+    if track.landmarks is not None and track.landmarks_m is not None:
+        landmarks = interpolate(np.concatenate([track.landmarks, track.landmarks_m], axis=-1))
     frame_s = float(np.median(np.diff(source_s))) if len(source_s) > 1 else 1 / FPS
     in_gap = (span_s > 1.5 * frame_s) & between
-    return times_s, interpolate(track.boxes), keypoints, closeup, np.where(in_gap, span_s, 0.0)
+    return times_s, interpolate(track.boxes), keypoints, landmarks, np.where(in_gap, span_s, 0.0)
 
 
 def _camera_rotation(track: Track, times_s: Float[np.ndarray, "T"]) -> Float[np.ndarray, "T 3"] | None:

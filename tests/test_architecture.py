@@ -53,7 +53,7 @@ GROUND = {"base", "failures", "module_commands"}
 INNER_ARROWS = {
     "stages.language": {"rules": "", "instructions": "rules", "describers": "rules"},
     "stages.recovery": {"lifter": "", "external": ""},
-    "stages.training": {"lifter": "", "closeup": "lifter"},
+    "stages.training": {"lifter": ""},
 }
 """Room -> folder in it -> the folders beside it that it may import; modules of the room itself may be imported by all."""
 ENTRIES = {"pipeline": 12, "stages": 30}

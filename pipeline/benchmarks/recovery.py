@@ -45,8 +45,8 @@ from stages.training.lifter.metrics import DEFINITIONS, summarise
 from stages.training.lifter.motion_dataset import MotionDataset
 
 REFINED, PLAIN, BASELINE = "lifter, refined", "lifter alone", "optimisation alone"
-BASELINE_WITHOUT_CLOSEUP = "optimisation alone, without the closer look"
-"""On films: from the detector's keypoints, without the image features of the closer look."""
+BASELINE_WITHOUT_LANDMARKS = "optimisation alone, without the landmark network"
+"""On films: from the detector's keypoints, without the image features of the landmark network."""
 EXACT_KEYPOINTS = "lifter, refined, exact keypoints"
 """On films: as if the tracker's keypoints had no error (and gave no depths), which separates its share of the error from the
 fitter's."""
@@ -200,8 +200,8 @@ def _evaluate_films(
     if indices:
         same_clips = {name: [fitter_results[index] for index in indices] for name, fitter_results in results.items()}
         same_clips[BASELINE] = _recover_clips([clips[index] for index in indices], fitters[BASELINE], body)
-        without_closeup = _without_closeup([clips[index] for index in indices], focal_known)
-        same_clips[BASELINE_WITHOUT_CLOSEUP] = _recover_clips(without_closeup, fitters[BASELINE], body)
+        without_landmarks = _without_landmarks([clips[index] for index in indices], focal_known)
+        same_clips[BASELINE_WITHOUT_LANDMARKS] = _recover_clips(without_landmarks, fitters[BASELINE], body)
         all_fitted = [
             all(fitter_results[position].row is not None for fitter_results in same_clips.values())
             for position in range(len(indices))
@@ -225,9 +225,9 @@ def _evaluate_films(
     return tracked_films, results[REFINED]
 
 
-def _without_closeup(clips: Sequence[tuple[TrackedFilm, Clip]], focal_known: bool) -> list[tuple[TrackedFilm, Clip]]:
-    """The same spans of the same people, tracked without a closer look."""
-    stages = video_stages(closeup="never")
+def _without_landmarks(clips: Sequence[tuple[TrackedFilm, Clip]], focal_known: bool) -> list[tuple[TrackedFilm, Clip]]:
+    """The same spans of the same people, tracked without the landmark network."""
+    stages = video_stages(landmarks="never")
     clips_of_film: dict[str, dict[str, Clip]] = {}
     for tracked_film, _ in clips:
         name = tracked_film.film.name
@@ -278,7 +278,10 @@ def _film_metrics(tracked_films: Sequence[TrackedFilm], results: Sequence[ClipRe
 def _compare_with_baseline(rows: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, Any]:
     """Each fitter on the same clips, and the relative reduction of the lifter's errors against the baseline's."""
     comparison: dict[str, Any] = {name: summarise(fitter_rows) for name, fitter_rows in rows.items()}
-    for baseline, key in ((BASELINE, "less_than_rival"), (BASELINE_WITHOUT_CLOSEUP, "less_than_rival_without_closeup")):
+    for baseline, key in (
+        (BASELINE, "less_than_rival"),
+        (BASELINE_WITHOUT_LANDMARKS, "less_than_rival_without_landmarks"),
+    ):
         if comparison.get(baseline):
             comparison[key] = {
                 name: {
@@ -324,7 +327,7 @@ def bench_text(report: Mapping[str, Any]) -> str:
     def compared(title: str, part: Mapping[str, Any]) -> list[str]:
         rows = [
             line(f"{title}: {name}", part[name])
-            for name in (REFINED, PLAIN, BASELINE, BASELINE_WITHOUT_CLOSEUP)
+            for name in (REFINED, PLAIN, BASELINE, BASELINE_WITHOUT_LANDMARKS)
             if part.get(name)
         ]
         reductions = [

@@ -135,9 +135,9 @@ def make_films(dataset: MotionDataset, count: int, folder: Path, body: BodyModel
     return films
 
 
-def video_stages(closeup: Literal["auto", "always", "never"] = "auto") -> list[Stage[Any, Any]]:
-    """The stages from a file to clips, after setup; `closeup` as in `TrackPeople.Config`."""
-    tracking = TrackPeople(TrackPeople.Config(closeup=closeup))
+def video_stages(landmarks: Literal["auto", "always", "never"] = "auto") -> list[Stage[Any, Any]]:
+    """The stages from a file to clips, after setup; `landmarks` as in `TrackPeople.Config`."""
+    tracking = TrackPeople(TrackPeople.Config(landmarks=landmarks))
     stages: list[Stage[Any, Any]] = [ReadVideos(), SplitShots(), tracking, CutClips()]
     for stage in stages:
         stage.setup()
@@ -189,7 +189,7 @@ def recover_clip(tracked_film: TrackedFilm, clip: Clip, stage: FitWithFitter, bo
 
 
 def with_target_keypoints(clip: Clip, footage: Footage) -> Clip:
-    """The clip with ground-truth boxes and keypoints, without a closer look; confidence is the visibility of each keypoint."""
+    """The clip with ground-truth boxes and keypoints, without landmarks; confidence is the visibility of each keypoint."""
     person = _most_frequent(match_people(clip.track, footage))
     if person < 0:
         return clip
@@ -197,8 +197,12 @@ def with_target_keypoints(clip: Clip, footage: Footage) -> Clip:
     keypoints = np.concatenate([filmed.keypoints, filmed.visibility[..., None]], axis=-1).astype(np.float32)
     boxes = filmed.boxes.clip(0, np.array([footage.width, footage.height] * 2)).astype(np.float32)
     track_frames, clip_frames = _frames(track.times_s, footage), _frames(_times_s(clip), footage)
-    exact = replace(track, keypoints=keypoints[track_frames], boxes=boxes[track_frames], closeup=None)
-    return replace(clip, track=exact, keypoints=keypoints[clip_frames], boxes=boxes[clip_frames], closeup=None)
+    exact = replace(
+        track, keypoints=keypoints[track_frames], boxes=boxes[track_frames], landmarks=None, landmarks_m=None
+    )
+    return replace(
+        clip, track=exact, keypoints=keypoints[clip_frames], boxes=boxes[clip_frames], landmarks=None, landmarks_m=None
+    )
 
 
 def target_motion(footage: Footage, person: int, body: BodyModel, frames: slice) -> BodyMotion:

@@ -29,16 +29,18 @@ def bench(video: str = "", *, rounds: int = 3) -> dict[str, Any]:
     """Frames per second of both, alternating in this process, and the distance between their keypoints of the same people.
 
     Times include decoding, detection and tracking, but not loading and exporting weights and a warm-up. The stage is compared
-    without the closer look, which the loop does not have; its cost is reported separately.
+    without the landmark network, which the loop does not have; its cost is reported separately.
     """
     with tempfile.TemporaryDirectory() as work:
         path = video or render(Path(work))
         shot = whole_shot(path)
-        stage, closeup_stage = (TrackPeople(TrackPeople.Config(closeup=closeup)) for closeup in ("never", "always"))
-        for tracking_stage in (stage, closeup_stage):
+        stage, landmark_stage = (
+            TrackPeople(TrackPeople.Config(landmarks=landmarks)) for landmarks in ("never", "always")
+        )
+        for tracking_stage in (stage, landmark_stage):
             tracking_stage.setup()
             run_stage(tracking_stage, shot)
-        stage_s, plain_s, closeup_s = [], [], []
+        stage_s, plain_s, landmarks_s = [], [], []
         tracks: list[Track] = []
         plain_frames: TrackedFrames = []
         plain = load_plain()
@@ -51,8 +53,8 @@ def bench(video: str = "", *, rounds: int = 3) -> dict[str, Any]:
             tracks = run_stage(stage, shot)
             stage_s.append(time.perf_counter() - start)
             start = time.perf_counter()
-            run_stage(closeup_stage, shot)
-            closeup_s.append(time.perf_counter() - start)
+            run_stage(landmark_stage, shot)
+            landmarks_s.append(time.perf_counter() - start)
     frame_count = len(plain_frames)
     ratios = [plain_round_s / stage_round_s for plain_round_s, stage_round_s in zip(plain_s, stage_s, strict=True)]
     return {
@@ -60,7 +62,7 @@ def bench(video: str = "", *, rounds: int = 3) -> dict[str, Any]:
         "frames": frame_count,
         "stage_fps": round(frame_count / median(stage_s), 2),
         "plain_fps": round(frame_count / median(plain_s), 2),
-        "closeup_fps": round(frame_count / median(closeup_s), 2),
+        "landmarks_fps": round(frame_count / median(landmarks_s), 2),
         "ratio": round(median(ratios), 3),
         "ratios": [round(ratio, 3) for ratio in ratios],
         **_compare(tracks, plain_frames),
@@ -74,8 +76,8 @@ def bench_text(report: dict[str, Any]) -> str:
     return (
         f"{report['video']}, {report['frames']} frames, {report['weights']}, {report['machine']}\n"
         f"tracking stage {report['stage_fps']} frames/s, plain model.track loop {report['plain_fps']} frames/s: "
-        f"{report['ratio']} times as fast (rounds: {', '.join(map(str, report['ratios']))}); with the closer look "
-        f"{report['closeup_fps']} frames/s\n"
+        f"{report['ratio']} times as fast (rounds: {', '.join(map(str, report['ratios']))}); with the landmark network "
+        f"{report['landmarks_fps']} frames/s\n"
         f"people tracked by the loop that the stage tracks too: {report['people_matched']:.1%}; "
         f"mean keypoint distance {report['keypoint_distance']:.2%} of the box height"
     )

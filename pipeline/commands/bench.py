@@ -83,9 +83,23 @@ def bench_recovery(
     focal_told: Annotated[bool, typer.Option(help="Films tell their focal length, as phones do.")] = False,
     page: Annotated[str, typer.Option(help="Folder for a page with tables and pictures; empty: none.")] = "",
     weights: Annotated[str, typer.Option(help="Lifter weights, .safetensors or .pt; empty: the shipped ones.")] = "",
+    views: Annotated[
+        str,
+        typer.Option(
+            help="Folder with videos of calibrated cameras, triangulated joints and views.json, which says fps, truth (an .npz of "
+            "NAME_camera_m, NAME_pixels, joints) and cameras with name, video, intrinsics and up_in_camera; measures these alone."
+        ),
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Recovered bodies against the truth: from motion capture's keypoints and from films, beside optimisation alone."""
+    """Recovered bodies against the truth: from motion capture's keypoints and from films, beside optimisation alone; or in views of
+    calibrated cameras."""
+    if views:
+        from pipeline.benchmarks import views as calibrated
+
+        found = calibrated.bench(views, focal_known=focal_told)
+        print_result(found, as_json, calibrated.bench_text(found))
+        return
     from pipeline.benchmarks.recovery import bench, bench_text
 
     report = bench(

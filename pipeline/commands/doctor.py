@@ -84,7 +84,7 @@ def _weights() -> list[Item]:
         return path if path and path.exists() else None
 
     from stages.language.open_clip_weights import WEIGHTS_HINT
-    from stages.perception.closeup.look import SHIPPED as CLOSEUP
+    from stages.perception.landmarks.network import SHIPPED as LANDMARKS
     from stages.recovery.lifter.weights import SHIPPED_WEIGHTS
 
     pose, whisper = (
@@ -103,7 +103,9 @@ def _weights() -> list[Item]:
         _item(
             "lifter", SHIPPED_WEIGHTS.is_file(), f"{SHIPPED_WEIGHTS}, for fit_smpl", needed=True, licence="Apache-2.0",
         ),
-        _item("closer look", CLOSEUP.is_file(), f"{CLOSEUP}, for track_people", needed=True, licence="Apache-2.0"),
+        _item(
+            "landmarks", LANDMARKS.is_file(), f"BlazePose, {LANDMARKS}, for track_people", needed=True, licence="Apache-2.0",
+        ),
         _item("image and text", False, f"score_pictures is off: {WEIGHTS_HINT}"),
         _item("captions by a model", False, "captions come from rules; write_captions.vlm takes an endpoint, .coca weights"),
     ]  # fmt: skip

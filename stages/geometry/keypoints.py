@@ -6,6 +6,8 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+from schemas.skeleton import LANDMARK_OF_KEYPOINT
+
 
 @dataclass(frozen=True)
 class KeypointRays:
@@ -33,3 +35,26 @@ def clean_keypoints(keypoints: Float[np.ndarray, "T 17 3"]) -> Float[np.ndarray,
     keypoints = np.where(finite, keypoints, 0.0)
     keypoints[..., 2] = keypoints[..., 2].clip(0, 1)
     return keypoints
+
+
+POSITION_ERROR, DEPTH_ERROR = 0.012, 0.04
+"""Typical absolute errors of a landmark's position and of its depth, box sides: of BlazePose heavy on triangulated footage."""
+
+
+def keypoint_depths(
+    keypoints: Float[np.ndarray, "T 17 3"], landmarks_m: Float[np.ndarray, "T 33 3"]
+) -> Float[np.ndarray, "T 17 3"]:
+    """Depth of each keypoint relative to the mean of all, and the expected absolute errors of its position and depth, pixels.
+
+    The metric landmarks are scaled to the keypoints of the image by least squares (scaled orthographic projection); a frame
+    without landmarks is 0.
+    """
+    metric = landmarks_m[:, list(LANDMARK_OF_KEYPOINT)].astype(np.float64)
+    metric = metric - metric.mean(1, keepdims=True)
+    points = keypoints[..., :2] - keypoints[..., :2].mean(1, keepdims=True)
+    flat = (metric[..., :2] ** 2).sum((1, 2))
+    scale = np.divide((metric[..., :2] * points).sum((1, 2)), flat, out=np.zeros_like(flat), where=flat > 0).clip(0)
+    size = np.ptp(keypoints[..., :2], axis=1).max(-1)
+    known = (scale > 0)[:, None]
+    errors = [np.where(known, error * size[:, None], 0.0).repeat(17, 1) for error in (POSITION_ERROR, DEPTH_ERROR)]
+    return np.stack([metric[..., 2] * scale[:, None], *errors], -1)

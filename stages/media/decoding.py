@@ -17,6 +17,7 @@ from schemas.picture import Picture
 from schemas.staging import source_file
 from stages.media.display import Display, Image, deinterlaced
 from stages.media.inspection import UnreadablePicture, inspect, video_stream
+from stages.media.patches import FramePatches
 from stages.media.timing import decoded, timed
 
 __all__ = ["SAME_TIME_S", "Image", "TimedFrame", "frames", "inspect_file", "open_container", "video_stream"]
@@ -47,6 +48,8 @@ class TimedFrame:
 
     time_s: float
     image: Image
+    source: FramePatches
+    """The frame at its full size."""
 
 
 def frames(
@@ -78,7 +81,7 @@ def frames(
         tick_s = float(stream.time_base)
         if start_s > 1.0 and picture.seekable and picture.clock != "count":
             container.seek(int(start_s / tick_s) + picture.origin, stream=stream)
-        display = Display(picture, scale_to)
+        display, full_size = Display(picture, scale_to), Display(picture)
         shown = timed(decoded(container, stream, problems), picture, tick_s)
         next_s = start_s
         for time_s, frame in deinterlaced(shown) if picture.interlaced else shown:
@@ -89,4 +92,4 @@ def frames(
             if time_s < next_s - SAME_TIME_S:
                 continue
             next_s = max(next_s + 1.0 / max_fps, time_s + 0.5 / max_fps) if max_fps < float("inf") else time_s
-            yield TimedFrame(time_s=time_s, image=display.image(frame))
+            yield TimedFrame(time_s=time_s, image=display.image(frame), source=FramePatches(frame, full_size))

@@ -23,14 +23,14 @@ class Display:
     """Makes images of frames; the longer side of an image has at most `scale_to` pixels."""
 
     def __init__(self, picture: Picture, scale_to: int | None = None) -> None:
-        self._picture = picture
+        self.picture = picture
         longest = max(picture.width, picture.height)
         self._shrink = min(1.0, scale_to / longest) if scale_to else 1.0
         self._tone_mapper: tuple[tuple[object, ...], av.filter.Graph] | None = None
 
     def image(self, frame: av.VideoFrame) -> Image:
         """The upright image of a frame."""
-        picture = self._picture
+        picture = self.picture
         image = self.oriented(self._pixels(frame))
         if not any(picture.borders):
             return image
@@ -40,7 +40,7 @@ class Display:
 
     def oriented(self, image: np.ndarray) -> np.ndarray:
         """Turned and mirrored as the file says."""
-        picture = self._picture
+        picture = self.picture
         if not (picture.transposed or picture.flip_x or picture.flip_y):
             return image
         image = image.swapaxes(0, 1) if picture.transposed else image
@@ -48,10 +48,10 @@ class Display:
 
     def _pixels(self, frame: av.VideoFrame) -> np.ndarray:
         """RGB in the stored orientation, of one size whatever the frame's."""
-        full = (self._picture.full_width, self._picture.full_height)
-        width, height = full[::-1] if self._picture.transposed else full
+        full = (self.picture.full_width, self.picture.full_height)
+        width, height = full[::-1] if self.picture.transposed else full
         target = (max(2, round(width * self._shrink)), max(2, round(height * self._shrink)))
-        own = (frame.width * self._picture.aspect, float(frame.height))
+        own = (frame.width * self.picture.aspect, float(frame.height))
         fit = min(width / own[0], height / own[1]) * self._shrink
         fitted = (max(2, round(own[0] * fit)), max(2, round(own[1] * fit)))
         if max(abs(fitted[0] - target[0]), abs(fitted[1] - target[1])) <= 1:
@@ -63,9 +63,9 @@ class Display:
         return image
 
     def _rgb(self, frame: av.VideoFrame, width: int, height: int) -> Image:
-        if self._picture.transfer != "sdr":
+        if self.picture.transfer != "sdr":
             return self._tone_mapped(frame, width, height)
-        if self._picture.alpha and has_alpha(frame):
+        if self.picture.alpha and has_alpha(frame):
             rgba = frame.to_ndarray(format="rgba", width=width, height=height).astype(np.uint16)
             opacity = rgba[..., 3:]
             return ((rgba[..., :3] * opacity + _BACKGROUND * (255 - opacity) + 127) // 255).astype(np.uint8)
@@ -75,7 +75,7 @@ class Display:
         key = (frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range, width, height)
         if self._tone_mapper is None or self._tone_mapper[0] != key:
             with tempfile.NamedTemporaryFile("w", suffix=".cube") as file:  # only read while the graph is configured
-                file.write(lookup_table(self._picture.transfer))
+                file.write(lookup_table(self.picture.transfer))
                 file.flush()
                 filters = (
                     ("scale", f"w={width}:h={height}:flags=bilinear:out_range=pc"),

@@ -115,17 +115,33 @@ def test_camera_rotations_are_relative_to_each_clips_first_frame(fps: float) -> 
 
 
 @pytest.mark.parametrize("fps", [25.0, 30.0, 59.94])
-def test_the_closer_look_is_cut_with_the_keypoints(fps: float) -> None:
+def test_landmarks_are_cut_with_the_keypoints(fps: float) -> None:
     times_s = np.arange(0, 13, 1 / fps)
-    closeup = np.stack([times_s, np.ones_like(times_s), 2 + times_s], -1)[:, None].repeat(17, 1).astype(np.float32)
-    clips, _ = cut(replace(track(times_s), closeup=closeup))
+    values = (
+        np.stack([times_s, np.ones_like(times_s), 2 + times_s, times_s], -1)[:, None].repeat(33, 1).astype(np.float32)
+    )
+    clips, _ = cut(replace(track(times_s), landmarks=values, landmarks_m=values[..., 1:]))
     assert len(clips) == 2
     for clip in clips:
-        assert clip.closeup is not None
-        np.testing.assert_allclose(clip.closeup[:, 3, 0], clip.start_s + np.arange(len(clip.boxes)) / FPS, atol=1e-3)
-        np.testing.assert_allclose(clip.closeup[..., 2] - clip.closeup[..., 0], 2, atol=1e-3)
+        assert clip.landmarks is not None
+        assert clip.landmarks_m is not None
+        frame_s = clip.start_s + np.arange(len(clip.boxes)) / FPS
+        np.testing.assert_allclose(clip.landmarks[:, 3, 0], frame_s, atol=1e-3)
+        np.testing.assert_allclose(clip.landmarks_m[:, 7, 1] - clip.landmarks[:, 7, 0], 2, atol=1e-3)
     (clip,), _ = cut(track(times_s[: round(5 * fps)]))
-    assert clip.closeup is None
+    assert clip.landmarks is None
+    assert clip.landmarks_m is None
+
+
+def test_landmarks_inside_a_gap_are_neither_visible_nor_present() -> None:
+    times_s = np.concatenate([np.arange(0, 2, 1 / FPS), np.arange(2.2, 4, 1 / FPS)])
+    values = np.ones((len(times_s), 33, 4), np.float32)
+    (clip,), _ = cut(replace(track(times_s), landmarks=values, landmarks_m=values[..., 1:]))
+    assert clip.landmarks is not None
+    hidden = clip.landmarks[:, :, 2] == 0
+    assert 4 <= hidden.all(1).sum() <= 7
+    np.testing.assert_array_equal(hidden, clip.landmarks[:, :, 3] == 0)
+    np.testing.assert_array_equal(hidden[:, :17], clip.keypoints[..., 2] == 0)
 
 
 def test_static_and_unknown_cameras_stay_so() -> None:

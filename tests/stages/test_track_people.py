@@ -12,6 +12,7 @@ from scipy.spatial.transform import Rotation
 from schemas.body_model import BodyModel
 from schemas.errors import HumoError
 from schemas.records import Clip, Rejection, Shot, Source, Track
+from schemas.skeleton import LANDMARK_OF_KEYPOINT
 from schemas.torchvision_ops import _nms
 from stages.base import apply
 from stages.cut_clips import CutClips
@@ -71,41 +72,53 @@ def test_openvino_and_torch_agree(stage: TrackPeople, films: Path) -> None:
     distance = np.linalg.norm(one.keypoints[..., :2] - other.keypoints[..., :2], axis=-1)[confident]
     assert confident.mean() > 0.8
     assert distance.mean() / height < 0.01
-    assert one.closeup is not None
-    assert other.closeup is not None
-    assert np.abs(one.closeup[..., 0] - other.closeup[..., 0])[confident].mean() / height < 0.01
+    assert one.landmarks_m is not None
+    assert other.landmarks_m is not None
+    assert np.abs(one.landmarks_m - other.landmarks_m).mean() < 0.01
 
 
-def test_the_closer_look_refines_keypoints(stage: TrackPeople, films: Path, tmp_path: Path) -> None:
-    (with_closeup,) = tracks(stage, films / "wave.mp4")
-    detector_alone = TrackPeople(TrackPeople.Config(closeup="never"))
+def test_landmarks_refine_the_keypoints(stage: TrackPeople, films: Path) -> None:
+    (track,) = tracks(stage, films / "wave.mp4")
+    detector_alone = TrackPeople(TrackPeople.Config(landmarks="never"))
     detector_alone.setup()
     (without,) = tracks(detector_alone, films / "wave.mp4")
-    assert without.closeup is None
-    assert with_closeup.closeup is not None
-    assert with_closeup.closeup.shape == (len(with_closeup.times_s), 17, 3)
-    np.testing.assert_array_equal(with_closeup.boxes, without.boxes)
-    np.testing.assert_array_equal(with_closeup.keypoints[..., 2], without.keypoints[..., 2])
-    height = np.median(with_closeup.boxes[:, 3] - with_closeup.boxes[:, 1])
-    confident = without.keypoints[..., 2] > 0.9
-    distance = np.linalg.norm(with_closeup.keypoints[..., :2] - without.keypoints[..., :2], axis=-1)[confident] / height
+    assert without.landmarks is None
+    assert without.landmarks_m is None
+    assert track.landmarks is not None
+    assert track.landmarks_m is not None
+    assert track.landmarks.shape == (len(track.times_s), 33, 4)
+    assert track.landmarks_m.shape == (len(track.times_s), 33, 3)
+    np.testing.assert_array_equal(track.boxes, without.boxes)
+    np.testing.assert_array_equal(track.keypoints, track.landmarks[:, list(LANDMARK_OF_KEYPOINT), :3])
+    height = np.median(track.boxes[:, 3] - track.boxes[:, 1])
+    confident = (without.keypoints[..., 2] > 0.9) & (track.keypoints[..., 2] > 0.9)
+    distance = np.linalg.norm(track.keypoints[..., :2] - without.keypoints[..., :2], axis=-1)[confident] / height
     assert 0 < np.median(distance) < 0.03
-    assert (with_closeup.closeup[..., 1:] > 0).all()
-    assert np.abs(with_closeup.closeup[..., 0]).max() < height
-    assert "closeup" in with_closeup.models["detector"]
-    assert "closeup" not in without.models["detector"]
+    stature_m = np.ptp(track.landmarks_m[..., 1], axis=1)
+    assert ((stature_m > 1.2) & (stature_m < 2.2)).all()
+    assert "pose_landmark_heavy" in track.models["detector"]
+    assert "pose_landmark" not in without.models["detector"]
 
 
-def test_the_closer_look_requires_its_own_detector(tmp_path: Path) -> None:
-    from stages.perception.detector import default_weights
+def test_people_too_small_for_landmarks_keep_the_detectors_keypoints(stage: TrackPeople, films: Path) -> None:
+    (seen,) = tracks(stage, films / "wave.mp4")
+    tall = TrackPeople(TrackPeople.Config(min_landmarks_px=1000.0))
+    tall.setup()
+    (track,) = tracks(tall, films / "wave.mp4")
+    assert track.landmarks is not None
+    assert not track.landmarks.any()
+    assert not np.array_equal(track.keypoints, seen.keypoints)
+    assert track.keypoints[..., 2].mean() > 0.8
 
-    other = tmp_path / "other.pt"
-    other.write_bytes(default_weights().read_bytes() + b" ")
-    stage = TrackPeople(TrackPeople.Config(weights=str(other), backend="torch"))
-    stage.setup()
-    assert stage.closeup is None
-    with pytest.raises(HumoError, match=r"set track_people\.closeup to never"):
-        TrackPeople(TrackPeople.Config(weights=str(other), backend="torch", closeup="always")).setup()
+
+def test_a_track_that_the_landmark_network_takes_for_no_person_is_rejected(films: Path) -> None:
+    strict = TrackPeople(TrackPeople.Config(min_person=1.01))
+    strict.setup()
+    accepted, rejected = apply(strict, shots(films / "wave.mp4"))
+    assert not accepted
+    assert [rejection.reason for rejection in rejected] == ["not_a_person"]
+    assert rejected[0].measured is not None
+    assert 0.9 < rejected[0].measured <= 1
 
 
 def test_the_camera_rotation_is_estimated_from_the_background(stage: TrackPeople, tmp_path: Path) -> None:

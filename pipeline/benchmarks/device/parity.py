@@ -102,15 +102,13 @@ def _detector() -> tuple[nn.Module, Run]:
     return network, run
 
 
-def _closeup() -> tuple[nn.Module, Run]:
-    from stages.perception.closeup.look import CropNetwork, load_head
-    from stages.perception.closeup.network import CROP_PX
-    from stages.perception.closeup.trunk import load_trunk
-    from stages.perception.detector import default_weights
+def _landmarks() -> tuple[nn.Module, Run]:
+    from stages.perception.landmarks.crops import CROP_PX
+    from stages.perception.landmarks.network import load_torch_landmarks
 
-    network = CropNetwork(load_trunk(default_weights()), load_head().head)
-    pixels = torch.rand(3, 3, CROP_PX, CROP_PX)
-    return network, lambda device: torch.cat([part.flatten(1) for part in network(pixels.to(device))], 1)
+    network = load_torch_landmarks()
+    pixels = torch.rand(3, CROP_PX, CROP_PX, 3)
+    return network, lambda device: torch.cat(network(pixels.to(device)), 1)
 
 
 def _tokenizer_networks() -> tuple[nn.Module, nn.Module, list[int]]:
@@ -179,7 +177,7 @@ def _steps() -> tuple[nn.Module, Run]:
 
 
 NETWORKS: dict[str, Callable[[], tuple[nn.Module, Run]]] = {
-    "lifter": _lifter, "refinement": _refinement, "detector": _detector, "closer look": _closeup,
+    "lifter": _lifter, "refinement": _refinement, "detector": _detector, "landmarks": _landmarks,
     "tokenizer encoder": _tokenizer_encoder, "tokenizer decoder": _tokenizer_decoder, "tokenizer from codes": _codes,
     "language model": _language_model, "language model step by step": _steps,
 }  # fmt: skip

@@ -11,7 +11,7 @@ from pipeline.benchmarks.device.report import Figure
 
 
 def measurements(setting: Setting) -> list[Measurement]:
-    """Batches of frames through the detector; the stage with and without the closer look; workers that share the device."""
+    """Batches of frames through the detector; the stage with and without landmarks; workers that share the device."""
     device = setting.device
     workers, batches = worker_count(setting), [16] if setting.small else [16, 64, 256]
     video = cache(lambda: _Video(1.2 if setting.small else 10.0))
@@ -19,8 +19,8 @@ def measurements(setting: Setting) -> list[Measurement]:
     def detect(seconds: float, batch: int) -> Figure:
         return {"frames_per_s": rate(_detect(video().path, batch, device), seconds, device), **peak(device)}
 
-    def stage(seconds: float, closeup: str) -> Figure:
-        return {"frames_per_s": rate(track(video().path, device, closeup), seconds, device), **peak(device)}
+    def stage(seconds: float, landmarks: str) -> Figure:
+        return {"frames_per_s": rate(track(video().path, device, landmarks), seconds, device), **peak(device)}
 
     def decode(seconds: float) -> Figure:
         return {"frames_per_s": rate(lambda: _decode(video().path), seconds, "cpu")}
@@ -30,8 +30,8 @@ def measurements(setting: Setting) -> list[Measurement]:
 
     return [
         *(Measurement(f"detection, batches of {batch}", partial(detect, batch=batch)) for batch in batches),
-        Measurement("tracking stage", partial(stage, closeup="never"), weight=2.0),
-        Measurement("tracking stage, with the closer look", partial(stage, closeup="always"), weight=2.0),
+        Measurement("tracking stage", partial(stage, landmarks="never"), weight=2.0),
+        Measurement("tracking stage, with landmarks", partial(stage, landmarks="always"), weight=2.0),
         Measurement("decoding", decode),
         Measurement(f"tracking stage, {workers} workers", shared, weight=3.0),
     ]
@@ -76,13 +76,13 @@ def _detect(path: str, batch: int, device: Any) -> Work:
     return lambda: sum(1 for _ in detector.detect(images))
 
 
-def track(path: str, device: str, closeup: str) -> Work:
+def track(path: str, device: str, landmarks: str) -> Work:
     """The tracking stage over the whole video; counts its frames."""
     from pipeline.benchmarks.track import run_stage, whole_shot
     from stages.track_people import TrackPeople
 
     shot = whole_shot(path)
-    stage = TrackPeople(TrackPeople.Config.model_validate({"closeup": closeup, "device": device}))
+    stage = TrackPeople(TrackPeople.Config.model_validate({"landmarks": landmarks, "device": device}))
     stage.setup()
     frames = round(shot.video.duration_s * shot.video.fps)
 

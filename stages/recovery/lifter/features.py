@@ -27,8 +27,8 @@ FOCAL_KNOWN, FOCAL_GUESSED = 0.02, 0.31
 """Standard deviation of the log of a focal length from metadata, and of one assumed to be the image diagonal: that is the
 spread of lenses of 24 to 70 mm."""
 _TYPICAL_FOCAL_DEVIATION = 0.1
-_TYPICAL_CLOSEUP_ERROR = 0.02
-"""Typical error of a closer look, box sides."""
+_TYPICAL_ERROR = 0.02
+"""Typical error of the landmark network, box sides."""
 _KEYPOINT_MIRROR = mirror_order(COCO_KEYPOINTS)
 
 
@@ -43,9 +43,9 @@ class Observation:
     """Rotation of the camera from the previous frame to this one, in camera axes; the identity while it is static."""
     valid: Bool[Tensor, "N T"]
     """False in the padding frames of a window."""
-    closeup: Float[Tensor, "N T 17 3"]
-    """Output of the closer look, in the unit of the rays: depth relative to the mean of all keypoints, and the expected errors
-    of position and depth; all 0 where no closer look was taken."""
+    depths: Float[Tensor, "N T 17 3"]
+    """Output of the landmark network, in the unit of the rays: depth relative to the mean of all keypoints, and the expected errors
+    of position and depth; all 0 where no landmark network was taken."""
     focal_deviation: Float[Tensor, "N"]
     """Standard deviation of the log of the focal length used for the rays."""
 
@@ -56,7 +56,7 @@ class Observation:
         matrix = torch.diag(self.rays.new_tensor([-1.0, 1.0, 1.0]))
         return Observation(
             self.rays[:, :, order] * flip, self.confidence[:, :, order], matrix @ self.camera_rotation @ matrix, self.valid,
-            self.closeup[:, :, order], self.focal_deviation,
+            self.depths[:, :, order], self.focal_deviation,
         )  # fmt: skip
 
 
@@ -97,7 +97,7 @@ def find_boxes(observation: Observation) -> Boxes:
 
 def make_features(observation: Observation, boxes: Boxes) -> Float[Tensor, "N T 133"]:
     """Features of about unit scale: keypoints relative to their box, confidence, the box's ray, size and motion, the camera
-    rotation, the output of the closer look, and the uncertainty of the focal length.
+    rotation, the output of the landmark network, and the uncertainty of the focal length.
 
     Confidence is given both as it is and as a logit: a detector that guesses a hidden limb may give 0.97 instead of its usual
     0.995.
@@ -113,15 +113,15 @@ def make_features(observation: Observation, boxes: Boxes) -> Float[Tensor, "N T 
     identity_6d = observation.camera_rotation.new_tensor([1.0, 0.0, 0.0, 0.0, 1.0, 0.0])
     rotation = matrix_to_6d(observation.camera_rotation) - identity_6d
     logit = torch.logit(observation.confidence, eps=_LOGIT_EPS) / 4
-    depth, errors = observation.closeup[..., 0], observation.closeup[..., 1:]
-    has_closeup = errors.amin(-1) > 0
-    depth = (depth / half * has_closeup).clamp(-3, 3)
-    errors = (errors / boxes.size[..., None, None] / _TYPICAL_CLOSEUP_ERROR).clamp(min=1e-2).log() / 2
-    errors = (errors.clamp(-2, 2) * has_closeup[..., None]).flatten(-2)
-    closeup = torch.cat([depth, errors, has_closeup.any(-1, keepdim=True).to(depth)], dim=-1)
+    depth, errors = observation.depths[..., 0], observation.depths[..., 1:]
+    has_depths = errors.amin(-1) > 0
+    depth = (depth / half * has_depths).clamp(-3, 3)
+    errors = (errors / boxes.size[..., None, None] / _TYPICAL_ERROR).clamp(min=1e-2).log() / 2
+    errors = (errors.clamp(-2, 2) * has_depths[..., None]).flatten(-2)
+    depths = torch.cat([depth, errors, has_depths.any(-1, keepdim=True).to(depth)], dim=-1)
     focal = (observation.focal_deviation / _TYPICAL_FOCAL_DEVIATION).log()
     focal = focal[:, None, None].expand(*observation.valid.shape, 1)
     confidence, motion = observation.confidence * 2 - 1, box_velocity.clamp(-0.3, 0.3) * 15
-    parts = [positions, confidence, box_features * 2, motion, rotation * 30, logit, closeup, focal]
+    parts = [positions, confidence, box_features * 2, motion, rotation * 30, logit, depths, focal]
     features = torch.cat(parts, dim=-1)
     return features * observation.valid[..., None]

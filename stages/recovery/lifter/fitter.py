@@ -21,7 +21,7 @@ from schemas.rotations import axis_angle_to_matrix, heading_rad, matrix_from_6d,
 from schemas.skeleton import joint
 from stages.geometry.cameras import intrinsics_of, reprojection_error
 from stages.geometry.feet import find_planted
-from stages.geometry.keypoints import clean_keypoints
+from stages.geometry.keypoints import clean_keypoints, keypoint_depths
 from stages.recovery.lifter.bodies import make_bodies, pelvis_in_camera
 from stages.recovery.lifter.features import FOCAL_GUESSED, FOCAL_KNOWN, Boxes, find_boxes, make_features
 from stages.recovery.lifter.focal_estimation import PelvisPath, estimate_focal_ratio
@@ -334,8 +334,8 @@ def _on_cpu(records: list[_Framed]) -> list[_Framed]:
 
 
 def _track_key(track: Track) -> str:
-    closeup = b"" if track.closeup is None else track.closeup.tobytes()
-    digest = hashlib.sha256(track.keypoints.tobytes() + closeup).hexdigest()
+    landmarks = b"" if track.landmarks_m is None else track.landmarks_m.tobytes()
+    digest = hashlib.sha256(track.keypoints.tobytes() + landmarks).hexdigest()
     return f"{track.id} {digest} {track.shot.video.focal_px}"
 
 
@@ -363,19 +363,19 @@ def _pelvis_path(observation: ClipObservation, output: LifterOutput, box: Boxes)
 
 def _clip_observation(clip: Clip) -> ClipObservation:
     """A clip as input of the lifter."""
-    return _observation(clip.keypoints, clip.track.shot.video, clip.camera_turn, clip.closeup)
+    return _observation(clip.keypoints, clip.track.shot.video, clip.camera_turn, clip.landmarks_m)
 
 
 def _track_observation(track: Track, frames: slice) -> ClipObservation:
-    turn, closeup = (None if value is None else value[frames] for value in (track.camera_turn, track.closeup))
-    return _observation(track.keypoints[frames], track.shot.video, turn, closeup)
+    turn, metric = (None if value is None else value[frames] for value in (track.camera_turn, track.landmarks_m))
+    return _observation(track.keypoints[frames], track.shot.video, turn, metric)
 
 
 def _observation(
     keypoints_px: Float[np.ndarray, "T 17 3"],
     video: Video,
     camera_turn: Float[np.ndarray, "T 3"] | None,
-    closeup: Float[np.ndarray, "T 17 3"] | None,
+    landmarks_m: Float[np.ndarray, "T 33 3"] | None,
 ) -> ClipObservation:
     intrinsics = intrinsics_of(video)
     keypoints = clean_keypoints(keypoints_px)
@@ -384,10 +384,12 @@ def _observation(
     if camera_turn is not None and bool(np.any(camera_turn != camera_turn[:1])):
         rotations = axis_angle_to_matrix(torch.from_numpy(camera_turn).float())
         camera_from_first = rotations @ rotations[0].mT
-    closeup_rays = None if closeup is None else torch.from_numpy(closeup / intrinsics[0]).float()
+    depth_rays = None
+    if landmarks_m is not None:
+        depth_rays = torch.from_numpy(keypoint_depths(keypoints, landmarks_m) / intrinsics[0]).float()
     focal_deviation = FOCAL_KNOWN if video.focal_px > 0 else FOCAL_GUESSED
     confidence = torch.from_numpy(keypoints[..., 2]).float()
-    return ClipObservation(rays, confidence, camera_from_first, closeup_rays, focal_deviation)
+    return ClipObservation(rays, confidence, camera_from_first, depth_rays, focal_deviation)
 
 
 def _groups(clips: Sequence[Clip], frames: int) -> Iterator[list[Clip]]:

@@ -37,8 +37,8 @@ class ClipObservation:
     confidence: Float[Tensor, "T 17"]
     camera_from_first: Float[Tensor, "T 3 3"] | None = None
     """Rotation from the camera axes of the first frame to those of each; None for a static camera."""
-    closeup: Float[Tensor, "T 17 3"] | None = None
-    """As in `Observation`; None where no closer look was taken."""
+    depths: Float[Tensor, "T 17 3"] | None = None
+    """As in `Observation`; None where no landmark network was taken."""
     focal_deviation: float = FOCAL_KNOWN
     """Standard deviation of the log of the focal length used for the rays."""
 
@@ -48,8 +48,8 @@ class ClipObservation:
         if self.camera_from_first is not None:
             rotations = with_focal_length(self._frame_rotations()[None], torch.tensor([[1 / ratio]]))[0]
             camera_from_first = torch.stack(list(accumulate(rotations, lambda previous, rotation: rotation @ previous)))
-        closeup = None if self.closeup is None else self.closeup / ratio
-        return ClipObservation(self.rays / ratio, self.confidence, camera_from_first, closeup, focal_deviation)
+        depths = None if self.depths is None else self.depths / ratio
+        return ClipObservation(self.rays / ratio, self.confidence, camera_from_first, depths, focal_deviation)
 
     def _frame_rotations(self) -> Float[Tensor, "T 3 3"]:
         """Camera rotation from the previous frame to each, the identity in the first."""
@@ -62,8 +62,8 @@ class ClipObservation:
         """The input of the network's features."""
         frames = len(self.rays)
         valid = torch.ones(1, frames, dtype=torch.bool)
-        closeup = torch.zeros(frames, 17, 3) if self.closeup is None else self.closeup
-        parts = (self.rays[None], self.confidence[None], self._frame_rotations()[None], valid, closeup[None])
+        depths = torch.zeros(frames, 17, 3) if self.depths is None else self.depths
+        parts = (self.rays[None], self.confidence[None], self._frame_rotations()[None], valid, depths[None])
         focal_deviation = torch.tensor([self.focal_deviation], dtype=torch.float32)
         return Observation(*(value.to(device) for value in (*parts, focal_deviation)))
 

@@ -1,4 +1,4 @@
-"""Run the detector and the closer look on rendered films whose keypoints are known:
+"""Run the detector and the landmark network on rendered films whose keypoints are known:
 `python -m stages.training.lifter.collect_detector_errors FOLDER configs/lifter.yaml [key=value ...]`.
 
 The motion windows that the lifter trains on are filmed in furnished places, and both networks run on the video files. Their
@@ -20,9 +20,12 @@ from jaxtyping import Float
 from schemas.body_model import BodyModel
 from schemas.config import load_config
 from schemas.errors import HumoError, exit_status
+from schemas.skeleton import LANDMARK_OF_KEYPOINT
+from stages.geometry.keypoints import keypoint_depths
+from stages.media.decoding import TimedFrame
 from stages.media.decoding import frames as read_frames
-from stages.perception.closeup.look import CloseLook
 from stages.perception.detector import Detections, PoseDetector
+from stages.perception.landmarks.look import LandmarkLooks
 from stages.synthesis.film import Footage
 from stages.synthesis.scenes import UnlabelledMotion, film_scene, make_scene
 from stages.training.lifter.detector_errors import FRAME_STRIDE
@@ -40,7 +43,7 @@ _MOVING, _OCCLUDED = 0.25, 0.25
 _FILMS_PER_PART = 25
 
 
-def collect(folder: Path, training: LifterTraining, films: int, first: int = 0, *, closeup: bool = True) -> int:
+def collect(folder: Path, training: LifterTraining, films: int, first: int = 0, *, landmarks: bool = True) -> int:
     """Film `films` windows of the lifter's training motions and detect the person in them; the number of films written by this
     call.
 
@@ -52,7 +55,7 @@ def collect(folder: Path, training: LifterTraining, films: int, first: int = 0, 
     body = BodyModel.load()
     dataset, _ = make_datasets(training)
     detector = PoseDetector(threads=1)
-    closer_look = CloseLook(detector.weights, device=detector.device, backend=detector.backend) if closeup else None
+    looks = LandmarkLooks(device=detector.device, backend=detector.backend) if landmarks else None
     rest = body.rest_joints(torch.zeros(10))[0]
     start_s = time.monotonic()
     done = 0
@@ -66,7 +69,7 @@ def collect(folder: Path, training: LifterTraining, films: int, first: int = 0, 
             windows = draw_augmented_windows(dataset, 1, _FRAMES, training.augmentation, generator)
             kept = slice(0, int(windows.valid.sum()), FRAME_STRIDE)
             motion = UnlabelledMotion(windows.rotations[0, kept], windows.pelvis[0, kept] - rest)
-            samples = _film_and_detect(motion, number, detector, closer_look, body)
+            samples = _film_and_detect(motion, number, detector, looks, body)
             rows.append({"film": np.full(len(motion.trans), number), **samples})
             done += 1
         temporary = path.with_suffix(".part.npz")
@@ -78,7 +81,7 @@ def collect(folder: Path, training: LifterTraining, films: int, first: int = 0, 
 
 
 def _film_and_detect(
-    motion: UnlabelledMotion, number: int, detector: PoseDetector, closer_look: CloseLook | None, body: BodyModel
+    motion: UnlabelledMotion, number: int, detector: PoseDetector, looks: LandmarkLooks | None, body: BodyModel
 ) -> dict[str, np.ndarray]:
     """Film a motion in a scene drawn for it, and pair the detections with the ground truth."""
     rng = np.random.default_rng([number, 77])
@@ -88,19 +91,19 @@ def _film_and_detect(
     )
     with tempfile.TemporaryDirectory() as work:
         footage = film_scene(scene, Path(work) / "film.mp4", body=body)
-        images = [frame.image for frame in read_frames(str(footage.path))]
-        detections = list(detector.detect(images))
-    return _paired(footage, images, detections, closer_look)
+        frames = list(read_frames(str(footage.path)))
+        detections = list(detector.detect(frame.image for frame in frames))
+    return _paired(footage, frames, detections, looks)
 
 
 def _paired(
-    footage: Footage, images: list[np.ndarray], detections: list[Detections], closer_look: CloseLook | None
+    footage: Footage, frames: list[TimedFrame], detections: list[Detections], looks: LandmarkLooks | None
 ) -> dict[str, np.ndarray]:
     """Ground truth of a film's only person, and what was detected of them; zeros in frames without a detection."""
     person = footage.people[0]
     size = len(footage)
     detected = np.zeros((size, 17, 3), np.float32)
-    scores, closeup = np.zeros(size, np.float32), np.zeros((size, 17, 3), np.float32)
+    scores, depths = np.zeros(size, np.float32), np.zeros((size, 17, 3), np.float32)
     boxes = np.zeros((size, 4))
     edge = np.array([footage.width, footage.height] * 2)
     for frame, people in enumerate(detections[:size]):
@@ -109,12 +112,13 @@ def _paired(
             iou = _iou(box, person.boxes[frame].clip(0, edge))
             if iou > best_iou:
                 best_iou, detected[frame], scores[frame], boxes[frame] = iou, keypoints, score, box
-    if closer_look:
+    if looks:
         with_person = np.flatnonzero(scores).tolist()
         for frame in with_person:
-            closer_look.begin(images[frame], boxes[frame])
-        for frame, look in zip(with_person, closer_look.finish(), strict=True):
-            detected[frame, :, :2], closeup[frame, :, 0], closeup[frame, :, 1:] = look.places, look.depths, look.off
+            looks.begin(frames[frame].source, boxes[frame], detected[frame])
+        for frame, found in zip(with_person, looks.finish(), strict=True):
+            detected[frame] = found.points[list(LANDMARK_OF_KEYPOINT), :3]
+            depths[frame] = keypoint_depths(detected[frame][None], found.metric[None])[0]
     in_camera = np.einsum("tij,tkj->tki", footage.R, person.keypoints_3d) + footage.t[:, None]
     return {
         "picture": np.full(size, max(footage.width, footage.height), np.float32),
@@ -124,7 +128,7 @@ def _paired(
         "said": detected,
         "score": scores,
         "focal": np.full(size, footage.K[0, 0], np.float32),
-        **({"closeup": closeup} if closer_look else {}),
+        **({"depths": depths} if looks else {}),
     }
 
 
@@ -146,12 +150,12 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("overrides", nargs="*", help="key=value over that config, such as mocap=[FOLDER]")
     parser.add_argument("--films", type=int, default=1500, help="windows of motion; about 4 seconds each on one core")
     parser.add_argument("--first", type=int, default=0, help="number of the first film, where processes share the work")
-    parser.add_argument("--without-closeup", action="store_true", help="the detector alone")
+    parser.add_argument("--without-landmarks", action="store_true", help="the detector alone")
     options = parser.parse_args(arguments)
     try:
         training = load_config(options.config, LifterTraining, options.overrides)
-        closeup = not options.without_closeup
-        collect(Path(options.folder), training, options.films, options.first, closeup=closeup)
+        landmarks = not options.without_landmarks
+        collect(Path(options.folder), training, options.films, options.first, landmarks=landmarks)
     except HumoError as error:
         return exit_status(error)
     return 0

@@ -1,4 +1,4 @@
-"""Learned error model of the detector and of the closer look, fitted to the output of `collect`:
+"""Learned error model of the detector and of the landmark network, fitted to the output of `collect`:
 `python -m stages.training.lifter.detector_errors FOLDER [OUT]`.
 
 Where a detector puts an occluded limb depends on the pose and the viewing direction, and its confidence says little about it.
@@ -29,14 +29,14 @@ FRAME_STRIDE = 3
 """Frames at 30 per second from one sample to the next: poses differ more, and errors still correlate between neighbours."""
 SHIPPED = Path(__file__).parent / "data" / "detector_errors.safetensors"
 """Of the detector alone."""
-SHIPPED_CLOSEUP = SHIPPED.with_name("closeup_errors.safetensors")
-"""Of the detector and the closer look (`stages.perception.closeup`)."""
+SHIPPED_LANDMARKS = SHIPPED.with_name("landmark_errors.safetensors")
+"""Of the detector and the landmark network (`stages.perception.landmarks`)."""
 _KEYPOINTS = len(COCO_KEYPOINTS)
 _MIRROR = list(mirror_order(COCO_KEYPOINTS))
 _MODES = 4
-_DETECTOR_CHANNELS, _CLOSEUP_CHANNELS = 3, 6
-"""Channels of a keypoint from the detector alone: x, y and the logit of the confidence; with the closer look also its depth and
-the logs of the expected errors of position and depth."""
+_DETECTOR_CHANNELS, _LANDMARK_CHANNELS = 3, 6
+"""Channels of a keypoint from the detector alone: x, y and the logit of the confidence; with landmarks also its depth and the
+logs of the expected errors of position and depth."""
 _TYPICAL_LOG = math.log(0.02)
 """Typical value of those logs, which is subtracted from them."""
 _FLIP = (-1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
@@ -67,7 +67,7 @@ class DetectorSamples:
     in_camera: Float[Tensor, "N 17 3"]
     image_share: Float[Tensor, "N"]
     observed: Float[Tensor, "N 17 D"]
-    """Error in x and y in units of `_UNIT` box sides, logit of the confidence; with the closer look also the error of the depth
+    """Error in x and y in units of `_UNIT` box sides, logit of the confidence; with landmarks also the error of the depth
     in that unit, and the logs of the expected errors of both."""
     usable: Bool[Tensor, "N 17"]
     """Keypoints to learn from."""
@@ -103,8 +103,8 @@ class SampledErrors:
     error: Float[Tensor, "N T 17 2"]
     """Box sides."""
     confidence: Float[Tensor, "N T 17"]
-    closeup: Float[Tensor, "N T 17 3"]
-    """Error of the depth, and expected errors of position and depth, box sides; 0 without the closer look."""
+    depths: Float[Tensor, "N T 17 3"]
+    """Error of the depth, and expected errors of position and depth, box sides; 0 without the landmark network."""
 
 
 class DetectorErrors(nn.Module):
@@ -149,11 +149,11 @@ class DetectorErrors(nn.Module):
         )
         mean, log_deviation = (part.gather(3, mode)[..., 0, :] for part in (mixture.mean, mixture.log_deviation))
         value = mean + log_deviation.exp() * self._correlated_noise(n, frames, self.channels, generator)
-        closeup = torch.zeros_like(value[..., :3])
-        if self.channels == _CLOSEUP_CHANNELS:
+        depths = torch.zeros_like(value[..., :3])
+        if self.channels == _LANDMARK_CHANNELS:
             expected = (value[..., 4:] + _TYPICAL_LOG).clamp(-7.0, 0.5).exp()
-            closeup = torch.cat([value[..., 3:4] * _UNIT, expected], dim=-1)
-        return SampledErrors(value[..., :2] * _UNIT, value[..., 2].sigmoid(), closeup)
+            depths = torch.cat([value[..., 3:4] * _UNIT, expected], dim=-1)
+        return SampledErrors(value[..., :2] * _UNIT, value[..., 2].sigmoid(), depths)
 
     def _correlated_noise(
         self, n: int, frames: int, channels: int, generator: torch.Generator
@@ -221,12 +221,12 @@ def read_samples(folder: Path) -> DetectorSamples:
     confidence = observed[..., 2:].clip(_MIN_PROBABILITY, 1 - _MIN_PROBABILITY)
     error = (observed[..., :2] - keypoints) / size[:, None, None] / _UNIT
     channels = [error, np.log(confidence / (1 - confidence))]
-    if all("closeup" in part for part in parts):
-        closeup = joined("closeup")[detected] / size[:, None, None]
+    if all("depths" in part for part in parts):
+        depths = joined("depths")[detected] / size[:, None, None]
         mean_depth = in_camera[..., 2].mean(1, keepdims=True)
         depth = (in_camera[..., 2] / mean_depth - 1) * (joined("focal")[detected] / size)[:, None]
-        expected = np.log(closeup[..., 1:].clip(1e-4)) - _TYPICAL_LOG
-        channels += [(closeup[..., :1] - depth[..., None]) / _UNIT, expected]
+        expected = np.log(depths[..., 1:].clip(1e-4)) - _TYPICAL_LOG
+        channels += [(depths[..., :1] - depth[..., None]) / _UNIT, expected]
     return DetectorSamples(
         film=joined("film")[detected],
         in_camera=torch.from_numpy(in_camera),
@@ -306,7 +306,7 @@ def _fit_and_write(folder: Path, out: Path | None = None) -> None:
     from safetensors.torch import save_file
 
     model, measured = fit_detector_errors(read_samples(folder))
-    out = out or (SHIPPED_CLOSEUP if model.channels == _CLOSEUP_CHANNELS else SHIPPED)
+    out = out or (SHIPPED_LANDMARKS if model.channels == _LANDMARK_CHANNELS else SHIPPED)
     save_file({name: value.half().contiguous() for name, value in model.state_dict().items()}, out)
     print(json.dumps(measured))
 

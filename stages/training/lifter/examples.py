@@ -23,7 +23,7 @@ from stages.recovery.lifter.features import (
 from stages.recovery.lifter.rigs import Rigs
 from stages.training.lifter.augment import Windows, augment, draw_windows, mirror
 from stages.training.lifter.camera_sampler import draw_cameras
-from stages.training.lifter.detector_errors import SHIPPED_CLOSEUP, DetectorErrors, load_detector_errors
+from stages.training.lifter.detector_errors import SHIPPED_LANDMARKS, DetectorErrors, load_detector_errors
 from stages.training.lifter.motion_dataset import MotionDataset
 from stages.training.lifter.noise import (
     DetectorOutput,
@@ -101,7 +101,7 @@ def draw_examples(
     amounts = NoiseAmounts(strength=augmentation.noise)
     detectors = []
     if augmentation.detector:
-        shares = {None: 1 - augmentation.closeup, SHIPPED_CLOSEUP: augmentation.closeup}
+        shares = {None: 1 - augmentation.landmarks, SHIPPED_LANDMARKS: augmentation.landmarks}
         detectors = [
             (load_detector_errors(path).to(generator.device), augmentation.detector * share)
             for path, share in shares.items()
@@ -166,8 +166,8 @@ def film(
 
     full_confidence = torch.ones(rays.shape[:3], device=rays.device)
     camera_rotation = with_focal_length(cameras.relative_rotation(), focal_ratio[..., 0])
-    no_closeup = torch.zeros_like(points)
-    boxes = find_boxes(Observation(rays, full_confidence, camera_rotation, windows.valid, no_closeup, focal_deviation))
+    no_depths = torch.zeros_like(points)
+    boxes = find_boxes(Observation(rays, full_confidence, camera_rotation, windows.valid, no_depths, focal_deviation))
     half_view = cameras.half_size / assumed[:, None]
     towards = -pelvis_camera / pelvis_camera.norm(dim=-1, keepdim=True).clamp(min=0.1)
     facing = facing_cosine(cameras.rotation @ root @ global_rotations[:, :, _HEAD], towards)
@@ -176,7 +176,7 @@ def film(
         mean_depth = points[..., 2].mean(-1, keepdim=True).clamp(min=0.1)
         depth = (points[..., 2] / mean_depth - 1) * focal_ratio
         learned = _draw_detections(detectors, points, rays, depth, boxes, half_view, generator)
-    noisy_rays, confidence, closeup = degrade(
+    noisy_rays, confidence, depths = degrade(
         offset_rays, boxes.size, half_view, facing, strength, amounts, generator, learned
     )
     observation = Observation(
@@ -184,7 +184,7 @@ def film(
         confidence * windows.valid[..., None],
         camera_rotation,
         windows.valid,
-        closeup,
+        depths,
         focal_deviation,
     )
     step = torch.cat([pelvis[:, 1:] - pelvis[:, :-1], (pelvis[:, -1:] - pelvis[:, -2:-1])], dim=1) * FPS
@@ -214,23 +214,23 @@ def _draw_detections(
     generator: torch.Generator,
 ) -> DetectorOutput:
     """Detections sampled from the error models, each for its own windows; `depth` is the true one in the unit of
-    `Observation.closeup`."""
+    `Observation.depths`."""
     selector = uniform(0.0, 1.0, (len(points),), generator)
     size = boxes.size[..., None, None]
-    detected_rays, confidence, closeup = rays, torch.ones_like(depth), torch.zeros_like(points)
+    detected_rays, confidence, depths = rays, torch.ones_like(depth), torch.zeros_like(points)
     lower = 0.0
     for detector, share in detectors:
         sample = detector.sample(points, boxes.size / (2 * half_view.amax(-1, keepdim=True)), generator)
         selected = ((selector >= lower) & (selector < lower + share))[:, None, None]
-        has_closeup = (sample.closeup[..., 1:] > 0).all(-1)
-        sampled_closeup = torch.cat(
-            [depth[..., None] + sample.closeup[..., :1] * size, sample.closeup[..., 1:] * size], dim=-1
+        has_depths = (sample.depths[..., 1:] > 0).all(-1)
+        sampled_depths = torch.cat(
+            [depth[..., None] + sample.depths[..., :1] * size, sample.depths[..., 1:] * size], dim=-1
         )
         detected_rays = torch.where(selected[..., None], rays + sample.error * size, detected_rays)
         confidence = torch.where(selected, sample.confidence, confidence)
-        closeup = torch.where((selected & has_closeup)[..., None], sampled_closeup, closeup)
+        depths = torch.where((selected & has_depths)[..., None], sampled_depths, depths)
         lower += share
-    return DetectorOutput(detected_rays, confidence, closeup, selector < lower)
+    return DetectorOutput(detected_rays, confidence, depths, selector < lower)
 
 
 def _leg_length(rest: Float[Tensor, "N 24 3"]) -> Float[Tensor, "N"]:

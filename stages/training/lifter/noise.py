@@ -70,7 +70,7 @@ class DetectorOutput:
 
     rays: Float[Tensor, "N T 17 2"]
     confidence: Float[Tensor, "N T 17"]
-    closeup: Float[Tensor, "N T 17 3"]
+    depths: Float[Tensor, "N T 17 3"]
     """As in `Observation`."""
     windows: Bool[Tensor, "N"]
 
@@ -126,7 +126,7 @@ def degrade(
     generator: torch.Generator,
     learned: DetectorOutput | None = None,
 ) -> tuple[Float[Tensor, "N T 17 2"], Float[Tensor, "N T 17"], Float[Tensor, "N T 17 3"]]:
-    """Rays, confidence and closer-look output of a simulated detector, from true rays, box sizes, half the image in rays,
+    """Rays, confidence and depths of a simulated detector, from true rays, box sizes, half the image in rays,
     `facing_cosine` and `draw_strength`; the windows of `learned`, where given, use its errors."""
     n, frames = size.shape
     spread, limbs, swaps = (table.to(rays.device) for table in _keypoint_tables())
@@ -159,19 +159,19 @@ def degrade(
     # An eye on the far side is placed correctly but with low confidence, which reveals where people face.
     confidence = confidence * (1 - hidden * uniform(0.5, 1.0, (n, 1, 17), generator))
     confidence = confidence.clamp(0.01, 1)
-    closeup = torch.zeros_like(noisy[..., :1]).expand(-1, -1, -1, 3)
+    depths = torch.zeros_like(noisy[..., :1]).expand(-1, -1, -1, 3)
     if learned is not None:
         replaced = learned.windows & degraded
         noisy = torch.where(replaced[:, None, None, None], learned.rays, noisy)
         confidence = torch.where(replaced[:, None, None], learned.confidence, confidence)
-        closeup = torch.where(replaced[:, None, None, None], learned.closeup, closeup)
+        depths = torch.where(replaced[:, None, None, None], learned.depths, depths)
 
     order = torch.arange(17, device=rays.device).expand(n, frames, 17)
     swapped = spans(amounts.swap, (n, len(_PAIRS)), frames, (1, 14), generator) & degraded[:, None, None]
     for row, mask in zip(swaps, swapped.unbind(1), strict=True):
         order = torch.where(mask[..., None], row[order], order)
     noisy = noisy.gather(2, order[..., None].expand(-1, -1, -1, 2))
-    closeup = closeup.gather(2, order[..., None].expand(-1, -1, -1, 3))
+    depths = depths.gather(2, order[..., None].expand(-1, -1, -1, 3))
     swap_factor = torch.where(
         order != torch.arange(17, device=rays.device), uniform(0.5, 1.0, (n, 1, 1), generator), 1.0
     )
@@ -189,4 +189,4 @@ def degrade(
     missing |= no_legs[:, None, None] & (limbs[2] + limbs[3] > 0)
     # A detector still reports a position for a keypoint that it does not see, at hardly any confidence.
     confidence = torch.where(missing, confidence * bernoulli(0.5, (n, 1, 17), generator) * 0.15, confidence)
-    return noisy, confidence, closeup
+    return noisy, confidence, depths

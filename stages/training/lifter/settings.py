@@ -36,8 +36,8 @@ class Augmentation(Config):
     """Factor on the keypoint noise model (`stages.training.lifter.noise`); 0: exact keypoints."""
     detector: float = Field(default=0.0, ge=0, le=1)
     """Share of the degraded windows with the learned errors of a detector (`stages.training.lifter.detector_errors`)."""
-    closeup: float = Field(default=0.0, ge=0, le=1)
-    """Share of those windows with the errors of the closer look (`stages.perception.closeup`), depths included."""
+    landmarks: float = Field(default=0.0, ge=0, le=1)
+    """Share of those windows with the errors of the landmark network (`stages.perception.landmarks`), depths included."""
 
     def shares(self) -> Shares:
         """The shares of `augment`."""

@@ -1,4 +1,4 @@
-"""The learned error model of the detector and the closer look, and the films that it is fitted to."""
+"""The learned error model of the detector and the landmark network, and the films that it is fitted to."""
 
 from pathlib import Path
 
@@ -78,10 +78,10 @@ def test_sampled_errors_depend_on_the_pose(fitted: DetectorErrors) -> None:
     assert float(error[visible][:, LEFT_WRIST, 0].mean()) == pytest.approx(0.0, abs=0.05)
     assert float(confidence[hidden][:, LEFT_WRIST].median()) < 0.9 < float(confidence[visible][:, LEFT_WRIST].median())
     assert float(error[..., 0, :].mean().abs()) < 0.02
-    assert not sample.closeup.any(), "there is no closer look"
+    assert not sample.depths.any(), "there is no landmark network"
 
 
-def test_closeup_samples_have_depth_errors_and_expected_errors() -> None:
+def test_landmark_samples_have_depth_errors_and_expected_errors() -> None:
     generator = torch.Generator().manual_seed(3)
     in_camera = _keypoints(FILMS, generator)
     depth_error, expected_error, expected_depth_error = 0.1, 0.01, 0.04
@@ -99,7 +99,7 @@ def test_closeup_samples_have_depth_errors_and_expected_errors() -> None:
         DetectorSamples(film, in_camera, torch.full((len(in_camera),), 0.5), observed, usable), steps=300
     )
     sample = model.sample(in_camera.unflatten(0, (FILMS, FRAMES)), torch.full((FILMS, FRAMES), 0.5), generator)
-    depth, *expected = sample.closeup.flatten(0, 2).median(0).values.tolist()
+    depth, *expected = sample.depths.flatten(0, 2).median(0).values.tolist()
     assert depth == pytest.approx(depth_error, abs=0.01)
     assert expected == pytest.approx([expected_error, expected_depth_error], rel=0.15)
 
@@ -141,7 +141,7 @@ def test_a_film_is_collected_once(tmp_path: Path) -> None:
     accurate = samples.observed[..., :2].norm(dim=-1) * UNIT < 0.1
     assert float(accurate[samples.usable].float().mean()) > 0.7
     accurate_depth = samples.observed[..., 3].abs() * UNIT < 0.15
-    assert float(accurate_depth[samples.usable].float().mean()) > 0.7, "the closer look estimates depths"
+    assert float(accurate_depth[samples.usable].float().mean()) > 0.7, "the landmark network estimates depths"
     assert collect(tmp_path, training, films=1, first=3) == 0
 
 

@@ -157,28 +157,28 @@ def test_confidence_reflects_noise(dataset: motion_dataset.MotionDataset, rigs: 
     torch.testing.assert_close(exact.observation.rays, exact.targets.rays)
 
 
-def test_the_closer_look_estimates_depths(dataset: motion_dataset.MotionDataset, rigs: Rigs) -> None:
-    augmentation = Augmentation(detector=1.0, closeup=1.0, focal_guessed=0.0, focal_error=0.0)
+def test_depths_are_those_of_the_landmark_network(dataset: motion_dataset.MotionDataset, rigs: Rigs) -> None:
+    augmentation = Augmentation(detector=1.0, landmarks=1.0, focal_guessed=0.0, focal_error=0.0)
     examples = draw_examples(dataset, 48, 40, rigs, augmentation, torch.Generator().manual_seed(6))
-    closeup = examples.observation.closeup
-    has_closeup = (closeup[..., 1] > 0).flatten(1).all(1)
-    assert 0.4 < float(has_closeup.float().mean()) < 0.9, "clean windows have none"
-    assert not closeup[~has_closeup].any()
+    depths = examples.observation.depths
+    has_depths = (depths[..., 1] > 0).flatten(1).all(1)
+    assert 0.4 < float(has_depths.float().mean()) < 0.9, "clean windows have none"
+    assert not depths[~has_depths].any()
     target = make_bodies(_perfect(examples), rigs)
     in_camera = target.keypoints @ target.root_camera.mT + examples.targets.pelvis_camera[:, :, None]
     mean_depth = in_camera[..., 2].mean(-1, keepdim=True)
     depth = (in_camera[..., 2] / mean_depth - 1) / examples.boxes.size[..., None]
-    estimated = closeup[..., 0] / examples.boxes.size[..., None]
-    error = (estimated - depth)[has_closeup].abs()
+    estimated = depths[..., 0] / examples.boxes.size[..., None]
+    error = (estimated - depth)[has_depths].abs()
     assert float(error.median()) < 0.08
-    pairs = torch.stack([estimated[has_closeup].flatten(), depth[has_closeup].flatten()])
+    pairs = torch.stack([estimated[has_depths].flatten(), depth[has_depths].flatten()])
     assert float(torch.corrcoef(pairs)[0, 1]) > 0.7
     # Expected errors are larger where the actual ones are.
-    expected = (closeup[has_closeup][..., 2] / examples.boxes.size[has_closeup][..., None]).flatten()
+    expected = (depths[has_depths][..., 2] / examples.boxes.size[has_depths][..., None]).flatten()
     uncertain = expected > expected.quantile(0.8)
     assert float(error.flatten()[uncertain].mean()) > 1.3 * float(error.flatten()[~uncertain].mean())
     twice = examples.observation.mirrored().mirrored()
-    torch.testing.assert_close(twice.closeup, closeup)
+    torch.testing.assert_close(twice.depths, depths)
 
 
 def test_focal_length_errors_have_the_expected_deviation(dataset: motion_dataset.MotionDataset, rigs: Rigs) -> None:
@@ -215,14 +215,14 @@ def test_observations_can_be_converted_to_the_true_focal_length(
         rotations = exact.observation.camera_rotation[number]
         scaled = with_focal_length(rotations[None], torch.tensor([[ratio]]))[0]
         since = torch.stack(list(accumulate(scaled, lambda before, rotation: rotation @ before)))
-        closeup = torch.rand(30, 17, 3)
+        depths = torch.rand(30, 17, 3)
         assumed = ClipObservation(
-            exact.observation.rays[number] * ratio, exact.observation.confidence[number], since, closeup, FOCAL_GUESSED
+            exact.observation.rays[number] * ratio, exact.observation.confidence[number], since, depths, FOCAL_GUESSED
         )
         observation = assumed.with_focal_ratio(ratio, 0.1).observation(torch.device("cpu"))
         torch.testing.assert_close(observation.rays[0], exact.observation.rays[number])
         torch.testing.assert_close(observation.camera_rotation[0], rotations, atol=1e-4, rtol=0)
-        torch.testing.assert_close(observation.closeup[0] * ratio, closeup)
+        torch.testing.assert_close(observation.depths[0] * ratio, depths)
         assert float(observation.focal_deviation[0]) == pytest.approx(0.1)
 
 

@@ -1,1 +1,0 @@
-"""Training of the closer look's head on rendered pictures."""
