@@ -56,7 +56,7 @@ class LandmarkNetwork:
     ) -> None:
         """Raises HumoError for a file that holds another network."""
         path = Path(weights) if weights else SHIPPED
-        self.version, self.backend = f"{path.stem} {file_digest(path)[:12]}", backend
+        self.backend = backend
         self._ready: dict[int, CropLandmarks] = {}
         self._batch: list[tuple[int, np.ndarray]] = []
         if backend == "openvino":
@@ -69,6 +69,7 @@ class LandmarkNetwork:
             self._graph = load_torch_landmarks(path).to(device)
             self._device = device
             self._batches: list[tuple[list[int], list[Any]]] = []
+        self.version = f"{path.stem} {file_digest(path)[:12]}"
 
     def start(self, number: int, crop: UInt8[np.ndarray, "256 256 3"]) -> None:
         """Begin the prediction of a crop; `number` names it in `take`."""
