@@ -157,7 +157,7 @@ def test_another_network_is_refused(tmp_path: Path) -> None:
 def test_predictions_are_in_the_order_of_the_crops(person: tuple[np.ndarray, ...]) -> None:
     image, box, keypoints = person
     crop = warp(image, crop_of_keypoints(keypoints, box).matrix())
-    blank = np.zeros_like(crop)
+    blank = np.full_like(crop, 120)
     scores = [output.person > 0.5 for output in predict(LandmarkNetwork(threads=2), [crop, blank, crop])]
     assert scores == [True, False, True]
 
