@@ -230,7 +230,5 @@ def test_a_patch_of_stretched_pixels_is_shrunk_where_its_map_says(pixel_format: 
 
 
 def test_a_patch_outside_the_frame_is_a_piece_of_its_edge() -> None:
-    image, _ = patches(smooth_picture(64, 48)).patch(
-        np.array([500.0, -900.0, 700.0, -700.0]), 100
-    )
+    image, _ = patches(smooth_picture(64, 48)).patch(np.array([500.0, -900.0, 700.0, -700.0]), 100)
     assert image.size > 0
