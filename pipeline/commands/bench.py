@@ -86,8 +86,8 @@ def bench_recovery(
     views: Annotated[
         str,
         typer.Option(
-            help="Folder with videos of calibrated cameras, triangulated joints and views.json, which says fps, truth (an .npz of "
-            "NAME_camera_m, NAME_pixels, joints) and cameras with name, video, intrinsics and up_in_camera; measures these alone."
+            help="Folder with videos of calibrated cameras and views.json (docs/recovery.md has its form); measures these alone. "
+            "Without a truth the joints are triangulated."
         ),
     ] = "",
     as_json: AsJson = False,

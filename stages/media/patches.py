@@ -1,6 +1,7 @@
 """Parts of a decoded frame at the source's own resolution, without converting the rest of it."""
 
 import math
+from typing import Any
 
 import av
 import cv2
@@ -71,7 +72,10 @@ def _clip(low: float, high: float, size: int) -> tuple[int, int]:
 def _rectangle(frame: av.VideoFrame, left: int, top: int, right: int, bottom: int) -> av.VideoFrame:
     """A rectangle with even left and top as a frame in the same format and colour space."""
     part = av.VideoFrame(right - left, bottom - top, frame.format.name)
-    for source, target in zip(frame.planes, part.planes, strict=True):
+    planes: list[tuple[Any, Any]] = list(
+        zip(frame.planes, part.planes, strict=True)
+    )  # buffers, which their types do not tell
+    for source, target in planes:
         across, down = round(frame.width / source.width), round(frame.height / source.height)
         rows = np.frombuffer(source, np.uint8).reshape(-1, source.line_size)
         out = np.frombuffer(target, np.uint8).reshape(-1, target.line_size)
