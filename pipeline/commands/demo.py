@@ -1,8 +1,9 @@
-"""The demo, offline and on a CPU: rendered videos, a verified dataset and its report, a tiny model, generated motions."""
+"""The demo, offline on a CPU: rendered videos and a real film, a verified dataset, its report, a tiny model, generated motions."""
 
 import csv
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable
 from contextlib import redirect_stdout
@@ -22,6 +23,8 @@ from schemas.config import load_config
 from schemas.errors import HumoError
 
 _CONFIGS = PROJECT_ROOT / "configs"
+_REAL_FILM = Path(__file__).parent / "data" / "silent_film.mp4"
+"""A policeman and a tramp, United States, about 1915: in the public domain."""
 _TEXTS = ("a person raises the left arm", "a person raises the right arm", "a person walks forward")
 
 
@@ -32,7 +35,7 @@ def run_demo(out: Path, *, seed: int = 0, quiet: bool = False) -> dict[str, Any]
     log = (lambda text: None) if quiet else (lambda text: print(text, flush=True))
     config = out / "ingest.yaml"
 
-    log("1  rendering videos of people with known motion")
+    log("1  rendering videos of people with known motion, beside a real film")
     _render(out, seed)
     log(f"2  running the chain with Ray; the job is {config}")
     report = ingest_with_progress(load_config(config, IngestConfig), quiet=quiet)
@@ -76,9 +79,16 @@ def _render(out: Path, seed: int) -> None:
         from stages.synthesis.film import demo_films
 
         films = demo_films(out / "videos", seed=seed, processes=os.cpu_count() or 1)
+        shutil.copyfile(_REAL_FILM, out / "videos" / _REAL_FILM.name)
         with manifest.open("w", newline="") as file:
             rows = csv.writer(file)
             rows.writerow(["uri", "id", "title", "description", "licence", "consent"])
+            rows.writerow(
+                [
+                    _REAL_FILM.name, "silent-film", "A silent film of about 1915 (real people)",
+                    "A man comes up to a policeman, turns and talks to the camera", "public domain", "actors of a published film",
+                ]
+            )  # fmt: skip
             for film in films:
                 name = film.path.name
                 rows.writerow(
@@ -88,7 +98,7 @@ def _render(out: Path, seed: int) -> None:
         f"sources: [{{kind: video, path: {json.dumps(str(manifest))}}}]\n"
         f"output: {json.dumps(str(out / 'dataset'))}\n"
         "engine: {kind: ray}\n"
-        "splits: {train: 1.0}  # ten videos are too few for other splits\n"
+        "splits: {train: 1.0}  # these videos are too few for other splits\n"
     )
 
 
