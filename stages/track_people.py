@@ -8,6 +8,7 @@ camera rotation.
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, ClassVar, Literal
 
 import av
@@ -21,7 +22,7 @@ from stages.geometry.cameras import intrinsics_of
 from stages.media.decoding import TimedFrame, frames
 from stages.perception.camera_motion import CameraRotationEstimator
 from stages.perception.detector import Detections, PoseDetector
-from stages.perception.landmarks.look import LandmarkLooks, Landmarks
+from stages.perception.landmarks.look import LandmarkLooks, Landmarks, without_mirror_error
 
 _LONGEST_FRAME_S = 0.35
 """A frame that is displayed for longer counts for this long, seconds: nothing is tracked in the meantime."""
@@ -107,10 +108,11 @@ class TrackPeople(Stage[Shot, Track]):
                 for person, index in update_tracker(tracker, detections, image):
                     box = detections.boxes[index] * np.tile(scale, 2)
                     keypoints = detections.keypoints[index] * np.append(scale, 1)
-                    by_person[person].append(_TrackedFrame(time_s, box, keypoints))
+                    tracked_frames = by_person[person]
+                    tracked_frames.append(_TrackedFrame(time_s, box, keypoints))
                     if self.looks and self._is_looked_at(box):
-                        self.looks.begin(frame.source, box, keypoints)
-                        looked_at.append(by_person[person][-1])
+                        self.looks.begin(frame.source, box, keypoints, mirrored=len(tracked_frames) % 2 == 0)
+                        looked_at.append(tracked_frames[-1])
         except av.FFmpegError as error:
             if self.looks:
                 self.looks.finish()
@@ -119,6 +121,8 @@ class TrackPeople(Stage[Shot, Track]):
         if self.looks:
             for tracked, landmarks in zip(looked_at, self.looks.finish(), strict=True):
                 tracked.take(landmarks)
+            for tracked_frames in by_person.values():
+                _take_out_mirror_errors(tracked_frames, 1.5 / fps)
         if not by_person:
             yield self.reject(record, "no_person_found", measured=0.0, limit=1.0)
         ordered = sorted(by_person.values(), key=lambda tracked: (tracked[0].time_s, tracked[0].box[0]))
@@ -213,9 +217,31 @@ class _TrackedFrame:
     landmarks_m: Float[np.ndarray, "33 3"] = field(default_factory=lambda: np.zeros((33, 3), np.float32))
 
     def take(self, found: Landmarks) -> None:
+        self.person = found.person
+        self.set_landmarks(found.points, found.metric)
+
+    def set_landmarks(self, landmarks: Float[np.ndarray, "33 4"], landmarks_m: Float[np.ndarray, "33 3"]) -> None:
         """Keypoints are the landmarks of their names, their confidence is the visibility."""
-        self.person, self.landmarks, self.landmarks_m = found.person, found.points, found.metric
-        self.keypoints = found.points[list(LANDMARK_OF_KEYPOINT), :3].copy()
+        self.landmarks, self.landmarks_m = landmarks, landmarks_m
+        self.keypoints = landmarks[list(LANDMARK_OF_KEYPOINT), :3].copy()
+
+
+def _take_out_mirror_errors(tracked_frames: list[_TrackedFrame], max_gap_s: float) -> None:
+    """In every stretch of looked-at frames of one person in which none is missing."""
+    stretch: list[_TrackedFrame] = []
+    for tracked, following in pairwise([*tracked_frames, None]):
+        assert tracked is not None
+        if tracked.person is not None:
+            stretch.append(tracked)
+        ends = following is None or following.person is None or following.time_s - tracked.time_s > max_gap_s
+        if not ends or not stretch:
+            continue
+        landmarks = without_mirror_error(np.stack([one.landmarks for one in stretch]))
+        landmarks[..., 2:] = landmarks[..., 2:].clip(0, 1)
+        landmarks_m = without_mirror_error(np.stack([one.landmarks_m for one in stretch]))
+        for one, points, metric in zip(stretch, landmarks, landmarks_m, strict=True):
+            one.set_landmarks(points, metric)
+        stretch = []
 
 
 def update_tracker(tracker: Any, detections: Detections, image: np.ndarray) -> list[tuple[int, int]]:

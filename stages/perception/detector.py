@@ -128,17 +128,18 @@ class PoseDetector:
             if queue is None:
                 letterbox = Letterbox(image.shape[0], image.shape[1], self.picture_px)
                 queue = openvino.AsyncInferQueue(self._compile(letterbox), self.threads)
+                # Called in OpenVINO's threads, where an exception would end the process: the output is only copied there.
                 queue.set_callback(
-                    lambda request, at: done.__setitem__(at, self._candidates(request.get_output_tensor(0).data[0]))
+                    lambda request, at: done.__setitem__(at, request.get_output_tensor(0).data[0].copy())
                 )
             queue.start_async({0: letterbox.apply(image)[None]}, number)
             pending.append(number)
             while pending and pending[0] in done:
-                yield self._postprocess(done.pop(pending.popleft()), letterbox)
+                yield self._postprocess(self._candidates(done.pop(pending.popleft())), letterbox)
         if queue is not None:
             queue.wait_all()
             for number in pending:
-                yield self._postprocess(done.pop(number), letterbox)
+                yield self._postprocess(self._candidates(done.pop(number)), letterbox)
 
     def _compile(self, letterbox: "Letterbox") -> Any:
         if letterbox.shape not in self._compiled:

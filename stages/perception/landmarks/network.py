@@ -1,9 +1,10 @@
 """The landmark network: BlazePose GHUM heavy as its .tflite file, read by OpenVINO, which runs it on a CPU; on CUDA its graph runs
 in torch (`stages.perception.landmarks.torch_graph`) with the same weights.
 
-Every crop is predicted together with its mirror image, and the two are averaged: this lowers the error by a third.
+The network errs in opposite ways on a crop and on its mirror image: averaging both (`average`) lowers the error by a third.
 """
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +25,8 @@ _POINTS = 39
 """33 landmarks, then two that place the next crop, then four of the hands that are not used."""
 NUM_LANDMARKS = len(LANDMARKS)
 _MIRROR = [*mirror_order(LANDMARKS), *range(NUM_LANDMARKS, _POINTS)]
-_TOGETHER = 32
-"""Crops in a batch on CUDA."""
+_BATCH = {"openvino": 2, "torch": 32}
+"""Crops in a batch."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +45,7 @@ class CropLandmarks:
 
 
 class LandmarkNetwork:
-    """Runs crops through the network: `start` takes one, `take` returns the outputs that are ready."""
+    """Runs crops through the network in batches: `start` takes one, `take` returns the outputs that are ready."""
 
     def __init__(
         self,
@@ -58,83 +59,99 @@ class LandmarkNetwork:
         path = Path(weights) if weights else SHIPPED
         self.backend = backend
         self._ready: dict[int, CropLandmarks] = {}
-        self._batch: list[tuple[int, np.ndarray]] = []
+        self._waiting: list[tuple[int, np.ndarray, bool]] = []
         if backend == "openvino":
             import openvino
 
             options = {"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": threads, "INFERENCE_NUM_THREADS": threads}
             self._queue = openvino.AsyncInferQueue(_compile(_read(path), options), threads)
-            self._queue.set_callback(self._keep)
+            done: deque[tuple[list[tuple[int, bool]], list[np.ndarray]]] = deque()
+            # Called in OpenVINO's threads, where an exception would end the process: outputs are only copied there.
+            self._queue.set_callback(
+                lambda request, names: done.append(
+                    (names, [request.get_output_tensor(head).data.copy() for head in range(len(_HEADS))])
+                )
+            )
+            self._done = done
         else:
             self._graph = load_torch_landmarks(path).to(device)
             self._device = device
-            self._batches: list[tuple[list[int], list[Any]]] = []
+            self._batches: list[tuple[list[tuple[int, bool]], list[Any]]] = []
         self.version = f"{path.stem} {file_digest(path)[:12]}"
 
-    def start(self, number: int, crop: UInt8[np.ndarray, "256 256 3"]) -> None:
-        """Begin the prediction of a crop; `number` names it in `take`."""
-        pair = np.stack([crop, crop[:, ::-1]])
-        if self.backend == "openvino":
-            self._queue.start_async({0: pair}, number)
-            return
-        self._batch.append((number, pair))
-        if len(self._batch) == _TOGETHER:
-            self._run_torch()
+    def start(self, number: int, crop: UInt8[np.ndarray, "256 256 3"], *, mirrored: bool = False) -> None:
+        """Take a crop; `number` names it in `take`. `mirrored`: predict its mirror image and mirror the output."""
+        self._waiting.append((number, crop[:, ::-1] if mirrored else crop, mirrored))
+        if len(self._waiting) == _BATCH[self.backend]:
+            self._run()
 
     def take(self, *, wait: bool = False) -> dict[int, CropLandmarks]:
         """Outputs that are ready and were not taken before; `wait`: of all crops."""
-        if self.backend == "openvino":
-            if wait:
-                self._queue.wait_all()
+        if wait and self._waiting:
+            self._run()
+        if self.backend == "torch":
+            self._collect(0 if wait else 1)
         else:
             if wait:
-                self._run_torch()
-            self._collect(0 if wait else 1)
+                self._queue.wait_all()
+            while self._done:
+                self._store(*self._done.popleft())
         return {number: self._ready.pop(number) for number in list(self._ready)}
 
-    def _keep(self, request: Any, number: int) -> None:
-        self._ready[number] = _average(*(request.get_output_tensor(head).data for head in range(len(_HEADS))))
-
-    def _run_torch(self) -> None:
-        """The waiting crops in one batch; on CUDA without waiting for it."""
-        if not self._batch:
+    def _run(self) -> None:
+        """The waiting crops in one batch; without waiting for it."""
+        crops = [crop for _, crop, _ in self._waiting]
+        names = [(number, mirrored) for number, _, mirrored in self._waiting]
+        self._waiting = []
+        if self.backend == "openvino":
+            crops += [np.zeros_like(crops[0])] * (_BATCH["openvino"] - len(crops))
+            self._queue.start_async({0: np.stack(crops)}, names)
             return
         import torch
 
-        pixels = torch.from_numpy(np.concatenate([pair for _, pair in self._batch]))
+        pixels = torch.from_numpy(np.stack(crops))
         half = torch.device(self._device).type == "cuda"
         if half:
             pixels = pixels.pin_memory().to(self._device, non_blocking=True)
         with torch.inference_mode(), torch.autocast("cuda", torch.float16, enabled=half):
             outputs = self._graph(pixels.float() / 255)
-        self._batches.append(([number for number, _ in self._batch], outputs))
-        self._batch = []
+        self._batches.append((names, outputs))
 
     def _collect(self, running: int) -> None:
         """The outputs of all batches but the last `running`."""
         while len(self._batches) > running:
-            numbers, outputs = self._batches.pop(0)
-            arrays = [output.float().cpu().numpy() for output in outputs]
-            for index, number in enumerate(numbers):
-                self._ready[number] = _average(*(array[2 * index : 2 * index + 2] for array in arrays))
+            names, outputs = self._batches.pop(0)
+            self._store(names, [output.float().cpu().numpy() for output in outputs])
+
+    def _store(self, names: list[tuple[int, bool]], heads: Sequence[np.ndarray]) -> None:
+        for index, (number, mirrored) in enumerate(names):
+            self._ready[number] = _decode(*(head[index] for head in heads), mirrored=mirrored)
 
 
-def _average(
-    landmarks: Float[np.ndarray, "2 195"], person: Float[np.ndarray, "2 1"], metric: Float[np.ndarray, "2 117"]
+def _decode(
+    landmarks: Float[np.ndarray, "195"],
+    person: Float[np.ndarray, "1"],
+    metric: Float[np.ndarray, "117"],
+    *,
+    mirrored: bool,
 ) -> CropLandmarks:
-    """The mean of the outputs for a crop and for its mirror image."""
-    rows = landmarks.reshape(2, _POINTS, 5).astype(np.float64)
-    metres = metric.reshape(2, _POINTS, 3).astype(np.float64)
-    rows[1], metres[1] = rows[1, _MIRROR], metres[1, _MIRROR]
-    rows[1, :, 0] = CROP_PX - rows[1, :, 0]
-    metres[1, :, 0] *= -1
-    probability = (1 / (1 + np.exp(-rows[:, :NUM_LANDMARKS, 3:].clip(-50, 50)))).mean(0)
+    rows, metres = landmarks.reshape(_POINTS, 5).astype(np.float64), metric.reshape(_POINTS, 3).astype(np.float64)
+    if mirrored:
+        rows, metres = rows[_MIRROR], metres[_MIRROR]
+        rows[:, 0] = CROP_PX - rows[:, 0]
+        metres[:, 0] *= -1
+    probability = 1 / (1 + np.exp(-rows[:NUM_LANDMARKS, 3:].clip(-50, 50)))
+    return CropLandmarks(rows[:, :2], probability[:, 0], probability[:, 1], metres[:NUM_LANDMARKS], float(person[0]))
+
+
+def average(outputs: Sequence[CropLandmarks]) -> CropLandmarks:
+    """The mean of several outputs for one crop."""
     return CropLandmarks(
-        points=rows[..., :2].mean(0),
-        visibility=probability[:, 0],
-        presence=probability[:, 1],
-        metric=metres.mean(0)[:NUM_LANDMARKS],
-        person=float(person.mean()),
+        points=np.mean([output.points for output in outputs], 0),
+        visibility=np.mean([output.visibility for output in outputs], 0),
+        presence=np.mean([output.presence for output in outputs], 0),
+        metric=np.mean([output.metric for output in outputs], 0),
+        person=float(np.mean([output.person for output in outputs])),
     )
 
 
@@ -167,11 +184,11 @@ def _read(path: Path) -> Any:
 
 
 def _compile(model: Any, options: dict[str, Any]) -> Any:
-    """For pairs of 8-bit images."""
+    """For batches of 8-bit images."""
     import openvino
     from openvino.preprocess import PrePostProcessor
 
-    model.reshape([2, CROP_PX, CROP_PX, 3])
+    model.reshape([_BATCH["openvino"], CROP_PX, CROP_PX, 3])
     prepare = PrePostProcessor(model)
     prepare.input().tensor().set_element_type(openvino.Type.u8)
     prepare.input().preprocess().convert_element_type(openvino.Type.f32).scale(255.0)

@@ -19,7 +19,7 @@ from stages.media.display import Display
 from stages.media.patches import FramePatches
 from stages.perception.detector import PoseDetector
 from stages.perception.landmarks.crops import CROP_PX, Crop, crop_of_circle, crop_of_keypoints, invert, warp
-from stages.perception.landmarks.look import LandmarkLooks, Landmarks
+from stages.perception.landmarks.look import LandmarkLooks, Landmarks, without_mirror_error
 from stages.perception.landmarks.network import SHIPPED, LandmarkNetwork, predict
 
 COCO = list(LANDMARK_OF_KEYPOINT)
@@ -64,7 +64,7 @@ def test_landmarks_of_a_person_agree_with_the_detector(person: tuple[np.ndarray,
     assert distance.max() < 0.08
     assert found.person > 0.95
     assert found.points[COCO[5:], 2].min() > 0.5
-    assert count == 1
+    assert count == 2, "the crop and its mirror image"
     hips = found.metric[[LANDMARKS.index("left_hip"), LANDMARKS.index("right_hip")]].mean(0)
     assert np.abs(hips).max() < 0.02
 
@@ -109,8 +109,46 @@ def test_a_misplaced_crop_is_looked_at_again(person: tuple[np.ndarray, ...]) -> 
     size = float((box[2:] - box[:2]).max())
     shifted = keypoints + np.array([0.12 * size, 0.1 * size, 0.0])
     found, count = look(image, box, shifted)
-    assert count == 2
+    assert count == 4
     assert np.median(np.linalg.norm(found.points[:, :2] - exact.points[:, :2], axis=1)) < 0.015 * size
+
+
+def test_mirrored_looks_in_turns_are_as_good_as_both(films: Path) -> None:
+    """On a walk: what alternates is taken out, and motion is not."""
+    path = str(films / "walk.mp4")
+    shown = list(frames(path))
+    found = list(PoseDetector(threads=1).detect([frame.image for frame in shown]))
+    assert all(len(people.boxes) == 1 for people in found)
+    size = np.array([(people.boxes[0, 2:] - people.boxes[0, :2]).max() for people in found])
+    looks = looks_on_one_thread()
+    results = []
+    for in_turns in (False, True):
+        for number, (frame, people) in enumerate(zip(shown, found, strict=True)):
+            mirrored = number % 2 == 1 if in_turns else None
+            looks.begin(frame.source, people.boxes[0], people.keypoints[0], mirrored=mirrored)
+        results.append(np.stack([landmarks.points[:, :2] for landmarks in looks.finish()]))
+    both, turns = results
+    clean = without_mirror_error(turns)
+
+    def distance(points: np.ndarray) -> float:
+        return float(np.median(np.linalg.norm(points - both, axis=-1) / size[:, None]))
+
+    def jitter(points: np.ndarray) -> float:
+        return float(np.linalg.norm(np.diff(points, 2, axis=0), axis=-1).mean())
+
+    assert distance(clean) < 0.6 * distance(turns)
+    assert jitter(clean) < 1.1 * jitter(both) < jitter(turns)
+
+
+def test_only_what_alternates_is_taken_out() -> None:
+    t = np.arange(20.0)
+    line = np.stack([3 * t, 5 - 2 * t], 1)
+    alternating = np.array([1.5, -0.5]) * (-1.0) ** t[:, None]
+    np.testing.assert_allclose(without_mirror_error(line), line, atol=1e-9)
+    np.testing.assert_allclose(without_mirror_error(line + alternating), line, atol=1e-9)
+    slow = np.sin(2 * np.pi * t / 15)[:, None]
+    assert np.abs(without_mirror_error(slow) - slow)[1:-1].max() < 0.02
+    np.testing.assert_array_equal(without_mirror_error(line[:2]), line[:2])
 
 
 def test_nobody_is_told_from_a_person(person: tuple[np.ndarray, ...]) -> None:
@@ -125,8 +163,9 @@ def test_results_do_not_depend_on_threads_or_company(person: tuple[np.ndarray, .
     one, _ = look(image, box, keypoints)
     looks = LandmarkLooks(threads=3)
     frame = patches(image)
-    for shift in (0.0, 7.0, 0.0, 31.0, 0.0):
-        looks.begin(frame, box, keypoints + np.array([shift, 0.0, 0.0]))
+    for number, shift in enumerate((0.0, 7.0, 0.0, 31.0, 0.0)):
+        both = None if number % 2 == 0 else False
+        looks.begin(frame, box, keypoints + np.array([shift, 0.0, 0.0]), mirrored=both)
     for found in looks.finish()[::2]:
         np.testing.assert_array_equal(found.points, one.points)
         np.testing.assert_array_equal(found.metric, one.metric)
@@ -173,7 +212,7 @@ def test_crops_map_to_and_fro_and_stand_the_trunk_upright(roll_rad: float) -> No
     again = crop_of_circle(crop.centre, crop.centre + 50 / 1.1 * up)
     assert crop.is_near(again)
     assert again.side == pytest.approx(100.0)
-    assert not crop.is_near(Crop([*crop.centre, 20.0, 0.0], 100.0, roll_rad))
+    assert not crop.is_near(Crop(crop.centre + np.array([20.0, 0.0]), 100.0, roll_rad))
     assert not crop.is_near(Crop(crop.centre, 150.0, roll_rad))
     assert not crop.is_near(Crop(crop.centre, 100.0, roll_rad + 1))
     x0, y0, x1, y1 = crop.bounds()
