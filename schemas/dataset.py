@@ -28,8 +28,10 @@ from schemas.tables import parquet_bytes, read_parquet
 
 Described = TypeVar("Described")
 
-LAYOUT_VERSION = 4
-"""Increase it whenever the layout of samples or tables changes."""
+LAYOUT_VERSION = 5
+"""Increase it whenever the layout of samples or tables changes. Layout 5 has samples of version 2 (`schemas.sample`)."""
+READ_LAYOUTS = (4, LAYOUT_VERSION)
+"""Layouts that are read. A dataset of layout 4 has samples of version 1; nothing of a later layout is added to it."""
 SPLITS = ("train", "val", "test")
 DESCRIPTION = "dataset.json"
 TOMBSTONES = "tombstones.parquet"
@@ -80,11 +82,17 @@ def read_description(storage: Storage) -> DatasetDescription:
     except (ValueError, RecursionError) as error:
         raise HumoError(f"{storage.uri}/{DESCRIPTION}: not JSON ({error}); run humo pack {storage.uri}") from None
     layout = content.get("layout") if isinstance(content, dict) else None
-    if layout != LAYOUT_VERSION:
+    if layout not in READ_LAYOUTS:
         raise HumoError(
-            f"{storage.uri}: layout is {layout!r}, this humo reads {LAYOUT_VERSION}; ingest its sources again"
+            f"{storage.uri}: layout is {layout!r}, this humo reads {READ_LAYOUTS[0]} to {READ_LAYOUTS[-1]}; ingest its sources "
+            "again"
         )
     return parse_description(content, f"{storage.uri}/{DESCRIPTION}", DatasetDescription)
+
+
+def layout_of(versions: Iterable[int]) -> int:
+    """Layout of a dataset with samples of these versions: the latest, unless some are older."""
+    return READ_LAYOUTS[0] if 1 in set(versions) else LAYOUT_VERSION
 
 
 def parse_description(content: Any, name: str, kind: type[Described]) -> Described:

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from schemas.addresses import public_form
+from schemas.coverage import all_seen, for_frames
 from schemas.ids import digest, sample_key
 from schemas.picture import Picture
 from schemas.secrets import hide_credentials, hide_secrets
@@ -205,6 +206,11 @@ class Clip:
     landmarks: Float[np.ndarray, "T 33 4"] | None = None
     """As in `Track`; visibility and presence are 0 where the tracker has no detection."""
     landmarks_m: Float[np.ndarray, "T 33 3"] | None = None
+    seen: UInt8[np.ndarray, "T 5"] = field(default_factory=all_seen)
+    """1 where a part of the body was seen, see `schemas.coverage`; a single row stands for all frames."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seen", for_frames(self.seen, len(self.keypoints)))
 
     @property
     def id(self) -> str:
@@ -271,6 +277,12 @@ class Motion:
     models: dict[str, str]
     segments: "tuple[Segment, ...]" = ()
     """The joined segments, in order; empty for a single recorded motion."""
+    seen: UInt8[np.ndarray, "T 5"] = field(default_factory=all_seen)
+    """1 where a part was seen, see `schemas.coverage`; the pose of an unseen part is neutral, its confidence 0, and its feet have
+    no contacts. A single row stands for all frames."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seen", for_frames(self.seen, len(self.poses)))
 
     @property
     def id(self) -> str:

@@ -8,18 +8,22 @@ import functools
 import io
 import json
 import zipfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
 from schemas.archives import read_member
+from schemas.coverage import all_seen, coverage_of, for_frames, mask_problems
 from schemas.errors import HumoError
 from schemas.records import FPS, INPUT_KINDS, InstructedMotion, Instruction, Sample, Segment, Transcript
 from schemas.secrets import hide_parts
 from schemas.skeleton import PARTS
 
+SAMPLE_VERSION = 2
+"""Version of the samples that are written, in meta.json; 1, which has no `version`, has neither `seen` nor `coverage`: all parts
+were seen."""
 SUBSETS = ("video", "mocap", "long")
 MEMBERS: dict[str, tuple[str, ...]] = {
     "video": ("clip.mp4", "instructions.json", "keypoints.npz", "meta.json", "motion.npz", "text.json"),
@@ -38,8 +42,9 @@ MOTION_ARRAYS: dict[str, tuple[str, tuple[int, ...]]] = {
     "betas": ("float32", (10,)),
     "contacts": ("uint8", (-1, 4)),
     "joint_confidence": ("float32", (-1, 24)),
+    "seen": ("uint8", (-1, 5)),
 }
-"""Array of motion.npz -> dtype and shape; -1 stands for T, shared by all arrays."""
+"""Array of motion.npz -> dtype and shape; -1 stands for T, shared by all arrays. Version 1 has no `seen`."""
 KEYPOINT_ARRAYS: dict[str, tuple[str, tuple[int, ...]]] = {
     "keypoints": ("float32", (-1, 17, 3)),
     "boxes": ("float32", (-1, 4)),
@@ -54,6 +59,8 @@ _META_TYPES: dict[str, type] = {
     "source_fps": float, "width": int, "height": int, "crop": list, "body_model": str, "scores": dict, "models": dict,
     "to_source": list, "config_digest": str,
 }  # fmt: skip
+_META_TYPES_2: dict[str, type] = {"version": int, "coverage": str}
+"""What version 2 has in addition."""
 _SEGMENT_TYPES: dict[str, type] = {
     "key": str, "source_id": str, "uri": str, "sha256": str, "licence": str, "consent": str, "person": int,
     "start_s": float, "end_s": float, "source_start_s": float, "source_end_s": float, "text": str,
@@ -70,6 +77,11 @@ class MotionArrays:
     betas: Float[np.ndarray, "10"]
     contacts: UInt8[np.ndarray, "T 4"]
     joint_confidence: Float[np.ndarray, "T 24"]
+    seen: UInt8[np.ndarray, "T 5"] = field(default_factory=all_seen)
+    """1 where a part was seen, see `schemas.coverage`; a single row stands for all frames."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seen", for_frames(self.seen, len(self.poses)))
 
 
 def encode_npz(arrays: dict[str, np.ndarray]) -> bytes:
@@ -155,6 +167,8 @@ def encode_sample_record(
 def decode_motion(content: bytes, name: str = "motion.npz") -> MotionArrays:
     """Decode and check motion.npz; raises HumoError naming the file."""
     arrays = decode_npz(content)
+    if "seen" not in arrays and "poses" in arrays:
+        arrays["seen"] = all_seen(len(arrays["poses"]))  # version 1
     problems = array_problems(arrays, MOTION_ARRAYS)
     if problems:
         raise HumoError(f"{name}: {'; '.join(problems)}; it is not a humo motion, pack the dataset again")
@@ -172,13 +186,13 @@ def sample_problems(key: str, members: dict[str, bytes], subset: str) -> list[st
     if large:
         return [f"{name}: has {len(members[name])} bytes, at most {MAX_JSON_BYTES} are read" for name in large]
     try:
+        meta = json.loads(members["meta.json"])
         motion = decode_npz(members["motion.npz"])
-        problems += [f"motion.npz: {problem}" for problem in array_problems(motion, MOTION_ARRAYS)]
+        problems += [f"motion.npz: {problem}" for problem in _motion_problems(motion, version_of(meta))]
         if "keypoints.npz" in members:
             keypoints = decode_npz(members["keypoints.npz"])
             problems += [f"keypoints.npz: {problem}" for problem in array_problems(keypoints, KEYPOINT_ARRAYS)]
-        meta = json.loads(members["meta.json"])
-        for name, kind in _META_TYPES.items():
+        for name, kind in (_META_TYPES | (_META_TYPES_2 if version_of(meta) > 1 else {})).items():
             if not isinstance(meta.get(name), kind):
                 problems.append(f"meta.json: {name} is {meta.get(name)!r}, not a {kind.__name__}")
         problems += _segment_problems(meta) if subset == "long" else []
@@ -186,6 +200,10 @@ def sample_problems(key: str, members: dict[str, bytes], subset: str) -> list[st
             problems.append(f"meta.json: key is {meta.get('key')}")
         if not problems and meta["frames"] != len(motion["poses"]):
             problems.append(f"meta.json says {meta['frames']} frames, motion.npz holds {len(motion['poses'])}")
+        if not problems and version_of(meta) > 1 and meta["coverage"] != coverage_of(motion["seen"]):
+            problems.append(
+                f"meta.json: coverage is {meta['coverage']!r}, that of seen is {coverage_of(motion['seen'])}"
+            )
         text = json.loads(members["text.json"])
         if not text["body"] or set(text["parts"]) != set(PARTS) or not text["rules"]:
             problems.append("text.json: a level of description is missing")
@@ -200,6 +218,22 @@ def sample_problems(key: str, members: dict[str, bytes], subset: str) -> list[st
                     problems.append(f"instructions.json: span {span['start_s']}-{span['end_s']} s leaves the clip")
     except Exception as error:  # whatever the parsers of zip, npy and JSON raise for bytes that somebody else wrote
         problems.append(f"does not decode: {type(error).__name__}: {error}")
+    return problems
+
+
+def version_of(meta: dict[str, Any]) -> int:
+    """Version of a sample by its meta.json, which raises ValueError if this humo does not know it."""
+    version = meta.get("version", 1)
+    if version not in range(1, SAMPLE_VERSION + 1):
+        raise ValueError(f"version {version!r}, this humo reads 1 to {SAMPLE_VERSION}")
+    return int(version)
+
+
+def _motion_problems(arrays: dict[str, np.ndarray], version: int) -> list[str]:
+    expected = {name: kind for name, kind in MOTION_ARRAYS.items() if name != "seen" or version > 1}
+    problems = array_problems(arrays, expected)
+    if version > 1 and not problems:
+        problems += mask_problems(arrays["seen"], arrays["joint_confidence"], arrays["contacts"])
     return problems
 
 
@@ -285,6 +319,8 @@ def _meta(record: InstructedMotion, subset: str, config_digest: str, crop: tuple
     joined = {"segments": [_segment(one) for one in motion.segments]} if motion.segments else {}
     return joined | {
         "key": motion.id,
+        "version": SAMPLE_VERSION,
+        "coverage": coverage_of(motion.seen),
         "subset": subset,
         "source_id": source.id,
         "uri": source.uri,

@@ -1,11 +1,12 @@
-"""Cut tracks into clips of a few seconds in which the body is visible, at the frame rate of all stored data."""
+"""Cut tracks into clips of a few seconds in which enough of the body is seen, at the frame rate of all stored data."""
 
 import math
 from collections.abc import Iterable
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
 from schemas.curves import runs
@@ -13,12 +14,13 @@ from schemas.records import FPS, Clip, Rejection, Track
 from schemas.skeleton import COCO_KEYPOINTS
 from stages.base import Stage, StageConfig
 from stages.perception.camera_motion import rotations_at
+from stages.perception.landmarks.seen import find_seen, majority, shows, visibility_of_parts
 
 _BODY = [index for index, name in enumerate(COCO_KEYPOINTS) if name.split("_")[-1] not in ("nose", "eye", "ear")]
 
 
 class CutClips(Stage[Track, Clip]):
-    """Keep the segments of a track that show enough of the body for long enough."""
+    """Keep the segments of a track that show enough of the body for long enough, with the parts that are seen in each frame."""
 
     class Config(StageConfig):
         """Limits on length and visibility of clips."""
@@ -35,10 +37,13 @@ class CutClips(Stage[Track, Clip]):
         """The same as a share of the image height."""
         min_confidence: float = 0.3
         """Lowest confidence of a visible keypoint."""
-        min_visible: float = 0.75
-        """Share of the twelve keypoints from shoulders to ankles that must be visible in a frame."""
+        coverage: Literal["any", "upper", "whole"] = "any"
+        """Which parts must be seen: `any` (trunk and a limb), `upper` (trunk and an arm) or `whole` (trunk, both legs and an
+        arm)."""
+        min_visible: float = 0.0
+        """Share of the twelve keypoints from shoulders to ankles that must be visible in a frame, beside `coverage`."""
         settle_s: float = 0.5
-        """Window of the majority filter on visibility, seconds, so that a flicker cuts nothing."""
+        """Window of the majority filter on visibility, seconds, so that a flicker cuts nothing and hides no part."""
 
     def run(self, record: Track) -> Iterable[Clip | Rejection]:
         limits = self.config
@@ -52,7 +57,11 @@ class CutClips(Stage[Track, Clip]):
         times_s, boxes, keypoints, landmarks, gap_s = _resample(record)
         tracked = gap_s <= limits.max_gap_s
         visible_share = (keypoints[:, _BODY, 2] >= limits.min_confidence).mean(axis=1)
-        usable = tracked & _majority(visible_share >= limits.min_visible, round(limits.settle_s * FPS))
+        settle_frames = round(limits.settle_s * FPS)
+        video = record.shot.video
+        seen = find_seen(visibility_of_parts(keypoints, landmarks, (video.width, video.height)), settle_frames)
+        enough = majority(visible_share >= limits.min_visible, settle_frames)
+        usable = tracked & enough & majority(shows(seen, limits.coverage), settle_frames)
         keypoints[gap_s > 0, :, 2] = 0.0
         if landmarks is not None:
             landmarks[gap_s > 0, :, 2:4] = 0.0
@@ -77,6 +86,7 @@ class CutClips(Stage[Track, Clip]):
                     camera_turn=_camera_rotation(record, times_s[first:last]),
                     landmarks=None if landmarks is None else landmarks[first:last, :, :4],
                     landmarks_m=None if landmarks is None else landmarks[first:last, :, 4:],
+                    seen=seen[first:last],
                 )
                 if seconds < limits.min_s:
                     yield self.reject(clip, "clip_too_short", measured=seconds, limit=limits.min_s)
@@ -131,10 +141,3 @@ def _camera_rotation(track: Track, times_s: Float[np.ndarray, "T"]) -> Float[np.
     if track.camera_turn is None or not track.camera_turn.any():
         return None if track.camera_turn is None else np.zeros((len(times_s), 3), np.float32)
     return rotations_at(track.times_s, Rotation.from_rotvec(track.camera_turn), times_s)
-
-
-def _majority(flags: Bool[np.ndarray, "T"], window: int) -> Bool[np.ndarray, "T"]:
-    if window < 2:
-        return flags
-    ones = np.ones(window)
-    return np.convolve(flags, ones, "same") * 2 > np.convolve(np.ones(len(flags)), ones, "same")

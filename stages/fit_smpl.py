@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 
 from schemas.body_model import BodyModel
+from schemas.coverage import LEFT_LEG, RIGHT_LEG, seen_confidence, seen_contacts, seen_keypoints
 from schemas.devices import choose_device, torch_threads
 from schemas.kinematics import forward_kinematics, start_at_origin
 from schemas.network import local_path
@@ -16,7 +17,8 @@ from schemas.rotations import matrix_to_axis_angle
 from schemas.skeleton import SMPL_JOINTS, joint, keypoint
 from stages.base import Stage, StageConfig
 from stages.geometry.cameras import camera_in_motion
-from stages.geometry.contacts import find_contacts, ground_height
+from stages.geometry.contacts import find_contacts, ground_of_seen
+from stages.geometry.neutral import with_neutral_parts
 from stages.recovery.protocol import Fit, Fitter, NoFit
 
 _LIMBS = ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
@@ -50,7 +52,8 @@ class FitSmpl(Stage[Clip, Motion]):
     static, level camera; the lifter allows roll, rotation as measured from the background, and translation. The world of the
     source, the target of `Motion.to_source`, is the level world of the camera's first frame: origin at the camera's centre, X
     right in the image, Y up against gravity, Z horizontal and back towards the viewer, metres. The motion's own world differs
-    from it by a rotation about Y and a translation.
+    from it by a rotation about Y and a translation. Parts that were not seen (`Clip.seen`) get a neutral pose, no confidence and no
+    contacts, and tell nothing about the ground.
     """
 
     class Config(StageConfig):
@@ -134,7 +137,9 @@ class FitSmpl(Stage[Clip, Motion]):
     def _check(self, clip: Clip, fit: Fit | NoFit) -> Motion | Rejection:
         if isinstance(fit, NoFit):
             return self.reject(clip, fit.reason, fit.detail, measured=fit.measured, limit=fit.limit)
-        visible = clip.keypoints[..., 2] >= self.config.min_keypoint_confidence
+        visible = (clip.keypoints[..., 2] >= self.config.min_keypoint_confidence) & seen_keypoints(clip.seen)
+        if not visible.any():
+            return self.reject(clip, "nothing_seen", "no keypoint of a seen part is visible", measured=0.0, limit=1.0)
         error = float(np.median(fit.reprojection[visible]))
         values = [fit.rotations, fit.trans, fit.betas, torch.as_tensor(fit.reprojection[visible])]
         if not all(bool(torch.isfinite(value).all()) for value in values):
@@ -148,10 +153,12 @@ class FitSmpl(Stage[Clip, Motion]):
         track = clip.track
         video = track.shot.video
         rest = self._body.rest_joints(fit.betas)
-        joints, global_rotations = forward_kinematics(fit.rotations, rest, fit.trans)
+        fit_rotations = with_neutral_parts(fit.rotations, clip.seen)
+        joints, global_rotations = forward_kinematics(fit_rotations, rest, fit.trans)
         feet = self._contact_rig.points(global_rotations, joints, fit.betas).numpy()
-        ground_m = ground_height(feet) if fit.ground_m is None else fit.ground_m
-        rotations, trans, to_input = start_at_origin(fit.rotations, fit.trans, rest[joint("pelvis")], ground_m)
+        stands = clip.seen[:, [LEFT_LEG, RIGHT_LEG]].any()
+        ground_m = ground_of_seen(feet, clip.seen) if fit.ground_m is None or not stands else fit.ground_m
+        rotations, trans, to_input = start_at_origin(fit_rotations, fit.trans, rest[joint("pelvis")], ground_m)
         to_source = to_input.numpy()
         return Motion(
             provenance=Provenance(
@@ -166,11 +173,12 @@ class FitSmpl(Stage[Clip, Motion]):
             poses=matrix_to_axis_angle(rotations).numpy().astype(np.float32),
             trans=trans.numpy().astype(np.float32),
             betas=fit.betas.numpy().astype(np.float32),
-            contacts=find_contacts(feet, ground_m) if fit.contacts is None else fit.contacts,
-            joint_confidence=joint_confidence(clip.keypoints, fit.sigma_m),
+            contacts=seen_contacts(find_contacts(feet, ground_m) if fit.contacts is None else fit.contacts, clip.seen),
+            joint_confidence=seen_confidence(joint_confidence(clip.keypoints, fit.sigma_m), clip.seen),
             to_source=to_source,
             body_model=self._body.id,
             models={**track.models, self.name: f"{self._fitter.version} {fit.source}".rstrip()},
+            seen=clip.seen,
         )
 
 

@@ -9,6 +9,7 @@ import torch
 from pydantic import Field, model_validator
 
 from schemas.body_model import BodyModel
+from schemas.coverage import seen_confidence, seen_contacts
 from schemas.errors import UsageError
 from schemas.ids import unit_interval
 from schemas.kinematics import start_at_origin
@@ -30,8 +31,9 @@ _REPETITION_COST_M = 0.05
 class JoinClips(Stage[Opening, Motion]):
     """Extend the opening with the best-matching clip until the motion is long enough.
 
-    Clips of the same person come first, clips of other people only where none of those matches. The result is on the
-    opening's body; the paths of other people are scaled with the leg length. A joined motion has its own world frame.
+    Clips of the same person come first, clips of other people only where none of those matches; all show as much of the body. The
+    result is on the opening's body; the paths of other people are scaled with the leg length. A joined motion has its own world
+    frame.
     """
 
     class Config(StageConfig):
@@ -112,7 +114,11 @@ class JoinClips(Stage[Opening, Motion]):
         config, keys = self.config, {clip.key for clip in used}
         # A clip that would be cut off at the end is used only if the motion would be too short without it.
         room = round(config.max_s * FPS) - len(joined) if len(joined) >= config.min_s * FPS else math.inf
-        unused = [clip for clip in record.candidates if clip.key not in keys and len(clip) <= room]
+        unused = [
+            clip
+            for clip in record.candidates
+            if clip.key not in keys and len(clip) <= room and clip.coverage == record.first.coverage
+        ]
         unused.sort(
             key=lambda clip: (
                 clip.person != used[-1].person,
@@ -160,10 +166,11 @@ class JoinClips(Stage[Opening, Motion]):
             poses=matrix_to_axis_angle(rotations).numpy().astype(np.float32),
             trans=trans.numpy().astype(np.float32),
             betas=joined.betas.numpy(),
-            contacts=joined.planted.astype(np.uint8),
-            joint_confidence=joined.confidence.astype(np.float32),
+            contacts=seen_contacts(joined.planted.astype(np.uint8), joined.seen),
+            joint_confidence=seen_confidence(joined.confidence, joined.seen),
             to_source=torch.eye(4).numpy(),
             body_model=self.body.model.id,
             models={name: "; ".join(sorted(versions)) for name, versions in models.items()},
             segments=segments,
+            seen=joined.seen,
         )

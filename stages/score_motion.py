@@ -18,7 +18,8 @@
 | physical | body weights | mean root wrench that no contact explains: 0 in steps and in jumps, 1 for a body suspended in the air |
 
 A joint's speed is the angle between its rotations in neighbouring frames times 30; its range the largest angle from its first
-rotation. Speed and range enter `dynamic` as mean angles over joints (MotionMillion's filter uses 0.7 to 0.3). `stages/quality/`
+rotation. Parts that were not seen count neither with their keypoints nor with their feet, and `physical` is 0 where most frames
+show no leg. Speed and range enter `dynamic` as mean angles over joints (MotionMillion's filter uses 0.7 to 0.3). `stages/quality/`
 defines the last four. The model knows only flat ground: people who sit on a chair, climb or swing have a high `physical` as
 well, so the default limit rejects only jitter.
 """
@@ -31,6 +32,7 @@ import torch
 from jaxtyping import Float
 
 from schemas.body_model import BodyModel
+from schemas.coverage import seen_contacts, seen_keypoints
 from schemas.kinematics import forward_kinematics
 from schemas.records import FPS, Footage, Motion, Rejection, ScoredMotion
 from schemas.rotations import axis_angle_to_matrix, matrix_to_axis_angle
@@ -119,7 +121,9 @@ class ScoreMotion(Stage[Motion, ScoredMotion]):
         positions = joints.numpy().astype(np.float64)
         joint_speed = _angles(rotations[:-1], rotations[1:]) * FPS
         joint_range = _angles(rotations[:1], rotations)
-        lowest = feet[..., 1].min(-1)
+        feet_seen = seen_contacts(np.ones_like(motion.contacts), motion.seen).astype(bool)
+        lowest = np.where(feet_seen, feet[..., 1], np.inf).min(-1)
+        stands = feet_seen.any(-1)
         has_contact = motion.contacts.any(-1)
         planted = (motion.contacts[1:] & motion.contacts[:-1]).astype(bool)
         foot_steps = np.linalg.norm(np.diff(feet[..., [0, 2]], axis=0), axis=-1)[planted]
@@ -131,11 +135,14 @@ class ScoreMotion(Stage[Motion, ScoredMotion]):
             switches, truncated, camera_seen = identity_switches(clip), truncation(clip), clip.track.camera_seen
             points = keypoint_rig.points(global_rotations, joints, betas).numpy()
             reprojection, visibility = _image_scores(points, motion.footage)
+        physical = 0.0
+        if 2 * stands.sum() > len(stands):
+            physical = unexplained_wrench(rotations, positions, feet, rest.numpy().astype(np.float64))
         scores = {
             "dynamic": 0.7 * _mean(joint_speed) + 0.3 * _mean(joint_range.max(0)),
             "jitter": _mean(jitter),
             "foot_slide": _mean(foot_steps),
-            "penetration": _mean(np.maximum(-lowest, 0.0)),
+            "penetration": _mean(np.maximum(-lowest, 0.0)[stands]),
             "float": _mean(np.maximum(lowest, 0.0)[has_contact]),
             "reprojection": reprojection,
             "visibility": visibility,
@@ -145,7 +152,7 @@ class ScoreMotion(Stage[Motion, ScoredMotion]):
             "identity_switches": switches,
             "truncation": truncated,
             "joint_limits": share_beyond_limits(rotations),
-            "physical": unexplained_wrench(rotations, positions, feet, rest.numpy().astype(np.float64)),
+            "physical": physical,
         }
         return {name: float(scores[name]) for name in SCORES}
 
@@ -160,12 +167,13 @@ def limits_of(config: "ScoreMotion.Config") -> dict[str, tuple[float, float]]:
 
 
 def _image_scores(points: Float[np.ndarray, "T 17 3"], footage: Footage) -> tuple[float, float]:
-    """Median reprojection error in box heights and mean confidence; infinite where no keypoint is visible."""
+    """Median reprojection error in box heights and mean confidence, of seen parts; infinite where no keypoint is visible."""
     confidence = clean_keypoints(footage.clip.keypoints)[..., 2]
-    visible = confidence >= MIN_CONFIDENCE
+    seen = seen_keypoints(footage.clip.seen)
+    visible = (confidence >= MIN_CONFIDENCE) & seen
     errors = reprojection_error(points, footage.camera, footage.clip)
     reprojection = float(np.median(errors[visible])) if visible.any() else np.inf
-    return reprojection, float(confidence.mean())
+    return reprojection, float(confidence[seen].mean()) if seen.any() else 0.0
 
 
 def _angles(before: torch.Tensor, after: torch.Tensor) -> Float[np.ndarray, "N 24"]:

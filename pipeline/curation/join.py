@@ -105,6 +105,11 @@ def join_dataset(
     rows = _clips(dataset, description)
     if not rows:
         raise HumoError(f"{dataset}: no clips to join; ingest videos or motion capture first")
+    if target.exists(DESCRIPTION) and (layout := read_description(target).layout) != LAYOUT_VERSION:
+        raise HumoError(
+            f"{output}: holds samples of an earlier version (layout {layout}), to which nothing of layout {LAYOUT_VERSION} can be "
+            "added; ingest its sources with --recompute, or choose another output"
+        )
     if target.exists(DESCRIPTION) and read_description(target).splits != description.splits:
         raise HumoError(
             f"{output}: its splits are {read_description(target).splits}, those of {dataset} {description.splits}; choose another "

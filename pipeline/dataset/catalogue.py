@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.sample import sources_of
+from schemas.sample import sources_of, version_of
 from schemas.shards import decode_sample_bytes
 
 CATALOGUE = pa.schema(
@@ -24,10 +24,13 @@ CATALOGUE = pa.schema(
         ("instructions", pa.int64()), ("bytes", pa.int64()), ("describer", pa.string()),
         ("describer_outcome", pa.string()), ("describer_tokens", pa.int64()), ("describer_usd", pa.float64()),
         ("sentences_added", pa.int64()), ("sentences_rejected", pa.int64()), ("visual_embedding", pa.list_(pa.float32())),
+        ("version", pa.int64()), ("coverage", pa.string()),
     ]
 )  # fmt: skip
 """Columns of the catalogue; one `score_NAME` per score follows. `sources` are all sources of a sample, `segments` the keys
 of the samples that a joined motion consists of."""
+SINCE_VERSION_2 = ("version", "coverage")
+"""Columns that catalogues of layout 4 do not have."""
 
 
 def catalogue_row(sample: bytes, subset: str, split: str, shard: str) -> dict[str, Any]:
@@ -42,6 +45,8 @@ def catalogue_row(sample: bytes, subset: str, split: str, shard: str) -> dict[st
         "split": split,
         "shard": shard,
         "seconds": meta["frames"] / meta["fps"],
+        "version": version_of(meta),
+        "coverage": meta.get("coverage", "whole"),
         "caption": text["body"][0],
         "kinds": sorted({event["kind"] for event in text["rules"]}),
         "parts": sorted({event["part"] for event in text["rules"] if event["kind"] != "rest"}),

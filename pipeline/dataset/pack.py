@@ -26,6 +26,7 @@ from schemas.dataset import (
     DESCRIPTION,
     DatasetDescription,
     add_tombstones,
+    layout_of,
     read_description,
     read_rules,
     read_tombstones,
@@ -133,6 +134,7 @@ def describe(
     for shard in packed.shards:
         samples[f"{shard.subset}/{shard.split}"] += shard.samples
     return DatasetDescription(
+        layout=layout_of(packed.versions),
         humo=__version__,
         config_digests=sorted(set(ledger.column("config_digest").to_pylist())),
         counts={

@@ -25,6 +25,8 @@ class PackedShards:
     body_models: set[str] = field(default_factory=set)
     describer_totals: Counter[str] = field(default_factory=Counter)
     """See `catalogue.describer_totals`."""
+    versions: set[int] = field(default_factory=set)
+    """Versions of the samples."""
     kept: int = 0
     """Number of shards that already existed with the same bytes."""
 
@@ -134,6 +136,7 @@ def _write(
     )  # fmt: skip
     packed.tables.append(table)
     packed.body_models.update(catalogue.column("body_model").to_pylist())
+    packed.versions.update(catalogue.column("version").to_pylist())
     packed.describer_totals.update(describer_totals(catalogue))
 
 

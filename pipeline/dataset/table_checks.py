@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.dataset.catalogue import catalogue_table
+from pipeline.dataset.catalogue import SINCE_VERSION_2, catalogue_table
 from pipeline.dataset.purge import proof_path
 from schemas.dataset import DatasetDescription, ShardEntry, read_causes, read_rules, read_table, read_tombstones
 from schemas.errors import HumoError
@@ -36,7 +36,10 @@ def catalogue_problems(storage: Storage, shard: ShardEntry, rows: Sequence[dict[
     stored = table.take(pa.array([order[row["key"]] for row in present], pa.int64()))
     rebuilt = catalogue_table(present)
     problems = []
+    old = all(row["version"] == 1 for row in present)
     for name in rebuilt.column_names:
+        if old and name in SINCE_VERSION_2 and name not in stored.column_names:
+            continue
         if name not in stored.column_names:
             problems.append(f"{path}: has no column {name!r}; run humo pack")
             continue

@@ -15,7 +15,7 @@ from pipeline.dataset.pack import is_packed, pack
 from pipeline.execution.engines import Engine, Outcome, run_inline
 from pipeline.job.history import describe_changes, record_job
 from pipeline.job.signals import stoppable
-from schemas.dataset import DatasetDescription, read_description
+from schemas.dataset import DESCRIPTION, LAYOUT_VERSION, DatasetDescription, read_description
 from schemas.errors import HumoError
 from schemas.ledger import decisions, read_history
 from schemas.records import Source
@@ -104,6 +104,7 @@ def run_job(
     config: IngestConfig, on_outcome: Callable[[Outcome], None], worklist: Worklist, lease: Lease
 ) -> IngestReport:
     """`ingest` under a lease that is already held."""
+    _check_layout(lease.storage, config, worklist)
     kinds = {source.kind for source in worklist.pending + worklist.done}
     chain = build_chain(config.chain, config.stages, config.digest, kinds=kinds)
     if config.engine.kind == "ray":
@@ -131,6 +132,32 @@ def run_job(
     else:
         report.description = pack(storage, splits=config.splits, shard_bytes=config.shard_bytes)
     return report
+
+
+def _check_layout(storage: Storage, config: IngestConfig, worklist: Worklist) -> None:
+    """Raise HumoError if samples of this layout would come beside those of an earlier one: one dataset has one kind of samples."""
+    layout = read_description(storage).layout if storage.exists(DESCRIPTION) else LAYOUT_VERSION
+    if layout == LAYOUT_VERSION or not worklist.pending:
+        return
+    pending = {source.id for source in worklist.pending}
+    decided = decisions(read_history(storage))
+    kept = sorted(
+        source_id
+        for source_id, decision in decided.items()
+        if source_id not in pending and decision.config_digest != config.digest
+    )
+    if kept:
+        listed = {source.id for source in worklist.done}
+        others = [source_id for source_id in kept if source_id not in listed]
+        remedy = (
+            f"list its other sources too (such as {others[0]}) and run humo ingest with --recompute"
+            if others
+            else "run humo ingest with --recompute"
+        )
+        raise HumoError(
+            f"{storage.uri}: holds samples of an earlier version (layout {layout}), which tell nothing about unseen parts; this "
+            f"job would add samples of layout {LAYOUT_VERSION} to {len(kept)} such sources: {remedy}, or choose another output"
+        )
 
 
 def _without_decided(worklist: Worklist, storage: Storage) -> Worklist:

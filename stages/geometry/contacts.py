@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, UInt8
 from scipy.ndimage import minimum_filter1d
 from torch import Tensor
 
+from schemas.coverage import LEFT_LEG, RIGHT_LEG
 from schemas.curves import runs, smooth
 from schemas.records import FPS
 from schemas.skeleton import keypoint
@@ -64,6 +65,16 @@ def ground_height(points: Float[np.ndarray, "T 4 3"]) -> float:
         return float(np.quantile(lowest, 0.1))
     middle = float(np.quantile(standing, 0.4, method="nearest"))
     return float(np.median(standing[np.abs(standing - middle) < 0.06]))
+
+
+def ground_of_seen(points: Float[np.ndarray, "T 4 3"], seen: UInt8[np.ndarray, "T 5"]) -> float:
+    """`ground_height` from the frames in which both legs were seen, or one; where none ever was, the median height of the lowest
+    point: the made-up legs then stand on the ground, without jumping up and down with it."""
+    legs = seen[:, [LEFT_LEG, RIGHT_LEG]]
+    for frames in (legs.all(1), legs.any(1)):
+        if frames.sum() >= MIN_FRAMES:
+            return ground_height(points[frames])
+    return float(np.median(points[..., 1].min(1)))
 
 
 def find_contacts(points: Float[np.ndarray, "T 4 3"], ground_m: float) -> UInt8[np.ndarray, "T 4"]:

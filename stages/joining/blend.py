@@ -41,7 +41,8 @@ def join(before: Piece, after: Piece, seam: Seam, fade_frames: int) -> Piece:
     rotations, trans = _inertialized(before, placed, seam, fade_frames)
     planted = np.concatenate([kept.planted, appended.planted])
     confidence = np.concatenate([kept.confidence, appended.confidence])
-    blended = Piece(rotations, trans, before.betas, planted, confidence, before.body)
+    seen = np.concatenate([kept.seen, appended.seen])
+    blended = Piece(rotations, trans, before.betas, planted, confidence, seen, before.body)
     return _restore_feet(blended, _Feet.of(before, placed, seam), len(kept), fade_frames)
 
 
@@ -110,7 +111,7 @@ def _restore_feet(blended: Piece, target: "_Feet", seam: int, fade_frames: int) 
     rotations, trans = blended.rotations.clone(), blended.trans.clone()
     rotations[first:end] = solve_leg_ik(window.rotations, joints, global_rotations, legs - root[:, None])
     trans[first:end] += torch.from_numpy(root).to(trans)
-    return Piece(rotations, trans, blended.betas, blended.planted, blended.confidence, blended.body)
+    return Piece(rotations, trans, blended.betas, blended.planted, blended.confidence, blended.seen, blended.body)
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,7 +182,7 @@ def _rotate_feet(
         rotations[:, ankle] = (
             global_rotations[:, knee].mT @ axis_angle_to_matrix(correction) @ global_rotations[:, ankle]
         )
-    return Piece(rotations, window.trans, window.betas, window.planted, window.confidence, window.body)
+    return Piece(rotations, window.trans, window.betas, window.planted, window.confidence, window.seen, window.body)
 
 
 def _partial_jump(target: _Feet, profiles: Float[np.ndarray, "T 2"], foot: int, seam: int) -> Float[Tensor, "T 3 3"]:

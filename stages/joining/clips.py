@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from schemas.coverage import Coverage, coverage_of
 from schemas.records import FPS, Captions, Event, Provenance, Segment, Source
 from schemas.sample import MotionArrays, decode_motion
 from stages.joining.pieces import Body, Piece
@@ -27,6 +28,11 @@ class SampleClip:
     def person(self) -> tuple[str, int]:
         """Source hash and the person's number in it."""
         return self.provenance.sha256, self.provenance.person
+
+    @cached_property
+    def coverage(self) -> Coverage:
+        """How much of the body was seen."""
+        return coverage_of(self.motion.seen)
 
     def __len__(self) -> int:
         return len(self.motion.poses)

@@ -5,7 +5,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from schemas.body_model import BodyModel, PointRig
@@ -33,6 +33,7 @@ class Piece:
     planted: Bool[np.ndarray, "T 4"]
     """Ground contact of left heel, left toe, right heel, right toe."""
     confidence: Float[np.ndarray, "T 24"]
+    seen: UInt8[np.ndarray, "T 5"]
     body: Body
 
     @classmethod
@@ -44,7 +45,7 @@ class Piece:
             target = torch.from_numpy(betas)
             rotations, trans, _ = transfer(rotations, trans, shape, target, body.model)
             shape = target
-        return cls(rotations, trans, shape, motion.contacts.astype(bool), motion.joint_confidence, body)
+        return cls(rotations, trans, shape, motion.contacts.astype(bool), motion.joint_confidence, motion.seen, body)
 
     def __len__(self) -> int:
         return len(self.trans)
@@ -75,11 +76,12 @@ class Piece:
         rotations[:, 0] = yaw @ rotations[:, 0]
         shift = torch.tensor([shift_m[0], 0.0, shift_m[1]], dtype=self.trans.dtype)
         trans = (self.trans + self.rest[0]) @ yaw.T + shift - self.rest[0]
-        return Piece(rotations, trans, self.betas, self.planted, self.confidence, self.body)
+        return Piece(rotations, trans, self.betas, self.planted, self.confidence, self.seen, self.body)
 
     def between(self, first: int, end: int) -> "Piece":
         """Frames [first, end)."""
         frames = slice(first, end)
         return Piece(
-            self.rotations[frames], self.trans[frames], self.betas, self.planted[frames], self.confidence[frames], self.body
+            self.rotations[frames], self.trans[frames], self.betas, self.planted[frames], self.confidence[frames],
+            self.seen[frames], self.body,
         )  # fmt: skip

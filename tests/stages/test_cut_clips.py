@@ -7,7 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
+from schemas.coverage import coverage_of
 from schemas.records import FPS, Clip, Rejection, Shot, Source, Track, Video
+from schemas.skeleton import COCO_KEYPOINTS
 from stages.base import apply
 from stages.cut_clips import CutClips
 from stages.encode_clip import crop_box
@@ -19,7 +21,7 @@ def track(times_s: np.ndarray, *, height: float = 200.0, confidence: float | np.
     video = Video(
         source=Source(id="v", uri="v.mp4"),
         sha256="0" * 64,
-        width=640,
+        width=1920,
         height=480,
         fps=30.0,
         duration_s=60.0,
@@ -159,7 +161,64 @@ def test_crops_are_even_and_inside() -> None:
     assert all(side % 2 == 0 for side in (x0, y0, x1, y1))
     assert x0 >= 0
     assert y0 >= 0
-    assert x1 <= 640
+    assert x1 <= 1920
     assert y1 <= 480
     assert (clip.boxes[:, 0] >= x0).all()
     assert (clip.boxes[:, 2] <= x1).all()
+
+
+def hidden(record: Track, *names: str, frames: slice = slice(None)) -> Track:
+    """The track with these joints of both sides, or of one, hidden."""
+    keypoints = record.keypoints.copy()
+    columns = [index for index, name in enumerate(COCO_KEYPOINTS) if name.endswith(names)]
+    keypoints[frames, columns, 2] = 0.05
+    return replace(record, keypoints=keypoints)
+
+
+def test_upper_bodies_are_kept_and_told_apart() -> None:
+    record = hidden(track(np.arange(0, 4, 1 / FPS)), "knee", "ankle")
+    (clip,), rejected = cut(record)
+    assert not rejected
+    assert clip.seen.dtype == np.uint8
+    assert clip.seen.all(0).tolist() == [True, True, True, False, False]
+    assert not clip.seen[:, 3:].any()
+    assert coverage_of(clip.seen) == "upper"
+    assert coverage_of(cut(track(record.times_s))[0][0].seen) == "whole"
+    assert coverage_of(cut(hidden(track(record.times_s), "left_ankle", "left_knee"))[0][0].seen) == "partial"
+    assert [rejection.reason for rejection in cut(record, coverage="whole")[1]] == ["body_not_visible"]
+    legs_only = hidden(track(record.times_s), "elbow", "wrist")
+    assert len(cut(legs_only)[0]) == 1
+    assert [rejection.reason for rejection in cut(legs_only, coverage="upper")[1]] == ["body_not_visible"]
+
+
+def test_nobody_is_seen_outside_the_image() -> None:
+    record = track(np.arange(0, 4, 1 / FPS))
+    keypoints = record.keypoints.copy()
+    keypoints[:, -4:, 1] += record.shot.video.height
+    (clip,), _ = cut(replace(record, keypoints=keypoints))
+    assert coverage_of(clip.seen) == "upper"
+
+
+def test_a_part_that_flickers_stays_and_one_that_is_hidden_for_long_goes() -> None:
+    record = track(np.arange(0, 6, 1 / FPS))
+    (flickers,), _ = cut(hidden(record, "left_wrist", "left_elbow", frames=slice(60, 64)))
+    assert flickers.seen.all()
+    (goes,), _ = cut(hidden(record, "left_wrist", "left_elbow", frames=slice(60, 120)))
+    gone = np.flatnonzero(goes.seen[:, 1] == 0)
+    assert np.ptp(gone) + 1 == len(gone)
+    assert abs(gone[0] - 60) <= 5
+    assert abs(gone[-1] - 119) <= 5
+    assert goes.seen[:, [0, 2, 3, 4]].all()
+
+
+@pytest.mark.parametrize(("visibility", "seen"), [(0.3, False), (0.55, True)])
+def test_landmarks_say_more_than_a_detectors_confidence(visibility: float, seen: bool) -> None:
+    record = track(np.arange(0, 4, 1 / FPS))
+    keypoints = record.keypoints.copy()
+    keypoints[:, -4:, 2] = visibility
+    landmarks = np.ones((len(keypoints), 33, 4), np.float32)
+    looked = replace(record, keypoints=keypoints, landmarks=landmarks, landmarks_m=landmarks[..., :3])
+    (clip,), _ = cut(looked)
+    assert clip.seen[:, 3:].all() == seen
+    (detected,), _ = cut(replace(record, keypoints=keypoints))
+    assert not detected.seen[:, 3:].any()

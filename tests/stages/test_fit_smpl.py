@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from schemas.body_model import BodyModel
+from schemas.coverage import LEFT_LEG, all_seen, mask_problems
 from schemas.errors import HumoError
 from schemas.kinematics import forward_kinematics
 from schemas.records import FPS, Camera, Clip, Motion, Shot, Source, Track, Video
@@ -164,6 +165,27 @@ def test_invisible_people_and_scrambled_keypoints_are_rejected_with_values(stage
     assert [rejection.reason for rejection in rejections] == ["too_few_keypoints", "fit_did_not_converge"]
     assert rejections[0].measured == 5.0 < rejections[0].limit
     assert rejections[1].measured > rejections[1].limit
+
+
+def test_unseen_legs_are_made_up_and_say_nothing(stage: FitSmpl) -> None:
+    clip, _, _ = filmed("walk", 0.4)
+    keypoints = clip.keypoints.copy()
+    keypoints[:, [keypoint(f"{side}_{name}") for side in ("left", "right") for name in ("knee", "ankle")], 2] = 0.1
+    seen = all_seen(len(keypoints))
+    seen[:, LEFT_LEG:] = 0
+    upper = replace(clip, keypoints=keypoints, seen=seen, track=replace(clip.track, keypoints=keypoints))
+    (motion,), rejections = apply(stage, [upper])
+    assert not rejections
+    np.testing.assert_array_equal(motion.seen, seen)
+    assert not motion.contacts.any()
+    legs = [joint(f"{side}_{name}") for side in ("left", "right") for name in ("hip", "knee", "ankle", "foot")]
+    assert not motion.joint_confidence[:, legs].any()
+    assert (motion.joint_confidence[:, [joint("pelvis"), joint("left_wrist"), joint("head")]] > 0).all()
+    assert np.abs(motion.poses[:, legs]).max() < 1e-5
+    joints, _, _ = forward_kinematics_of(motion)
+    ankles = joints[:, [joint("left_ankle"), joint("right_ankle")], 1]
+    assert abs(float(np.median(ankles))) < 0.2
+    assert not mask_problems(motion.seen, motion.joint_confidence, motion.contacts)
 
 
 def test_frames_without_keypoints_are_interpolated(stage: FitSmpl) -> None:

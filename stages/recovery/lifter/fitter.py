@@ -13,12 +13,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from schemas.body_model import BodyModel
+from schemas.coverage import seen_contacts
 from schemas.devices import supports_bf16
 from schemas.errors import HumoError
 from schemas.kinematics import forward_kinematics
 from schemas.records import Camera, Clip, Track, Video
 from schemas.rotations import axis_angle_to_matrix, heading_rad, matrix_from_6d, yaw_matrix
-from schemas.skeleton import joint
+from schemas.skeleton import CONTACT_POINTS, joint
 from stages.geometry.cameras import intrinsics_of, reprojection_error
 from stages.geometry.feet import find_planted
 from stages.geometry.keypoints import clean_keypoints, keypoint_depths
@@ -363,7 +364,11 @@ def _pelvis_path(observation: ClipObservation, output: LifterOutput, box: Boxes)
 
 def _clip_observation(clip: Clip) -> ClipObservation:
     """A clip as input of the lifter."""
-    return _observation(clip.keypoints, clip.track.shot.video, clip.camera_turn, clip.landmarks_m)
+    observation = _observation(clip.keypoints, clip.track.shot.video, clip.camera_turn, clip.landmarks_m)
+    if clip.seen.all():
+        return observation
+    contacts = np.ones((len(clip.seen), len(CONTACT_POINTS)), np.uint8)
+    return replace(observation, feet_seen=torch.from_numpy(seen_contacts(contacts, clip.seen)).float())
 
 
 def _track_observation(track: Track, frames: slice) -> ClipObservation:

@@ -41,6 +41,8 @@ class ClipObservation:
     """As in `Observation`; None where no landmark network was taken."""
     focal_deviation: float = FOCAL_KNOWN
     """Standard deviation of the log of the focal length used for the rays."""
+    feet_seen: Float[Tensor, "T 4"] | None = None
+    """1 where the foot of a contact point was seen, else 0; None: all the time. Unseen feet are not planted and hold no path."""
 
     def with_focal_ratio(self, ratio: float, focal_deviation: float) -> "ClipObservation":
         """The observation for a focal length of `ratio` times the assumed one."""
@@ -49,7 +51,8 @@ class ClipObservation:
             rotations = with_focal_length(self._frame_rotations()[None], torch.tensor([[1 / ratio]]))[0]
             camera_from_first = torch.stack(list(accumulate(rotations, lambda previous, rotation: rotation @ previous)))
         depths = None if self.depths is None else self.depths / ratio
-        return ClipObservation(self.rays / ratio, self.confidence, camera_from_first, depths, focal_deviation)
+        rays = self.rays / ratio
+        return ClipObservation(rays, self.confidence, camera_from_first, depths, focal_deviation, self.feet_seen)
 
     def _frame_rotations(self) -> Float[Tensor, "T 3 3"]:
         """Camera rotation from the previous frame to each, the identity in the first."""
@@ -108,7 +111,8 @@ def into_world(
     # The predicted vertical is relative to the body and rotates with it.
     root_camera = body_rotation @ matrix_from_6d(output.root_camera[0]).cpu()
     to_camera = camera_attitude(root_camera, root_level, observation.camera_from_first)
-    contacts = output.contacts[0].sigmoid().cpu()
+    feet_seen = torch.ones(len(root_level), 4) if observation.feet_seen is None else observation.feet_seen
+    contacts = output.contacts[0].sigmoid().cpu() * feet_seen
     rest = rigs.body.rest_joints(betas)
     velocity = output.velocity[0].cpu()
 
@@ -133,6 +137,7 @@ def into_world(
         slow_and_low = torch.from_numpy(find_contacts(points, ground_height(points))).to(contacts)
         run_steps = torch.from_numpy(find_steps(points, pelvis.numpy())).to(contacts)
         contacts = torch.stack([contacts, _CONTACT_PROBABILITY * slow_and_low, _STEP_PROBABILITY * run_steps]).amax(0)
+        contacts = contacts * feet_seen
         # The ground under planted feet gives the vertical more precisely than a single frame.
         to_camera = to_camera @ leveling_rotation(points, find_planted(contacts.numpy())).mT
         rotations, pelvis, camera_position, feet = solve(to_camera, contacts)
