@@ -75,6 +75,14 @@ def seen_parts(seen: UInt8[np.ndarray, "T 5"]) -> tuple[str, ...]:
     return tuple(part for part, share in seen_shares(seen).items() if share >= _MOST)
 
 
+def shows(seen: UInt8[np.ndarray, "T 5"], least: str) -> Bool[np.ndarray, "T"]:
+    """Frame by frame: whether as much of the body is seen as asked for: `whole` (trunk, both legs and an arm), `upper` (trunk and
+    an arm) or `any` (trunk and a limb)."""
+    torso, *limbs = seen.astype(bool).T
+    arm, legs = limbs[0] | limbs[1], limbs[2] & limbs[3]
+    return torso & {"whole": arm & legs, "upper": arm, "any": np.any(limbs, axis=0)}[least]
+
+
 def coverage_of(seen: UInt8[np.ndarray, "T 5"]) -> Coverage:
     """How much of the body a clip shows."""
     shares = seen_shares(seen)

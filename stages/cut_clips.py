@@ -9,12 +9,13 @@ import numpy as np
 from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
+from schemas.coverage import shows
 from schemas.curves import runs
 from schemas.records import FPS, Clip, Rejection, Track
 from schemas.skeleton import COCO_KEYPOINTS
 from stages.base import Stage, StageConfig
 from stages.perception.camera_motion import rotations_at
-from stages.perception.landmarks.seen import find_seen, majority, shows, visibility_of_parts
+from stages.perception.landmarks.seen import find_seen, majority, visibility_of_parts
 
 _BODY = [index for index, name in enumerate(COCO_KEYPOINTS) if name.split("_")[-1] not in ("nose", "eye", "ear")]
 

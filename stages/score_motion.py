@@ -9,6 +9,7 @@
 | float | m | mean height of the lowest contact point above the ground in frames with a contact; 0 where there is none |
 | reprojection | box heights | median distance of projected from detected keypoints; 0 for motion capture |
 | visibility | 0 to 1 | mean confidence of the keypoints; 1 for motion capture |
+| whole_body | 0 to 1 | share of frames in which trunk, both legs and an arm were seen; 1 for motion capture |
 | camera_seen | 0 to 1 | share of the shot's frames whose background gave the camera rotation; 1 for motion capture |
 | max_root_speed | m/s | largest speed of the pelvis |
 | max_joint_speed | rad/s | largest angular speed of a joint relative to its parent |
@@ -32,7 +33,7 @@ import torch
 from jaxtyping import Float
 
 from schemas.body_model import BodyModel
-from schemas.coverage import seen_contacts, seen_keypoints
+from schemas.coverage import seen_contacts, seen_keypoints, shows
 from schemas.kinematics import forward_kinematics
 from schemas.records import FPS, Footage, Motion, Rejection, ScoredMotion
 from schemas.rotations import axis_angle_to_matrix, matrix_to_axis_angle
@@ -45,7 +46,7 @@ from stages.quality.physics import unexplained_wrench
 from stages.quality.tracking import MIN_CONFIDENCE, identity_switches, truncation
 
 SCORES = (
-    "dynamic", "jitter", "foot_slide", "penetration", "float", "reprojection", "visibility", "camera_seen",
+    "dynamic", "jitter", "foot_slide", "penetration", "float", "reprojection", "visibility", "whole_body", "camera_seen",
     "max_root_speed", "max_joint_speed", "identity_switches", "truncation", "joint_limits", "physical",
 )  # fmt: skip
 """Every sample has exactly these."""
@@ -69,6 +70,8 @@ class ScoreMotion(Stage[Motion, ScoredMotion]):
         """Largest `reprojection`, box heights."""
         min_visibility: float = 0.3
         """Smallest `visibility`, 0 to 1."""
+        min_whole_body: float = 0.0
+        """Smallest `whole_body`, 0 to 1; 0.8 rejects upper bodies."""
         min_camera_seen: float = 0.0
         """Smallest `camera_seen`, 0 to 1; 0.7 rejects people in front of a bare wall, where a rotating camera is assumed
         static."""
@@ -123,7 +126,7 @@ class ScoreMotion(Stage[Motion, ScoredMotion]):
         joint_range = _angles(rotations[:1], rotations)
         feet_seen = seen_contacts(np.ones_like(motion.contacts), motion.seen).astype(bool)
         lowest = np.where(feet_seen, feet[..., 1], np.inf).min(-1)
-        stands = feet_seen.any(-1)
+        stands = np.asarray(feet_seen.any(-1))
         has_contact = motion.contacts.any(-1)
         planted = (motion.contacts[1:] & motion.contacts[:-1]).astype(bool)
         foot_steps = np.linalg.norm(np.diff(feet[..., [0, 2]], axis=0), axis=-1)[planted]
@@ -146,6 +149,7 @@ class ScoreMotion(Stage[Motion, ScoredMotion]):
             "float": _mean(np.maximum(lowest, 0.0)[has_contact]),
             "reprojection": reprojection,
             "visibility": visibility,
+            "whole_body": float(shows(motion.seen, "whole").mean()),
             "camera_seen": camera_seen,
             "max_root_speed": float(root_speed.max(initial=0.0)),
             "max_joint_speed": float(joint_speed.max(initial=0.0)),

@@ -91,4 +91,5 @@ class WriteCaptions(Stage[ScoredMotion, CaptionedMotion]):
             motion.joint_confidence,
             self.config,
             seed=motion.id,
+            seen=motion.seen,
         )

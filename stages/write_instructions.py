@@ -15,8 +15,8 @@
 | m2segments, m2moment | a joined motion | its steps with their times, a description between two times |
 
 Where the target span lies inside the input span (in-between), it is hidden from the input. `parts` are the parts that the
-instance is about; input and target motions are limited to them. Only filmed motions have frames, only joined ones have
-steps.
+instance is about, seen ones only; input and target motions are limited to them. Only filmed motions have frames, only joined
+ones have steps.
 """
 
 from collections.abc import Iterator, Sequence
@@ -93,7 +93,7 @@ def write(
                     instruction=wording.format(**draft.slots),
                     inputs=draft.inputs,
                     target=draft.target,
-                    parts=draft.parts,
+                    parts=tuple(part for part in draft.parts if part in subject.seen),
                     start_s=0.0,
                     end_s=subject.frames / FPS,
                 )

@@ -6,16 +6,19 @@ import hashlib
 import io
 import json
 import math
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import numpy as np
+from jaxtyping import UInt8
 
 from pipeline.rendering.animation import motion_joints, pack_joints
 from pipeline.rendering.drawing import SMPL_EDGES, draw_keypoints, edge_colour, side_colour
 from schemas.body_model import BodyModel
 from schemas.containers import CLIP_FORMATS, open_media
+from schemas.coverage import unseen_joints
 from schemas.records import FPS
 from schemas.sample import decode_motion, decode_npz
 from schemas.skeleton import COCO_EDGES, COCO_KEYPOINTS, SMPL_JOINTS, joint
@@ -39,9 +42,24 @@ def keypoint_edges() -> list[list[Any]]:
 def packed_motion(
     members: dict[str, bytes], name: str, *, every: int = 1, seconds: float = math.inf
 ) -> dict[str, object]:
-    """Joints of the first seconds of a sample's motion for `figure.js`, on the shipped body."""
-    joints = motion_joints(decode_motion(members["motion.npz"], name))
-    return pack_joints(joints[: int(min(seconds * FPS, len(joints)))], every)
+    """Joints of the first seconds of a sample's motion for `figure.js`, on the shipped body; `unseen` are the spans of frames
+    (first, one past the last) with the joints that nobody saw in them."""
+    motion = decode_motion(members["motion.npz"], name)
+    shown = slice(0, int(min(seconds * FPS, len(motion.poses))))
+    return {
+        **pack_joints(motion_joints(motion)[shown], every),
+        "unseen": _unseen_spans(motion.seen[shown][::every]),
+    }
+
+
+def _unseen_spans(seen: UInt8[np.ndarray, "T 5"]) -> list[list[Any]]:
+    hidden = unseen_joints(seen)
+    edges = [0, *(np.flatnonzero((hidden[1:] != hidden[:-1]).any(1)) + 1).tolist(), len(hidden)]
+    return [
+        [first, end, np.flatnonzero(hidden[first]).tolist()]
+        for first, end in pairwise(edges)
+        if end > first and hidden[first].any()
+    ]
 
 
 def substitute_body(body_model: str) -> str:

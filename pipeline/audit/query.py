@@ -97,7 +97,11 @@ def dataset_tables(dataset: str) -> dict[str, Table]:
         raise HumoError(f"{dataset}: no dataset there; give a folder or address that humo ingest has written to")
     if storage.exists(TOMBSTONES):
         files["removed"] = [TOMBSTONES]
-    tables: dict[str, Table] = {name: _open(storage, paths) for name, paths in files.items() if paths}
+    tables: dict[str, Table] = {
+        name: _open(storage, paths, CATALOGUE if name == "samples" else pa.schema([]))
+        for name, paths in files.items()
+        if paths
+    }
     if "samples" in tables and storage.exists(DESCRIPTION):
         # During repacking the tables of the next version exist beside the current ones.
         shards = [shard.path for shard in read_description(storage).shards]
@@ -111,10 +115,10 @@ def describe_tables(tables: dict[str, Table]) -> str:
     return "\n".join(f"  {name}({', '.join(table.schema.names)})" for name, table in tables.items())
 
 
-def _open(storage: Storage, files: Sequence[str]) -> arrow_dataset.Dataset:
+def _open(storage: Storage, files: Sequence[str], known: pa.Schema) -> arrow_dataset.Dataset:
     paths = [storage.path(file) for file in files]
-    # Files may have different score columns: a column that a file lacks is NULL there.
-    schemas = [pq.read_schema(path, filesystem=storage.fs) for path in paths]
+    # Files may have different score columns, and those of an earlier version lack some: such a column is NULL there.
+    schemas = [*(pq.read_schema(path, filesystem=storage.fs) for path in paths), known]
     schema = functools.reduce(lambda one, two: pa.unify_schemas([one, two], promote_options="permissive"), schemas)
     return arrow_dataset.dataset(paths, schema=schema.remove_metadata(), format="parquet", filesystem=storage.fs)
 

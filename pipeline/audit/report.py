@@ -74,6 +74,7 @@ def _context(storage: Storage, description: DatasetDescription, session: QuerySe
         "splits": _grouped(session, live, "subset || ' / ' || split"),
         "licences": _grouped(session, live, "licence"),
         "consents": _grouped(session, live, "consent"),
+        "coverages": _grouped(session, live, "coalesce(coverage, 'whole')"),
         "sources": sources[:MAX_ROWS],
         "more_sources": max(0, total["sources"] - MAX_ROWS),
         "bodies": bodies,

@@ -18,10 +18,12 @@ from jaxtyping import Float
 
 from pipeline.audit.summaries import Count, Histogram, MomentsByShard, Summary, merge
 from pipeline.audit.summaries import Moments as _Moments
+from schemas.coverage import seen_shares
 from schemas.dataset import DatasetDescription, ShardEntry, read_description, read_tombstones
 from schemas.errors import HumoError, UsageError
 from schemas.sample import MotionArrays, decode_motion, encode_npz
 from schemas.shards import read_samples
+from schemas.skeleton import PARTS
 from schemas.storage import Storage
 
 STATISTICS = "statistics/statistics.json"
@@ -36,7 +38,7 @@ _COUNTED_ONLY = ("source", "word")
 """Groups of which only the number of distinct names is kept, since there are too many."""
 _GROUPS = {
     "subset": "subsets", "split": "splits", "licence": "licences", "consent": "consents", "body_model": "body_models",
-    "model": "models", "kind": "kinds", "part": "parts", "task": "tasks", "sentences": "sentences",
+    "model": "models", "coverage": "coverages", "kind": "kinds", "part": "parts", "task": "tasks", "sentences": "sentences",
 }  # fmt: skip
 """Group -> its key in statistics.json."""
 _REPEATING = ("kind", "part", "task", "sentences")
@@ -140,10 +142,14 @@ def sample_summaries(members: dict[str, bytes], split: str) -> Iterator[tuple[Ke
     frames = int(meta["frames"])
     groups = [("all", ""), ("split", split), ("length_s", str(int(frames / meta["fps"])))]
     groups += [(name, meta[name]) for name in ("subset", "licence", "consent", "body_model")]
+    groups += [("coverage", meta.get("coverage", "whole"))]
     groups += [("model", f"{name} {version}") for name, version in meta["models"].items()]
     for group in groups:
         yield group, Count(1, 1, frames)
     yield ("source", meta["source_id"]), Count(1, 1, frames)
+    for part, share in seen_shares(decode_motion(members["motion.npz"]).seen).items():
+        seen_frames = round(share * frames)
+        yield ("seen", part), Count(seen_frames, int(seen_frames > 0), seen_frames)
 
     for name in ("kind", "part"):
         for value, occurrences in _count_values(event[name] for event in text["rules"]).items():
@@ -222,6 +228,8 @@ def _publish(
         "features": {},
     }
     statistics |= {plural: group(name) for name, plural in _GROUPS.items()}
+    seen = {key[1]: value.frames for key, value in summaries.items() if key[0] == "seen" and isinstance(value, Count)}
+    statistics["seen"] = {part: round(seen.get(part, 0) / max(total.frames, 1), 6) for part in PARTS}
     lengths = {int(key[1]): value for key, value in summaries.items() if key[0] == "length_s"}
     statistics["lengths"] = [
         {"from_s": seconds, "to_s": seconds + 1, "samples": lengths[seconds].samples}  # type: ignore[union-attr]

@@ -8,9 +8,10 @@ from typing import Any
 from pipeline.audit import pages
 from pipeline.audit.query import QuerySession
 from schemas.addresses import public_form
+from schemas.coverage import seen_shares
 from schemas.dataset import read_tombstones
 from schemas.errors import HumoError, UsageError
-from schemas.sample import decode_npz
+from schemas.sample import decode_motion, decode_npz
 from schemas.shards import read_samples
 from schemas.skeleton import PARTS
 from schemas.storage import Storage
@@ -92,13 +93,15 @@ def _context(row: dict[str, Any], members: dict[str, bytes]) -> dict[str, Any]:
         }
     events = sorted(text["rules"], key=lambda event: (event["start_s"], event["end_s"], event["text"]))
     lanes = [(part, [event for event in events if event["part"] == part]) for part in ("body", *PARTS)]
+    shares = seen_shares(decode_motion(members["motion.npz"], f"{row['key']}.motion.npz").seen)
     origin = {
         "source": meta["source_id"], "title": meta["title"], "address": public_form(meta["uri"]), "licence": meta["licence"],
         "consent": meta["consent"], "person": meta["person"],
         "span": f"{meta['start_s']:.2f} – {meta['end_s']:.2f} s of the source",
         "frames": f"{meta['frames']} at {meta['fps']:g} fps, from {meta['source_fps']:g}",
         "frame size": f"{meta['width']} × {meta['height']}" if meta["width"] else "none",
-        "body model": meta["body_model"], "config": meta["config_digest"], "shard": row["shard"], "split": row["split"],
+        "body model": meta["body_model"], "coverage": meta.get("coverage", "whole"), "config": meta["config_digest"],
+        "shard": row["shard"], "split": row["split"],
         "SHA-256 of the source": meta["sha256"],
     }  # fmt: skip
     return {
@@ -106,7 +109,8 @@ def _context(row: dict[str, Any], members: dict[str, bytes]) -> dict[str, Any]:
         "subset": row["subset"],
         "seconds": seconds,
         "body": text["body"],
-        "parts": [(part, text["parts"][part]) for part in PARTS],
+        "coverage": meta.get("coverage", "whole"),
+        "parts": [(part, text["parts"][part], shares[part]) for part in PARTS],
         "lanes": [(part, part_events) for part, part_events in lanes if part_events],
         "transcript": text["transcript"]["text"],
         "writers": sorted(text["writers"].items()),

@@ -83,7 +83,8 @@ class IngestConfig(Config):
     chain: list[str] = list(STAGES)
     """Stages in order, if not the default ones."""
     preset: str = ""
-    """Settings of a published dataset as defaults for `stages`: a name from configs/presets; empty: the stages' own defaults."""
+    """Filter settings as defaults for `stages`, such as a published dataset's: a name from configs/presets; empty: the stages' own
+    defaults."""
     stages: StageSettings = StageSettings()  # type: ignore[valid-type]
     """Settings of each stage."""
     engine: EngineConfig = EngineConfig()

@@ -20,7 +20,8 @@ _CONTENT = {
     "keypoints.npz": "COCO-17 keypoints and boxes in source pixels, camera",
     "meta.json": "source, licence, consent, span, person, scores, models with versions",
     "motion.npz": "SMPL at 30 fps: poses (T,24,3) axis-angle, trans (T,3) metres, betas (10,), contacts (T,4), "
-    "joint_confidence (T,24); Y up, ground at 0",
+    "joint_confidence (T,24), seen (T,5): 1 where torso, left arm, right arm, left leg, right leg were seen, else the pose is made "
+    "up; Y up, ground at 0",
     "text.json": "sentences about the body and its parts, timed events, writers and verdicts of the checks",
 }
 

@@ -75,10 +75,13 @@ class Figure {
     ctx.stroke();
     ctx.globalAlpha = 1;
     const order = [...this.skeleton.edges].sort((e, g) => joints2d[g[0]][2] + joints2d[g[1]][2] - joints2d[e[0]][2] - joints2d[e[1]][2]);
+    const hidden = new Set((this.motion.unseen || []).filter(([first, end]) => first <= f0 && f0 < end).flatMap((span) => span[2]));
     for (const [a, b, side] of order) {
+      ctx.globalAlpha = hidden.has(a) || hidden.has(b) ? 0.22 : 1;  // nobody saw it: its pose is made up
       line(joints2d[a], joints2d[b], 0.085 * joints2d[a][3] + 2.5, c.ground);
       line(joints2d[a], joints2d[b], 0.085 * joints2d[a][3], c[side]);
     }
+    ctx.globalAlpha = 1;
     const head = joints2d[this.skeleton.head], neck = joints2d[this.skeleton.neck], up = [head[0] - neck[0], head[1] - neck[1]];
     const n = Math.max(Math.hypot(...up), 1e-3), r = 0.1 * head[3];
     ctx.fillStyle = c.middle; ctx.beginPath(); ctx.arc(head[0] + up[0] / n * r * 0.7, head[1] + up[1] / n * r * 0.7, r, 0, 7); ctx.fill();

@@ -1,14 +1,27 @@
 """Merges a describer's sentences with those of the rules; each is checked against the events and kept or rejected on its own."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 
 from schemas.records import Captions, Statement
 from stages.language.describers.checks import judge
 from stages.language.describers.protocol import LEVELS, Answer
+from stages.language.rules.phrases import OUT_OF_VIEW
 
 _MAX_CHARACTERS = 300
 _MAX_PER_LEVEL = 6
+_WORDS_ABOUT = {
+    "leg": re.compile(
+        r"\b(leg|foot|feet|knee|thigh|shin|ankle|toe|heel|stand|stood|sit|sat|seat|walk|step|stride|stroll|run|ran|jog|jump|hop|"
+        r"leap|squat|crouch|kneel|knelt|kick|lie|lying|crawl|pace|pacing|lunge|march|tiptoe)(s|es|ed|ing|ning|ting|ping|pping)?\b",
+        re.IGNORECASE,
+    ),
+    "arm": re.compile(
+        r"\b(arm|hand|elbow|wrist|fist|finger|wave|waving|punch|clap|point|reach)(s|es|ed|ing|ping)?\b", re.IGNORECASE
+    ),
+}
+"""Words that tell what limbs do, for limbs that nobody saw."""
 _WORD = re.compile(r"[^\W\d_]+")
 
 
@@ -16,10 +29,11 @@ def merge_answer(rule_captions: Captions, answer: Answer) -> Captions:
     """The rules' captions followed by the sentences that do not contradict the events; `added` lists all with evidence."""
     kept: dict[str, list[str]] = {level: [] for level in LEVELS}
     statements: list[Statement] = []
+    unseen = [part for part, lines in rule_captions.parts.items() if lines[0].endswith(f"{OUT_OF_VIEW}.")]
     present = {(level, line) for level in LEVELS for line in _lines(rule_captions, level)}
     for level in LEVELS:
         for text in (line for answered in answer.sentences.get(level, ()) for line in sentences_in(answered)):
-            verdict, evidence = "rejected", _fault(text)
+            verdict, evidence = "rejected", _fault(text) or _says_unseen(text, level, unseen)
             if (level, text) in present:
                 evidence = "it is said already"
             elif len(kept[level]) == _MAX_PER_LEVEL:
@@ -61,6 +75,16 @@ def sentences_in(text: str) -> list[str]:
 
 def _lines(captions: Captions, level: str) -> tuple[str, ...]:
     return captions.body if level == "body" else captions.parts[level]
+
+
+def _says_unseen(text: str, level: str, unseen: Sequence[str]) -> str:
+    """Which unseen part a sentence is about; empty if about none."""
+    if level in unseen:
+        return f"the {level.replace('_', ' ')} was not seen"
+    for limb, words in _WORDS_ABOUT.items():
+        if f"left_{limb}" in unseen and f"right_{limb}" in unseen and (said := words.search(text)):
+            return f"'{said.group()}': the {limb}s were not seen"
+    return ""
 
 
 def _fault(text: str) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from schemas.coverage import seen_parts
 from schemas.ids import digest, unit_interval
 from schemas.records import FPS, CaptionedMotion, InstructionInput, Segment
 from schemas.skeleton import PARTS
@@ -32,6 +33,7 @@ class Draft:
     target: InstructionInput
     slots: dict[str, str]
     parts: tuple[str, ...] = tuple(PARTS)
+    """The parts that it is about; of these only the seen ones are told."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -77,12 +79,17 @@ class Subject:
         return " ".join(sentences)
 
     @cached_property
+    def seen(self) -> tuple[str, ...]:
+        """Parts that were seen in most of the motion, in the order of PARTS."""
+        return seen_parts(self.record.scored.motion.seen)
+
+    @cached_property
     def parts(self) -> list[str]:
-        """Parts in view, active ones first, otherwise in a pseudorandom order by the motion's id."""
+        """Seen parts about which something can be said, active ones first, otherwise in a pseudorandom order by the motion's id."""
         events = self.record.captions.events
         hidden = {event.part for event in events if event.text == OUT_OF_VIEW}
         active = {event.part for event in events if event.kind != "rest"}
-        parts = [part for part in PARTS if part not in hidden]
+        parts = [part for part in self.seen if part not in hidden]
         return sorted(parts, key=lambda part: (part not in active, unit_interval(self.record.id, "part", part)))
 
     @cached_property
@@ -153,7 +160,7 @@ def _to_length(subject: Subject, task: str) -> list[Draft]:
 def _to_parts(subject: Subject, task: str) -> list[Draft]:
     if subject.steps:
         return []  # A long motion has too many events for one sentence about each part.
-    return [Draft(inputs=subject.whole, target=_text(subject.parts_text(tuple(PARTS), task)), slots={})]
+    return [Draft(inputs=subject.whole, target=_text(subject.parts_text(subject.seen, task)), slots={})]
 
 
 def _prediction(subject: Subject, task: str) -> list[Draft]:

@@ -8,6 +8,8 @@ from stages.language.rules.movements import Movement
 from stages.language.rules.relations import duration_s, overlap_share, same_action, time_order, within_gap
 
 LOCOMOTION = ("walk", "walk_backward", "sidestep_left", "sidestep_right", "run", "crawl")
+IDLE = ("stand", "rest")
+"""Events of the body during which nothing else happens."""
 TURNS = ("turn_left", "turn_right", "spin")
 WHOLE_BODY = ("jump", "squat", "bow", "get_up", "lie", "crawl", "roll", "flip", "cartwheel")
 """Arm and leg movements during these events are part of them."""
@@ -16,7 +18,7 @@ _MENTIONED = {"arm": ("wave", "raise", "punch", "reach", "circle"), "leg": ("kic
 _SALIENCE = {
     "flip": 10, "cartwheel": 10, "roll": 10, "jump": 9, "kick": 9, "punch": 9, "spin": 8, "squat": 8, "bow": 8, "wave": 8,
     "get_up": 8, "crawl": 8, "run": 7, "lie": 7, "sit": 6, "circle": 7, "reach": 7, "raise": 6, "walk": 6,
-    "walk_backward": 7, "sidestep_left": 7, "sidestep_right": 7, "turn_left": 5, "turn_right": 5, "swing": 4, "stand": 1,
+    "walk_backward": 7, "sidestep_left": 7, "sidestep_right": 7, "turn_left": 5, "turn_right": 5, "swing": 4, "stand": 1, "rest": 1,
 }  # fmt: skip
 _ONE_SIDED = ("kick", "step")
 """Movements that are never merged into one of both legs."""
@@ -58,7 +60,7 @@ def clauses_of(events: Sequence[Movement]) -> list[Clause]:
             separate.append(clause)
     result = [replace(clause, meanwhile=tuple(attached.get(id(clause), ())[:2])) for clause in separate]
     # Standing is mentioned only if nothing else happens.
-    active = [clause for clause in result if clause.event.kind != "stand"]
+    active = [clause for clause in result if clause.event.kind not in IDLE]
     return active or result[:1]
 
 
@@ -204,11 +206,11 @@ def _without_manner(event: Movement) -> Movement:
 
 def with_simultaneous(clauses: list[Clause], events: Sequence[Movement]) -> list[Clause]:
     """Attach a simultaneous movement, if any, to a single clause."""
-    if len(clauses) != 1 or clauses[0].meanwhile or clauses[0].event.kind not in (*LOCOMOTION, "stand"):
+    if len(clauses) != 1 or clauses[0].meanwhile or clauses[0].event.kind not in (*LOCOMOTION, *IDLE):
         return clauses
     extra = unmentioned(clauses, events)
     simultaneous = [Clause(event=event) for event in extra if overlap_share(event, clauses[0].event) > 0.5][:1]
-    if simultaneous and clauses[0].event.kind == "stand":
+    if simultaneous and clauses[0].event.kind in IDLE:
         return simultaneous
     return [replace(clauses[0], meanwhile=tuple(simultaneous))]
 

@@ -55,6 +55,8 @@ BODY: dict[str, tuple[str, ...]] = {
     "flip front": ("does a front flip", "flips forward in the air"),
     "flip back": ("does a backflip", "flips backward in the air"),
     "cartwheel": ("does a cartwheel", "turns a cartwheel", "cartwheels over the hands"),
+    "stir": ("moves the upper body", "moves the upper body a little"),
+    "rest": ("keeps nearly still", "stays nearly still", "holds almost still"),
 }
 ARM: dict[str, tuple[str, ...]] = {
     "wave": ("waves with {hand}", "waves {hand}", "waves {hand} from side to side"),

@@ -3,9 +3,10 @@
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from schemas.coverage import all_seen
 from schemas.records import Captions
 from schemas.skeleton import PARTS
 from stages.language.rules.arm_events import arm_events
@@ -19,6 +20,7 @@ from stages.language.rules.phrases import OUT_OF_VIEW, phrase
 from stages.language.rules.sentences import body_sentences
 from stages.language.rules.thresholds import Thresholds
 from stages.language.rules.torso_events import torso_events
+from stages.language.rules.unseen import keep_seen, out_of_view
 from stages.language.rules.visibility import filter_by_visibility
 
 RULES = "rules 3"
@@ -33,9 +35,10 @@ def describe(
     limits: Thresholds,
     *,
     seed: str,
+    seen: UInt8[np.ndarray, "T 5"] | None = None,
 ) -> Captions:
-    """Captions of a motion at 30 fps. The seed selects wordings; the mirrored motion with the same seed gets the same text
-    with left and right exchanged."""
+    """Captions of a motion at 30 fps, of its `seen` parts (None: of all). The seed selects wordings; the mirrored motion with the
+    same seed gets the same text with left and right exchanged."""
     k = kinematics(
         rotations,
         trans,
@@ -45,10 +48,14 @@ def describe(
         travel_smoothing_s=limits.travel_smoothing_s,
         min_confidence=limits.min_confidence,
     )
-    events = find_events(k, limits)
+    seen = all_seen(len(k)) if seen is None else seen
+    events = keep_seen(find_events(k, limits), seen)
+    found = {event.part for event in events}
     return Captions(
         body=body_sentences(events, seed),
-        parts={part: part_sentences(part, events, seed) for part in PARTS},
+        parts={
+            part: part_sentences(part, events, seed) if part in found else (out_of_view(part, seen),) for part in PARTS
+        },
         events=tuple(event.to_event() for event in events),
         writers={"body": RULES, "parts": RULES, "events": RULES, "transcript": "none"},
     )

@@ -40,7 +40,7 @@ def visibility_of_parts(
     visibility = np.where(inside, np.nan_to_num(keypoints[..., 2]).clip(0, 1), 0.0)
     looked = np.zeros(len(keypoints), bool) if landmarks is None else landmarks.any((1, 2))
     scale = np.where(looked, 1.0, BEGINS / CONFIDENCE_BEGINS)
-    return np.stack([visibility[:, points_of(part)].mean(-1) * scale for part in PART_NAMES], -1)
+    return np.stack([visibility[:, list(points_of(part))].mean(-1) * scale for part in PART_NAMES], -1)
 
 
 def find_seen(visibility: Float[np.ndarray, "T 5"], window: int) -> UInt8[np.ndarray, "T 5"]:
@@ -61,11 +61,3 @@ def majority(flags: Bool[np.ndarray, "T"], window: int) -> Bool[np.ndarray, "T"]
         return flags
     ones = np.ones(window)
     return np.convolve(flags, ones, "same") * 2 > np.convolve(np.ones(len(flags)), ones, "same")
-
-
-def shows(seen: UInt8[np.ndarray, "T 5"], least: str) -> Bool[np.ndarray, "T"]:
-    """Frame by frame: whether as much of the body is seen as asked for: `whole` (trunk, both legs and an arm), `upper` (trunk and
-    an arm) or `any` (trunk and a limb)."""
-    torso, *limbs = seen.astype(bool).T
-    arm, legs = limbs[0] | limbs[1], limbs[2] & limbs[3]
-    return torso & {"whole": arm & legs, "upper": arm, "any": np.any(limbs, axis=0)}[least]

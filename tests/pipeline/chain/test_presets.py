@@ -17,8 +17,8 @@ def job(**more: object) -> IngestConfig:
     return parse_config({**MINIMAL, **more}, IngestConfig, "job.yaml")
 
 
-def test_the_published_presets_exist() -> None:
-    assert preset_names() == ["mbench", "motionmillion", "romo"]
+def test_the_presets_exist() -> None:
+    assert preset_names() == ["mbench", "motionmillion", "romo", "whole_bodies"]
 
 
 @pytest.mark.parametrize("name", preset_names())

@@ -10,6 +10,7 @@ from mocap_files import body_motion, write_known_bvh
 
 from model.data import MotionDataset
 from pipeline.audit.query import query
+from pipeline.audit.statistics import compute_statistics
 from pipeline.chain.config import IngestConfig
 from pipeline.dataset.catalogue import SINCE_VERSION_2
 from pipeline.dataset.pack import repack
@@ -66,6 +67,10 @@ def test_it_is_read_everywhere(job: Any) -> None:
     assert len(MotionDataset(storage.uri)) == 2
     assert all(sample.motion.seen.all() for sample in MotionDataset(storage.uri))
     assert query(storage.uri, "SELECT count(*) FROM samples").to_pydict() == {"count_star()": [2]}
+    assert query(storage.uri, "SELECT DISTINCT coalesce(coverage, 'whole') AS c FROM samples").to_pylist() == [
+        {"c": "whole"}
+    ]
+    assert compute_statistics(storage.uri)["coverages"]["whole"]["samples"] == 2
     assert repack(storage.uri).layout == LAYOUT_VERSION - 1
     assert verify(storage.uri).problems == []
 

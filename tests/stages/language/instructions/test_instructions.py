@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from schemas.coverage import LEFT_LEG, all_seen
 from schemas.records import (
     FPS,
     Camera,
@@ -357,3 +358,20 @@ def test_answers_about_length_are_filled() -> None:
     texts = {one.target.text for n in range(40) for one in instances(captioned(n), instances={"m2length": 1})}
     assert len(texts) == len(LENGTH_ANSWERS)
     assert all("3.3" in text for text in texts)
+
+
+def test_instructions_are_about_seen_parts_only() -> None:
+    record = captioned()
+    seen = all_seen(len(record.scored.motion.poses))
+    seen[:, LEFT_LEG:] = 0
+    motion = replace(record.scored.motion, seen=seen)
+    upper = replace(record, scored=replace(record.scored, motion=motion))
+    every = instances(upper)
+    parts = {"torso", "left_arm", "right_arm"}
+    assert all(one.parts and set(one.parts) <= parts for one in every)
+    assert {one.parts for one in every if one.task == "t2m"} == {("torso", "left_arm", "right_arm")}
+    assert not [one for one in every if one.task == "parts2m"]
+    assert {one.parts[0] for one in instances(upper, instances={"p2t": 9})} == parts
+    (told,) = instances(upper, instances={"m2parts": 1})
+    assert "leg" not in told.target.text
+    assert "arm" in told.target.text
