@@ -377,6 +377,12 @@ def motion_features(motions: Sequence[MotionArrays], body: BodyModel) -> Float[T
     return features.encode(axis_angle_to_matrix(stacked("poses")), trans, rest, stacked("contacts").float())
 
 
+def motion_seen(motions: Sequence[MotionArrays]) -> Float[Tensor, "B N 5"]:
+    """For the rows of `motion_features` and each part: 1 where it was seen in both frames of the row, else 0."""
+    seen = torch.from_numpy(np.stack([motion.seen for motion in motions])).float()
+    return torch.minimum(seen[:, :-1], seen[:, 1:])
+
+
 def feature_rows(motion: MotionArrays) -> Float[np.ndarray, "N 263"]:
     """HuMo263 rows of one motion, on the shipped body; dataset statistics are computed from them."""
     return motion_features([motion], BodyModel.load())[0].numpy()

@@ -160,7 +160,14 @@ def evaluate_llm(
         if task in (None, "t2m"):
             instructions.append(caption_instruction(sample, 0))
         for instruction in instructions:
-            example = build(instruction, codes, vocabulary, downsample=downsample, max_steps=model.config.context // 3)
+            example = build(
+                instruction,
+                codes,
+                vocabulary,
+                downsample=downsample,
+                max_steps=model.config.context // 3,
+                seen=sample.motion.seen,
+            )
             if example is None or len(example) > model.config.context:
                 continue
             batch = collate([example], vocabulary, parts=model.parts, levels=model.levels, context=model.config.context)

@@ -10,13 +10,15 @@ body, as users type it.
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
+import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int, UInt8
 from torch import Tensor
 
 from model.data import MotionSample, mirror_text
 from model.language_model import Batch
 from model.vocabulary import TextVocabulary
+from schemas.coverage import PART_NAMES, seen_parts
 from schemas.errors import HumoError
 from schemas.records import FPS, Instruction, InstructionInput
 from schemas.skeleton import PARTS
@@ -35,6 +37,8 @@ class Example:
     answer: list[int]
     """Empty if the target is motion."""
     target_motion: Int[Tensor, "M P K"] | None
+    target_seen: Bool[Tensor, "M P"] | None = None
+    """Parts of the target that were seen; None: all of them."""
 
     def __len__(self) -> int:
         steps = sum(len(codes) + 1 for codes in (self.input_motion, self.target_motion) if codes is not None)
@@ -55,9 +59,10 @@ def caption_instruction(sample: MotionSample, choice: int) -> Instruction:
     )
 
 
-def trainable(instruction: Instruction) -> bool:
-    """Whether the model supports an instruction: not those about single parts, nor those with an image or pose as input."""
-    whole = not instruction.parts or set(instruction.parts) == set(PARTS)
+def trainable(instruction: Instruction, parts: Sequence[str] = tuple(PARTS)) -> bool:
+    """Whether the model supports an instruction: not those about some of the seen `parts`, nor those with an image or pose as
+    input."""
+    whole = not instruction.parts or set(instruction.parts) >= set(parts)
     return whole and instruction.inputs.kind in _INPUT_KINDS and instruction.target.kind in _TARGET_KINDS
 
 
@@ -69,14 +74,16 @@ def build(
     downsample: int,
     max_steps: int,
     mirrored: bool = False,
+    seen: UInt8[np.ndarray, "T 5"] | None = None,
 ) -> Example | None:
-    """The training sequence of an instruction on a motion's codes.
+    """The training sequence of an instruction on a motion's codes. `seen` is the motion's mask, mirrored or not like the codes;
+    None: all parts were seen.
 
     Target steps are never part of the input (in-between: the middle is hidden). None if a span is shorter than a step, if
     the instruction is not `trainable`, and for a long motion (`i2lm`) of more than `max_steps`, since its text would
     describe more than the truncated motion.
     """
-    if not trainable(instruction):
+    if not trainable(instruction, PART_NAMES if seen is None else seen_parts(seen)):
         return None
 
     def tokens(text: str) -> list[int]:
@@ -105,7 +112,18 @@ def build(
     if any(motion is not None and not len(motion) for motion in (input_motion, target_motion)):
         return None
     answer = tokens(instruction.target.text) if instruction.target.kind == "text" else []
-    return Example(prompt=prompt, input_motion=input_motion, answer=answer, target_motion=target_motion)
+    target_seen = None
+    if target_motion is not None and seen is not None and not seen.all() and codes.shape[1] == len(PART_NAMES):
+        target_seen = seen_steps(seen, len(codes), downsample)[target_start:target_end][:max_steps]
+    return Example(
+        prompt=prompt, input_motion=input_motion, answer=answer, target_motion=target_motion, target_seen=target_seen
+    )
+
+
+def seen_steps(seen: UInt8[np.ndarray, "T 5"], steps: int, downsample: int) -> Bool[Tensor, "S P"]:
+    """Step and part: whether it was seen in all frames of the step."""
+    frames = torch.from_numpy(seen[: steps * downsample].astype(bool))
+    return frames.unflatten(0, (steps, downsample)).all(1)
 
 
 def prompt_segments(example: Example, vocabulary: TextVocabulary) -> list[list[int] | Int[Tensor, "S P K"]]:
@@ -153,4 +171,17 @@ def collate(examples: Sequence[Example], vocabulary: TextVocabulary, *, parts: i
             flags["is_target_motion"][row, start:position] = True
             flags["is_continue"][row, start - 1 : position - 1] = True
             flags["is_stop"][row, position - 1] = True
-    return Batch(text=text, codes=codes, **flags)
+    return Batch(text=text, codes=codes, seen=_seen(examples, flags["is_target_motion"], parts), **flags)
+
+
+def _seen(
+    examples: Sequence[Example], is_target_motion: Bool[Tensor, "B L"], parts: int
+) -> Bool[Tensor, "B L P"] | None:
+    """Seen parts of the target positions; None where all of them were seen."""
+    if all(example.target_seen is None for example in examples):
+        return None
+    seen = torch.ones(*is_target_motion.shape, parts, dtype=torch.bool)
+    for row, example in enumerate(examples):
+        if example.target_seen is not None:
+            seen[row, is_target_motion[row]] = example.target_seen
+    return seen

@@ -104,9 +104,14 @@ class Batch:
     """Positions after which a target motion ends."""
     is_continue: Bool[Tensor, "B L"]
     """Positions after which a target motion starts or continues."""
+    seen: Bool[Tensor, "B L P"] | None = None
+    """Parts of target motions that were seen: the others' codes are made up and not learned. None: all of them."""
 
     def to(self, device: torch.device | str) -> "Batch":
-        return Batch(**{name: value.to(device, non_blocking=True) for name, value in vars(self).items()})
+        moved = {
+            name: None if value is None else value.to(device, non_blocking=True) for name, value in vars(self).items()
+        }
+        return Batch(**moved)
 
 
 @dataclass(eq=False)
@@ -339,7 +344,12 @@ class MotionLanguageModel(nn.Module):
             mask = mask & (torch.rand(mask.shape, device=mask.device) < self.config.step_share)
         codes = batch.codes[:, 1:][mask]
         logits = self.step_decoder(states[mask], codes).float()
-        total = F.cross_entropy(logits.flatten(0, -2), codes.transpose(1, 2).flatten(), reduction="sum")
+        targets = codes.transpose(1, 2)
+        if batch.seen is not None:
+            seen = batch.seen[:, 1:][mask][:, None].expand_as(targets)
+            total = F.cross_entropy(logits[seen], targets[seen], reduction="sum")
+            return total / seen.sum().clamp(min=1)
+        total = F.cross_entropy(logits.flatten(0, -2), targets.flatten(), reduction="sum")
         return total / max(codes.numel(), 1)
 
 

@@ -231,9 +231,14 @@ class MotionTokenizer(nn.Module):
         return (features - self.mean) / self.std
 
     def forward(
-        self, features: Float[Tensor, "B N 263"], weights: "LossWeights", drop_levels: bool = False
+        self,
+        features: Float[Tensor, "B N 263"],
+        weights: "LossWeights",
+        drop_levels: bool = False,
+        seen: Float[Tensor, "B N 5"] | None = None,
     ) -> dict[str, Tensor]:
-        """Training losses: `loss` and its terms. `drop_levels` drops a random number of the last levels (quantizer
+        """Training losses: `loss` and its terms. Rows of parts whose `seen` is 0 are made up and not learned (None: all were seen;
+        the root counts as seen). `drop_levels` drops a random number of the last levels (quantizer
         dropout), so that the first ones learn to work alone."""
         target = self.normalise(features)
         latents = self.latents(target)
@@ -245,11 +250,13 @@ class MotionTokenizer(nn.Module):
         target = target[:, : parts[0].shape[-1]]
         column_weights = target.new_ones(NUM_FEATURES)
         column_weights[ROOT] = weights.root
+        mask = None if seen is None else self._column_mask(seen[:, : target.shape[1]])
         part_loss = target.new_zeros(())
         for columns, part in zip(self._columns, parts, strict=True):
             error = (part.transpose(-1, -2).float() - target[..., columns]).abs() * column_weights[columns]
-            part_loss = part_loss + error.mean() / len(parts)
+            part_loss = part_loss + (error if mask is None else error * mask[..., columns]).mean() / len(parts)
         error = (self.merge_parts([part.float() for part in parts]) - target).abs()
+        error = error if mask is None else error * mask
         whole = (error * column_weights).mean()
         positions = error[..., POSITIONS].mean()
         # Summed over the levels and, as in the paper, over the parts.
@@ -257,6 +264,15 @@ class MotionTokenizer(nn.Module):
         loss = weights.parts * part_loss + weights.whole * whole + weights.positions * positions
         loss = loss + weights.commitment * commitment
         return {"loss": loss, "parts": part_loss, "whole": whole, "positions": positions, "commitment": commitment}
+
+    def _column_mask(self, seen: Float[Tensor, "B N 5"]) -> Float[Tensor, "B N 263"]:
+        """1 for the columns of which any part was seen, and for those of the root."""
+        mask = seen.new_zeros(*seen.shape[:2], NUM_FEATURES)
+        for index, part in enumerate(PARTS):
+            columns = part_columns(part).to(seen.device)
+            mask[..., columns] = torch.maximum(mask[..., columns], seen[..., index, None])
+        mask[..., ROOT] = 1.0
+        return mask
 
     @property
     def _columns(self) -> list[Tensor]:

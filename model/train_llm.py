@@ -2,7 +2,7 @@
 
 import itertools
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from model.train_tokenizer import load_tokenizer
 from model.training import Processes, Result, fit, load_body, open_dataset, open_loader
 from model.vocabulary import TextVocabulary
 from schemas.body_model import BodyModel
+from schemas.coverage import mirror_seen, seen_parts
 from schemas.errors import HumoError
 from schemas.records import Instruction
 
@@ -137,7 +138,9 @@ class _LanguageTask:
         codes = self._encode(sample, mirrored)
         if not len(codes):
             return None
-        instructions = [instruction for instruction in sample.instructions if self._is_selected(instruction)]
+        seen = sample.motion.seen
+        parts = seen_parts(seen)
+        instructions = [instruction for instruction in sample.instructions if self._is_selected(instruction, parts)]
         if not instructions or rng.random() < self.config.caption_share:
             instruction = caption_instruction(sample, rng.randrange(len(sample.body)))
         else:
@@ -149,6 +152,7 @@ class _LanguageTask:
             downsample=self.tokenizer.config.downsample,
             max_steps=self.config.max_steps,
             mirrored=mirrored,
+            seen=mirror_seen(seen) if mirrored else seen,
         )
         # A long motion with a long text may exceed the context.
         if example is None or len(example) > self.module.config.context:
@@ -159,8 +163,8 @@ class _LanguageTask:
             return replace(example, prompt=[])
         return replace(example, prompt=[token for token in example.prompt if rng.random() >= self.config.drop_words])
 
-    def _is_selected(self, instruction: Instruction) -> bool:
-        return trainable(instruction) and (not self.config.tasks or instruction.task in self.config.tasks)
+    def _is_selected(self, instruction: Instruction, parts: Sequence[str]) -> bool:
+        return trainable(instruction, parts) and (not self.config.tasks or instruction.task in self.config.tasks)
 
     def encode_together(self, samples: list[MotionSample]) -> None:
         """Codes of the samples that are not cached, and of their mirror images, in one pass of the tokenizer.

@@ -12,11 +12,13 @@ from torch import Tensor, nn
 
 from model import checkpoints, features
 from model.config import TokenizerTraining
-from model.data import MotionSample, check_body_model, motion_features, slice_frames
+from model.data import MotionSample, check_body_model, motion_features, motion_seen, slice_frames
 from model.tokenizer import MotionTokenizer, TokenizerConfig
 from model.training import Processes, Result, fit, load_body, open_dataset, open_loader
 from schemas.body_model import BodyModel
+from schemas.coverage import PART_NAMES
 from schemas.errors import HumoError
+from schemas.skeleton import mirror_order
 
 _MIN_STD = {"yaw_step": 1e-3, "root_step": 1e-3, "height": 0.02, "positions": 0.02, "rotations": 0.05,
            "velocities": 1e-3, "contacts": 0.1}  # fmt: skip
@@ -90,12 +92,16 @@ class _TokenizerTask:
             start = rng.randrange(len(motion.poses) - window)
             crops.append(slice_frames(motion, start, start + window + 1))
         batch = motion_features(crops, self.body)
+        seen = motion_seen(crops)
         if self.config.mirror:
             mirrored = torch.tensor([rng.random() < 0.5 for _ in crops])
             batch[mirrored] = features.mirror(batch[mirrored])
+            seen[mirrored] = seen[mirrored][..., list(mirror_order(PART_NAMES))]
         # Seeded without the rank, unlike `rng`: all processes must make the same choice.
         drop_levels = random.Random(f"{self.config.seed}/{step}").random() < self.config.drop_levels
-        return module(batch.to(self.module.device), self.config.weights, drop_levels)
+        device = self.module.device
+        mask = None if seen.all() else seen.to(device)
+        return module(batch.to(device), self.config.weights, drop_levels, mask)
 
     def description(self) -> dict[str, Any]:
         return {"architecture": self.module.config.model_dump(), "body_model": self.body.id}

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
-from schemas.skeleton import COCO_KEYPOINTS, CONTACT_POINTS, PARTS, SMPL_JOINTS
+from schemas.skeleton import COCO_KEYPOINTS, CONTACT_POINTS, PARTS, SMPL_JOINTS, mirror_order
 
 Coverage = Literal["whole", "upper", "partial"]
 COVERAGES: tuple[Coverage, ...] = ("whole", "upper", "partial")
@@ -41,6 +41,11 @@ def all_seen(frames: int = 1) -> UInt8[np.ndarray, "T 5"]:
 def for_frames(seen: UInt8[np.ndarray, "_ 5"], frames: int) -> UInt8[np.ndarray, "T 5"]:
     """The mask with one row per frame; a single row stands for all of them."""
     return np.ascontiguousarray(np.broadcast_to(seen, (frames, len(PART_NAMES)))) if len(seen) == 1 else seen
+
+
+def mirror_seen(seen: UInt8[np.ndarray, "T 5"]) -> UInt8[np.ndarray, "T 5"]:
+    """The mask of the mirrored motion."""
+    return seen[:, list(mirror_order(PART_NAMES))]
 
 
 def unseen_joints(seen: UInt8[np.ndarray, "T 5"]) -> Bool[np.ndarray, "T 24"]:

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from pipeline.rendering.animation import motion_joints
 from pipeline.rendering.drawing import draw_body, draw_box, draw_keypoints, draw_legend
 from schemas.body_model import BodyModel
+from schemas.coverage import unseen_joints
 from schemas.dataset import iterate_samples
 from schemas.errors import HumoError
 from schemas.records import FPS, Camera
@@ -31,6 +32,7 @@ class RecoveredSample:
     boxes: Float[np.ndarray, "T 4"]
     keypoints: Float[np.ndarray, "T 17 3"]
     joints_2d: Float[np.ndarray, "T 24 2"]
+    """NaN for joints that nobody saw."""
 
 
 def read_recovered_samples(dataset: str, body_model: str = "") -> dict[str, list[RecoveredSample]]:
@@ -57,13 +59,14 @@ def _read_sample(key: str, members: dict[str, bytes], body: BodyModel) -> Recove
     camera = Camera(
         rotation=arrays["camera_rotation"], position=arrays["camera_position"], intrinsics=arrays["intrinsics"]
     )
+    joints_2d = project(motion_joints(motion, body), camera)
     return RecoveredSample(
         key=key,
         meta=meta,
         text=json.loads(members["text.json"]),
         boxes=arrays["boxes"],
         keypoints=arrays["keypoints"],
-        joints_2d=project(motion_joints(motion, body), camera).astype(np.float32),
+        joints_2d=np.where(unseen_joints(motion.seen)[..., None], np.nan, joints_2d).astype(np.float32),
     )
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,6 +10,7 @@ from model.data import MotionSample
 from model.examples import build, caption_instruction, collate, trainable
 from model.language_model import CodeSampler, LanguageModelConfig, MotionLanguageModel
 from model.vocabulary import TextVocabulary
+from schemas.coverage import LEFT_ARM, LEFT_LEG, all_seen, mirror_seen
 from schemas.errors import HumoError
 from schemas.records import Instruction, InstructionInput
 
@@ -212,3 +214,52 @@ def test_captions_as_prompts(dataset_sample: MotionSample) -> None:
     instruction = caption_instruction(dataset_sample, 7)
     assert instruction.instruction in dataset_sample.body
     assert instruction.target.end_s == pytest.approx(len(dataset_sample.motion.poses) / 30)
+
+
+def _upper(frames: int) -> np.ndarray:
+    seen = all_seen(frames)
+    seen[:, LEFT_LEG:] = 0
+    seen[: frames // 2, LEFT_ARM] = 0
+    return seen
+
+
+def test_targets_carry_the_mask_of_their_steps(vocabulary: TextVocabulary) -> None:
+    parts = ("torso", "right_arm")
+    instruction = replace(_instruction("t2m", InstructionInput(kind="none"), MOTION), parts=parts)
+    seen = _upper(60)
+    assert build(instruction, _codes(15), vocabulary, downsample=4, max_steps=40) is None
+    example = build(instruction, _codes(15), vocabulary, downsample=4, max_steps=40, seen=seen)
+    assert example is not None
+    assert example.target_seen is not None
+    assert example.target_seen.shape == (15, PARTS)
+    assert example.target_seen.all(0).tolist() == [True, False, True, False, False]
+    assert example.target_seen[8:, LEFT_ARM].all()
+    assert not example.target_seen[:8, LEFT_ARM].any()
+    mirrored = build(instruction, _codes(15), vocabulary, downsample=4, max_steps=40, seen=mirror_seen(seen))
+    assert mirrored is None or mirrored.target_seen[:, LEFT_ARM].all()
+    whole = build(
+        _instruction("t2m", InstructionInput(kind="none"), MOTION), _codes(15), vocabulary, downsample=4, max_steps=40
+    )
+    batch = collate([example, whole], vocabulary, parts=PARTS, levels=LEVELS, context=64)
+    assert batch.seen is not None
+    assert torch.equal(batch.seen[0][batch.is_target_motion[0]], example.target_seen)
+    assert batch.seen[1].all()
+    assert collate([whole], vocabulary, parts=PARTS, levels=LEVELS, context=64).seen is None
+
+
+def test_only_seen_parts_of_a_target_count(model: MotionLanguageModel, vocabulary: TextVocabulary) -> None:
+    example = build(
+        _instruction("t2m", InstructionInput(kind="none"), MOTION), _codes(12), vocabulary, downsample=4, max_steps=40
+    )
+    batch = collate([example], vocabulary, parts=PARTS, levels=LEVELS, context=64)
+    everything = torch.ones(1, batch.text.shape[1], PARTS, dtype=torch.bool)
+    loss = model(batch)["motion"]
+    assert torch.allclose(model(replace(batch, seen=everything))["motion"], loss)
+    alone = []
+    for part in range(PARTS):
+        seen = torch.zeros_like(everything)
+        seen[..., part] = True
+        alone.append(model(replace(batch, seen=seen))["motion"])
+    assert torch.allclose(torch.stack(alone).mean(), loss)
+    assert torch.stack(alone).std() > 1e-4
+    assert model(replace(batch, seen=torch.zeros_like(everything)))["motion"] == 0

@@ -3,9 +3,11 @@
 import pytest
 import torch
 
+from model.features import ROOT, part_columns
 from model.tokenizer import PRESETS, LossWeights, MotionTokenizer, TokenizerConfig
 from model.vocabulary import SPECIAL, MotionVocabulary, TextVocabulary
 from schemas.errors import HumoError
+from schemas.skeleton import PARTS
 
 TINY = TokenizerConfig(codebook_size=16, code_width=8, width=16, dilations=(1, 3))
 
@@ -113,3 +115,18 @@ def test_text_tokens() -> None:
     assert len(vocabulary.encode("left hand")) == 2
     loaded = TextVocabulary.from_json(vocabulary.to_json())
     assert loaded.encode("a person waves") == vocabulary.encode("a person waves")
+
+
+@pytest.mark.parametrize("part", [0, 1, 4])
+def test_made_up_parts_are_not_learned(part: int) -> None:
+    tokenizer = _trained(TINY).train()
+    rows, seen = torch.randn(2, 32, 263), torch.ones(2, 32, 5)
+    assert torch.allclose(tokenizer(rows, LossWeights(), seen=seen)["loss"], tokenizer(rows, LossWeights())["loss"])
+    seen[..., part] = 0
+    tokenizer.zero_grad()
+    tokenizer(rows, LossWeights(), seen=seen)["whole"].backward()
+    columns = [set(part_columns(name).tolist()) for name in PARTS]
+    learned = set.union(*(columns[other] for other in range(5) if other != part), set(range(263)[ROOT]))
+    gradient = tokenizer.decoder.last[part].weight.grad.abs().sum((1, 2))
+    for column, value in zip(sorted(columns[part]), gradient.tolist(), strict=True):
+        assert (value > 0) == (column in learned)

@@ -1,4 +1,4 @@
-"""Nothing is said about what was not seen: events of unseen parts are dropped, and whatever the legs do needs a leg in view."""
+"""Nothing is said about what was not seen: events of unseen parts are dropped, and whatever the legs do needs them in view."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,6 +15,9 @@ from stages.language.rules.phrases import OUT_OF_VIEW, phrase
 
 _WITHOUT_LEGS = ("turn_left", "turn_right", "spin", "rest")
 """Events of the body that a trunk alone shows; all others tell what the legs do."""
+_WITH_ONE_LEG = tuple(kind for kind in LOCOMOTION if kind != "crawl")
+"""Events that one leg shows. All others are postures and jumps, which are told by heights above the ground: a made-up leg would
+lend its own."""
 _LASTING = (*LOCOMOTION, "stand", "sit", "lie")
 """Events that may be cut to the time in which they were seen."""
 _MOST = 0.9
@@ -27,7 +30,7 @@ def keep_seen(events: Sequence[Movement], seen: UInt8[np.ndarray, "T 5"]) -> tup
     if seen.all():
         return tuple(events)
     flags = seen.astype(bool)
-    legs = flags[:, LEFT_LEG] | flags[:, RIGHT_LEG]
+    either, both = flags[:, LEFT_LEG] | flags[:, RIGHT_LEG], flags[:, LEFT_LEG] & flags[:, RIGHT_LEG]
     mostly_seen = seen_parts(seen)
     kept: list[Movement] = []
     for event in events:
@@ -35,10 +38,12 @@ def keep_seen(events: Sequence[Movement], seen: UInt8[np.ndarray, "T 5"]) -> tup
             visible = flags[:, PART_NAMES.index(event.part)]
             if event.part in mostly_seen if event.kind == "rest" else _share(event, visible) >= _MOST:
                 kept.append(event)
-        elif _share(event, flags[:, TORSO] if event.kind in _WITHOUT_LEGS else legs) >= _MOST:
+            continue
+        visible = flags[:, TORSO] if event.kind in _WITHOUT_LEGS else either if event.kind in _WITH_ONE_LEG else both
+        if _share(event, visible) >= _MOST:
             kept.append(event)
         elif event.kind in _LASTING:
-            kept += _cut(event, legs)
+            kept += _cut(event, visible)
     if not any(event.part == "body" for event in kept):
         kept.append(_upper_body(kept, len(seen)))
     return tuple(sorted(kept, key=lambda e: (e.start_s, e.end_s, e.part, e.kind)))

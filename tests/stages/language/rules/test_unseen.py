@@ -70,6 +70,16 @@ def test_only_the_time_in_view_is_told() -> None:
     assert not any(event.kind == "rest" for event in steps)
 
 
+def test_a_posture_needs_both_legs_and_a_gait_one() -> None:
+    for action, told in (("walk", True), ("squat", False)):
+        motion = generate(action, 4.0, 1, body=BODY)
+        seen = all_seen(len(motion))
+        seen[:, LEFT_LEG] = 0
+        assert any(event.kind == action for event in captions_of(motion, None).events)
+        assert any(event.kind == action for event in captions_of(motion, seen).events) == told
+        assert not any(event.kind == "stand" for event in captions_of(motion, seen).events)
+
+
 def test_a_movement_of_an_arm_that_was_hidden_meanwhile_is_not_told() -> None:
     motion = generate("wave_left", 4.0, 1, body=BODY)
     wave = next(event for event in captions_of(motion, None).events if event.kind == "wave")
