@@ -20,6 +20,7 @@ import contextlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -108,7 +109,7 @@ class Batch:
     """Parts of target motions that were seen: the others' codes are made up and not learned. None: all of them."""
 
     def to(self, device: torch.device | str) -> "Batch":
-        moved = {
+        moved: dict[str, Any] = {
             name: None if value is None else value.to(device, non_blocking=True) for name, value in vars(self).items()
         }
         return Batch(**moved)

@@ -47,7 +47,7 @@ def find_seen(visibility: Float[np.ndarray, "T 5"], window: int) -> UInt8[np.nda
     """The mask from the visibility of the parts, averaged over `window` frames so that a flicker does nothing, with hysteresis."""
     steady = uniform_filter1d(visibility, max(1, window), axis=0, mode="nearest")
     seen = np.zeros(visibility.shape, np.uint8)
-    for column in range(seen.shape[1]):
+    for column in range(len(PART_NAMES)):
         for first, end in runs(steady[:, column] > STAYS):
             begins = np.flatnonzero(steady[first:end, column] >= BEGINS)
             if len(begins):
