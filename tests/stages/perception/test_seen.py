@@ -113,5 +113,5 @@ def test_a_part_begins_late_and_stays_long() -> None:
     assert find_seen(visibility, WINDOW).all()
     visibility[80:] = 0.0
     seen = find_seen(visibility, WINDOW)
-    assert seen[:78].all()
+    assert seen[:75].all()
     assert not seen[85:].any()
