@@ -25,6 +25,7 @@ import torch
 from pipeline.benchmarks.labelled_mocap import Expected, expected_of, expected_of_action
 from pipeline.benchmarks.side_agreement import caption_films
 from schemas.body_model import BodyModel
+from schemas.coverage import mirror_seen
 from schemas.devices import torch_threads
 from schemas.errors import UsageError
 from schemas.ids import digest, source_id
@@ -202,6 +203,7 @@ def mirrored_motion(motion: Motion) -> Motion:
         trans=motion.trans * np.array([-1.0, 1.0, 1.0], motion.trans.dtype),
         contacts=motion.contacts[:, list(mirror_order(CONTACT_POINTS))],
         joint_confidence=motion.joint_confidence[:, order],
+        seen=mirror_seen(motion.seen),
     )
 
 

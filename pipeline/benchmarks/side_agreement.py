@@ -10,6 +10,7 @@ import numpy as np
 from pipeline.benchmarks.labelled_mocap import Expected, expected_of_action
 from pipeline.benchmarks.recovery_films import SECONDS, video_stages
 from schemas.body_model import BodyModel
+from schemas.coverage import all_seen
 from schemas.records import FPS, CaptionedMotion, Captions, ScoredMotion, Source
 from schemas.rotations import matrix_to_axis_angle
 from stages.base import Stage, apply
@@ -75,5 +76,6 @@ def _with_target_motion(scored: ScoredMotion, motion: LabelledMotion) -> ScoredM
         trans=motion.trans[frames].numpy(),
         betas=motion.betas.numpy(),
         joint_confidence=np.ones(poses.shape[:2], np.float32),
+        seen=all_seen(len(poses)),
     )
     return replace(scored, motion=target)

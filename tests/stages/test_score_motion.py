@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from schemas.body_model import BodyModel
+from schemas.coverage import LEFT_LEG
 from schemas.kinematics import forward_kinematics
 from schemas.records import Camera, Clip, Footage, Motion, Provenance, Shot, Source, Track, Video
 from schemas.rotations import axis_angle_to_matrix, matrix_to_axis_angle
@@ -92,6 +93,7 @@ def test_a_single_frame_scores_without_nan() -> None:
         trans=motion.trans[:1],
         contacts=motion.contacts[:1] * 0,
         joint_confidence=motion.joint_confidence[:1],
+        seen=motion.seen[:1],
     )
     assert all(np.isfinite(value) for value in scores(short).values())
 
@@ -154,3 +156,19 @@ def test_reprojection_is_measured_in_box_heights() -> None:
     assert result["visibility"] == pytest.approx(0.8)
     assert result["identity_switches"] == 0.0
     assert result["camera_seen"] == 0.6
+
+
+def test_made_up_legs_are_not_judged() -> None:
+    motion = mocap()
+    seen = motion.seen.copy()
+    seen[:, LEFT_LEG:] = 0
+    sunk = replace(
+        motion, trans=motion.trans - np.array([0, 1, 0], np.float32), contacts=motion.contacts * 0, seen=seen
+    )
+    result = scores(sunk)
+    assert result["penetration"] == result["float"] == result["physical"] == result["whole_body"] == 0
+    assert scores(motion)["whole_body"] == 1
+    strict = ScoreMotion(ScoreMotion.Config(min_whole_body=0.8))
+    strict.setup()
+    (rejection,) = apply(strict, [sunk])[1]
+    assert rejection.reason == "low_whole_body"
