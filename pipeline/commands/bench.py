@@ -116,9 +116,25 @@ def bench_captions(
     ] = "",
     clips: Annotated[int, typer.Option(help="Most takes, spread evenly over what is done in them; 0: all.")] = 0,
     videos: Annotated[int, typer.Option(help="Films of sided actions that go through all stages.")] = 0,
+    texts: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What people wrote of the motion capture: JSON by trial, a table of tabs, or the takes' trials."
+        ),
+    ] = None,
+    half: Annotated[
+        str, typer.Option(help="With --texts: takes of the half development, held_back, or both.")
+    ] = "development",
     as_json: AsJson = False,
 ) -> None:
-    """Captions by rules against labelled motion: sides, parts and kinds, mirrored and with a fit's errors; diversity, speed."""
+    """Captions by rules against labelled motion: sides, parts and kinds, mirrored and with a fit's errors; diversity, speed.
+    With --texts: false claims and recall by kind against the words of people."""
+    if texts:
+        from pipeline.benchmarks import caption_claims
+
+        claims = caption_claims.bench(mocap=mocap, texts=texts, half=half)
+        print_result(claims, as_json, caption_claims.bench_text(claims))
+        return
     from pipeline.benchmarks.captions import bench, bench_text
 
     report = bench(mocap=mocap, clips=clips, videos=videos)
