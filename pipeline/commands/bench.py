@@ -141,6 +141,19 @@ def bench_captions(
     print_result(report, as_json, bench_text(report))
 
 
+@bench_app.command("words")
+def bench_words(
+    dataset: Annotated[str, typer.Argument(help="Folder of a dataset of the labelled videos; any fsspec path.")],
+    labels: Annotated[str, typer.Argument(help="JSON file: what an observer saw, by video, time and place.")],
+    as_json: AsJson = False,
+) -> None:
+    """What a dataset says of real people against labels: people kept, false and missing words."""
+    from pipeline.benchmarks.words import bench, bench_text
+
+    report = bench(dataset, labels)
+    print_result(report, as_json, bench_text(report))
+
+
 @bench_app.command("overhead")
 def bench_overhead(
     sizes: Annotated[
