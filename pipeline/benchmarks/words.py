@@ -1,9 +1,9 @@
 """humo bench words: whether what a dataset says of real people is true, by labels of what an observer saw.
 
 A label points at a person in a video: `video`, `at_s`, the `size` of the picture in pixels, and a point `x`, `y` inside the
-person's box as shares of it. `must` holds lists of kinds of events of which one each has to be told, `never` kinds that must not be told,
-`unseen` the parts that cannot be seen, and `keep` says that the person has to be in the data. Kinds are those of the rules' events;
-PART:KIND names the part too.
+person's box as shares of it. `must` holds lists of kinds of events of which one each has to be told, `never` kinds that must not
+be told, `unseen` the parts that cannot be seen, and `keep` says that the person has to be in the data. Kinds are those of the
+rules' events; PART:KIND names the part too.
 """
 
 import json

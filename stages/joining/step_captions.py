@@ -13,7 +13,9 @@ WRITER = "joined 1"
 """Name and version of this writer; raise the number whenever the same segments would be captioned differently."""
 _SUBJECT = re.compile(r"(A|One|The) person\b|(Someone|Somebody)\b")
 _LINKS = ("Then", "After that,", "Next,", "Afterwards,")
-_SUSTAINED = frozenset({"walk", "walk_backward", "run", "crawl", "stand", "sit", "lie"})
+_SUSTAINED = frozenset(
+    {"walk", "walk_backward", "run", "crawl", "stand", "stay", "sit", "kneel", "lie", "dance", "ride"}
+)
 _LAST_LINKS = ("Finally,", "In the end,", "At last,")
 
 

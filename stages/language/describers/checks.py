@@ -12,17 +12,31 @@ from stages.language.describers.claims import Claim, claims_of
 from stages.language.describers.lexicon import SIDES
 from stages.language.rules.phrases import OUT_OF_VIEW
 
-LOCOMOTION = ("walk", "walk_backward", "sidestep_left", "sidestep_right", "run", "crawl")
-_DOWN = ("squat", "sit", "lie", "crawl", "get_up")
+LOCOMOTION = ("walk", "walk_backward", "sidestep_left", "sidestep_right", "run", "crawl", "dance")
+_DOWN = ("squat", "sit", "kneel", "lie", "crawl", "get_up", "pick_up")
 _LIMB_KINDS: dict[str, tuple[str, ...]] = {
-    "wave": ("wave", "circle", "raise", "reach", "bend", "extend"),
-    "raise": ("raise", "reach", "wave", "circle", "punch", "kick", "step"),
+    "wave": ("wave", "circle", "raise", "reach", "bend", "extend", "clap", "hand_to_face"),
+    "raise": ("raise", "reach", "wave", "circle", "punch", "kick", "step", "clap", "throw", "hand_to_face"),
     "lower": ("lower", "raise", "reach", "wave", "circle", "punch", "kick", "step", "swing"),
-    "punch": ("punch", "reach", "extend"),
+    "punch": ("punch", "reach", "extend", "throw"),
     "reach": ("reach", "raise", "extend", "punch", "wave", "swing"),
     "circle": ("circle", "wave", "swing", "raise"),
-    "swing": ("swing", "kick", "raise", "lower", "circle", "wave", "reach", "step"),
-    "bend": ("bend", "extend", "raise", "lower", "reach", "punch", "wave", "swing", "kick", "step"),
+    "swing": ("swing", "throw", "kick", "raise", "lower", "circle", "wave", "reach", "step"),
+    "bend": (
+        "bend",
+        "extend",
+        "hand_to_face",
+        "clap",
+        "throw",
+        "raise",
+        "lower",
+        "reach",
+        "punch",
+        "wave",
+        "swing",
+        "kick",
+        "step",
+    ),
     "extend": ("extend", "bend", "reach", "punch", "lower", "kick", "raise", "swing", "step"),
     "kick": ("kick", "swing", "raise"),
     "step": ("step", "raise", "lower", "kick", "swing", "bend"),
@@ -32,7 +46,7 @@ _DISTINCTIVE = ("wave", "punch", "kick", "circle")
 """Movements that the rules do not miss in a visible limb."""
 _BODY_KINDS: dict[str, tuple[str, ...]] = {
     "walk": LOCOMOTION,
-    "jump": ("jump", "run", "flip"),
+    "jump": ("jump", "run", "flip", "dance", "climb"),
     "squat": (*_DOWN, "bow"),
     "sit": _DOWN,
     "lie": ("lie", "crawl", "sit", "get_up"),
@@ -142,7 +156,7 @@ def _check_limb(claim: Claim, part: str, events: Sequence[Event]) -> Verdict:
     if one_sided and on_other_side:
         return f"the other side: {_format_events([_other_side(part), part], events)}"
     # Walking, sitting down and the like move legs and arms without events of their own.
-    whole = [event for event in events if event.part == "body" and event.kind not in ("stand", *_TURNS)]
+    whole = [event for event in events if event.part == "body" and event.kind not in ("stand", "stay", *_TURNS)]
     if claim.soft or (own and not distinctive) or (not own and not distinctive and whole and not claim.sides):
         return ""
     return f"no {claim.action}; {_format_events([part], events)}"
@@ -225,7 +239,9 @@ def _check_still(claim: Claim, events: Sequence[Event]) -> list[Verdict]:
     moving = [event for event in events if event.kind in (*LOCOMOTION, "jump", "spin") and event.part == "body"]
     if sum(event.end_s - event.start_s for event in moving) > _MAX_STILL_SHARE * length_s:
         return [f"not still; {', '.join(_format(event) for event in moving[:3])}"]
-    postures = [event for event in events if event.part == "body" and event.kind in ("stand", "sit", "lie")]
+    postures = [
+        event for event in events if event.part == "body" and event.kind in ("stand", "stay", "sit", "kneel", "lie")
+    ]
     return [postures[0]] if postures else [""]
 
 

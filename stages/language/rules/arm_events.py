@@ -5,25 +5,61 @@ from jaxtyping import Bool, Float
 
 from schemas.records import FPS
 from stages.language.rules import signals
-from stages.language.rules.kinematics import Kinematics
+from stages.language.rules.hand_events import add_claps, add_hands_to_face, add_throws
+from stages.language.rules.kinematics import SIDES, Kinematics
 from stages.language.rules.movements import PartMovements, add_bends, change, mean_speed, path_speed
+from stages.language.rules.signals import Span, box_mean
 from stages.language.rules.thresholds import Thresholds
 
+_CALM_S = 1.5
+"""Window within which a person stands or goes straight ahead."""
+_STRAIGHT = 0.85
+"""Minimum share of the speed that is forwards while going straight ahead."""
 
-def arm_events(k: Kinematics, side: str, limits: Thresholds) -> PartMovements:
-    """Wave, punch, circle, swing, reach, raise, lower, bend, extend."""
-    part = PartMovements(f"{side}_arm", len(k), limits)
-    shoulder, wrist = k.in_body(f"{side}_shoulder"), k.in_body(f"{side}_wrist")
-    hand = (wrist - shoulder) * [part.sign, 1.0, 1.0]
-    out, height, ahead = hand.T
+
+def arm_events(k: Kinematics, engaged: list[Span], jumping: list[Span], limits: Thresholds) -> list[PartMovements]:
+    """The movements of the left and the right arm. Within `engaged` spans an activity of the body explains gestures, within
+    `jumping` ones circles."""
+    parts = {side: PartMovements(f"{side}_arm", len(k), limits) for side in SIDES}
+    for part in parts.values():
+        part.spans += engaged
+    calm = _calm(k, limits)
+    add_claps(parts, k, calm, limits.hands)
+    for part in parts.values():
+        add_hands_to_face(part, k, calm, limits.hands)
+        add_throws(part, k, limits.hands)
+        _add_gestures(part, k, calm, jumping)
+        part.spans = part.spans[len(engaged) :]
+        _add_general(part, k)
+    for side, other in (SIDES, SIDES[::-1]):
+        _complete_lifts(parts[side], parts[other], k)
+    return list(parts.values())
+
+
+def _add_gestures(part: PartMovements, k: Kinematics, calm: Bool[np.ndarray, "T"], jumping: list[Span]) -> None:
+    """Punch, wave, circle."""
+    side, limits = part.side, part.limits
+    hand = _hand(k, side)
+    height = hand[:, 1]
     joint = f"{side}_wrist"
     travel_mps = np.linalg.norm(k.velocity, axis=-1)
     forearm = k.forearm[side] * [part.sign, 1.0, 1.0]
     _add_punches(part, k, hand, travel_mps, joint)
     high = height > limits.wave_lowest_ratio * k.size.arm_m
+    high &= calm
     _add_waves(part, forearm, high & (forearm[:, 1] > limits.wave_upright_m), limits.wave_least_m, joint)
-    _add_waves(part, hand, height > limits.wave_overhead_ratio * k.size.arm_m, limits.wave_arm_m, joint)
-    _add_circles(part, hand, travel_mps > limits.circle_travel_mps, joint)
+    overhead = (height > limits.wave_overhead_ratio * k.size.arm_m) & calm
+    _add_waves(part, hand, overhead, limits.wave_arm_m, joint)
+    moving_on = ~calm | (travel_mps > limits.circle_travel_mps) | signals.mask_of(jumping, len(k))
+    _add_circles(part, hand, moving_on, joint)
+
+
+def _add_general(part: PartMovements, k: Kinematics) -> None:
+    """Swing, reach, raise, lower, bend, extend."""
+    side, limits = part.side, part.limits
+    hand = _hand(k, side)
+    out, height, ahead = hand.T
+    joint = f"{side}_wrist"
     for span, width in signals.oscillations(ahead, limits.swing_least_m, 0.15 * FPS, 0.9 * FPS, 3):
         if part.is_free(span) and np.median(height[span[0] : span[1]]) < -0.15 * k.size.arm_m:
             part.add("swing", span, width, joint=joint, speed=path_speed(ahead, span), manner="to and fro")
@@ -37,7 +73,32 @@ def arm_events(k: Kinematics, side: str, limits: Thresholds) -> PartMovements:
                     "swing", span, change(curve, span), joint=joint, manner=manner if outwards else f"{manner} back"
                 )
     add_bends(part, k.elbow[side], f"{side}_elbow")
-    return part
+
+
+def _complete_lifts(part: PartMovements, other: PartMovements, k: Kinematics) -> None:
+    """Add the rise of an arm that the other arm's raise shows to be one with both, though it is too small by itself."""
+    height, low = _hand(k, part.side)[:, 1], -part.limits.chest_ratio * k.size.arm_m
+    for event in [event for event in other.events if event.kind == "raise"]:
+        span = round(event.start_s * FPS), round(event.end_s * FPS)
+        rise = float(height[span[1] - 1] - height[span[0]])
+        if rise > part.limits.raise_both_ratio * event.amount and height[span[1] - 1] > low and part.is_free(span):
+            part.add("raise", span, rise, joint=f"{part.side}_wrist", manner=event.manner)
+
+
+def _hand(k: Kinematics, side: str) -> Float[np.ndarray, "T 3"]:
+    """The wrist relative to the shoulder: outwards, up, ahead."""
+    sign = -1.0 if side == "right" else 1.0
+    return (k.in_body(f"{side}_wrist") - k.in_body(f"{side}_shoulder")) * [sign, 1.0, 1.0]
+
+
+def _calm(k: Kinematics, limits: Thresholds) -> Bool[np.ndarray, "T"]:
+    """Whether the person stands, or goes straight ahead: someone who steps about and turns moves the hands with the body."""
+    window = round(_CALM_S * FPS)
+    speed = box_mean(np.linalg.norm(k.velocity, axis=-1), window)
+    ahead = box_mean(k.velocity[:, 1], window)
+    turning = abs(box_mean(signals.derivative(k.heading, FPS), window))
+    standing_or_straight = (speed < limits.wave_travel_mps) | (ahead > _STRAIGHT * speed)
+    return standing_or_straight & (turning < limits.wave_turn_radps)
 
 
 def _add_waves(
@@ -125,6 +186,9 @@ def _add_punches(
         )
         if drawn and aimed and outwards and horizontal and fast and elbow[last] < limits.punch_straight_rad:
             retracted = np.flatnonzero(elbow[last:] > (elbow[first] + elbow[last]) / 2)
+            returned = len(retracted) > 0 and retracted[0] < limits.hands.reclaim_s * FPS
+            if not returned and speed[first : last + 1].max() < limits.hands.unreturned_mps:
+                continue
             end = last + int(retracted[0]) if len(retracted) else span[1]
             manner = "" if hand[last, 2] > hand[last, 0] else "side"
             top_speed = float(speed[first : last + 1].max())

@@ -8,17 +8,25 @@ from stages.language.rules.movements import Movement
 from stages.language.rules.relations import duration_s, overlap_share, same_action, time_order, within_gap
 
 LOCOMOTION = ("walk", "walk_backward", "sidestep_left", "sidestep_right", "run", "crawl")
-IDLE = ("stand", "rest")
+IDLE = ("stand", "stay", "rest")
 """Events of the body during which nothing else happens."""
 TURNS = ("turn_left", "turn_right", "spin")
-WHOLE_BODY = ("jump", "squat", "bow", "get_up", "lie", "crawl", "roll", "flip", "cartwheel")
+WHOLE_BODY = (
+    "jump", "squat", "bow", "get_up", "lie", "crawl", "roll", "flip", "cartwheel", "pick_up", "climb", "hang", "handstand",
+)  # fmt: skip
 """Arm and leg movements during these events are part of them."""
-_MENTIONED = {"arm": ("wave", "raise", "punch", "reach", "circle"), "leg": ("kick", "raise", "swing"), "torso": ()}
+_MENTIONED = {
+    "arm": ("wave", "raise", "punch", "reach", "circle", "clap", "throw", "hand_to_face"),
+    "leg": ("kick", "raise", "swing"),
+    "torso": (),
+}
 """Movements of a part that a body sentence mentions."""
 _SALIENCE = {
     "flip": 10, "cartwheel": 10, "roll": 10, "jump": 9, "kick": 9, "punch": 9, "spin": 8, "squat": 8, "bow": 8, "wave": 8,
-    "get_up": 8, "crawl": 8, "run": 7, "lie": 7, "sit": 6, "circle": 7, "reach": 7, "raise": 6, "walk": 6,
-    "walk_backward": 7, "sidestep_left": 7, "sidestep_right": 7, "turn_left": 5, "turn_right": 5, "swing": 4, "stand": 1, "rest": 1,
+    "get_up": 8, "crawl": 8, "dance": 9, "climb": 9, "hang": 9, "handstand": 10, "ride": 8, "pick_up": 8, "kneel": 7,
+    "clap": 8, "throw": 9, "hand_to_face": 7, "run": 7, "lie": 7, "sit": 6, "circle": 7, "reach": 7, "raise": 6, "walk": 6,
+    "walk_backward": 7, "sidestep_left": 7, "sidestep_right": 7, "turn_left": 5, "turn_right": 5, "swing": 4, "stand": 1,
+    "stay": 1, "rest": 1,
 }  # fmt: skip
 _ONE_SIDED = ("kick", "step")
 """Movements that are never merged into one of both legs."""
@@ -73,7 +81,7 @@ def _mentioned(events: list[Movement]) -> list[Movement]:
         if e.part == "body" or e.kind not in _MENTIONED[e.part.split("_")[-1]]:
             continue
         in_whole_body = any(overlap_share(e, w) > 0.4 or overlap_share(w, e) > 0.6 for w in whole_body)
-        if in_whole_body and e.kind not in ("punch", "kick", "wave"):
+        if in_whole_body and e.kind not in ("punch", "kick", "wave", "clap", "throw"):
             continue
         with_punch = any(within_gap(e, p, 1.2) or _is_guard(e, p, events) for p in punches)
         if e.kind in ("raise", "reach", "wave") and with_punch:
@@ -82,6 +90,9 @@ def _mentioned(events: list[Movement]) -> list[Movement]:
             continue
         same_arm = [w for w in events if w.kind == "wave" and _parts(w) & _parts(e)]
         if e.kind == "raise" and any(within_gap(e, w, 0.7) for w in same_arm):
+            continue
+        with_hand = [w for w in events if w.kind in ("clap", "throw", "hand_to_face") and _parts(w) & _parts(e)]
+        if e.kind in ("raise", "reach") and any(within_gap(e, w, 0.7) for w in with_hand):
             continue
         mentioned.append(e)
     return mentioned

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from schemas.curves import smooth
 from schemas.records import FPS
 from stages.language.rules import signals
-from stages.language.rules.kinematics import Kinematics
+from stages.language.rules.kinematics import SIDES, Kinematics, feet_lift
 from stages.language.rules.movements import Movement, movement
 from stages.language.rules.signals import Span
 from stages.language.rules.thresholds import Thresholds
@@ -43,7 +43,8 @@ def gaits(k: Kinematics, limits: Thresholds, busy: Bool[np.ndarray, "T"]) -> lis
                 continue
             side = kind.removeprefix("sidestep_") if kind.startswith("sidestep_") else "none"
             if kind == "walk":
-                kind = "run" if _runs(rhythm, speed, piece, limits) else "walk"
+                runs = _runs(rhythm, speed, piece, limits) and _runs_by_legs(k, piece, limits)
+                kind = "run" if runs else "walk"
                 drift = float(np.arctan2(left[first:last].mean(), ahead[first:last].mean()))
                 side = ("left" if drift > 0 else "right") if abs(drift) > limits.diagonal_rad else "none"
             slow = kind == "run" and distance_m * FPS / (last - first) < limits.jog_mps
@@ -86,6 +87,15 @@ def _runs(rhythm: _Rhythm, speed: Float[np.ndarray, "T"], span: Span, limits: Th
         return False
     long_enough = span[1] - span[0] >= limits.run_rhythm_s * FPS
     return long_enough and rhythm.correlation(span) > limits.run_agreement
+
+
+def _runs_by_legs(k: Kinematics, span: Span, limits: Thresholds) -> bool:
+    """Whether strides fly, or both knees bend as a runner's do; unknown legs run."""
+    if not (k.visible["left_leg"] or k.visible["right_leg"]):
+        return True
+    inside = slice(*span)
+    flying = float((feet_lift(k)[inside] > limits.run_flight_m).mean()) > limits.run_flight_share
+    return flying or min(float(k.knee[side][inside].max()) for side in SIDES) > limits.run_knee_rad
 
 
 def _merged_runs(labels: np.ndarray, min_frames: int) -> list[tuple[str, Span]]:

@@ -51,6 +51,8 @@ class Kinematics:
 
     joints: Float[np.ndarray, "T 24 3"]
     """World positions, heights above the supporting surface, which makes them robust to a floating or sinking fit."""
+    support: Float[np.ndarray, "T"]
+    """Height of the supporting surface in the world, subtracted from the heights of `joints`."""
     local: Float[np.ndarray, "T 24 3"]
     """Joint positions in body axes."""
     heading: Float[np.ndarray, "T"]
@@ -93,6 +95,20 @@ class Kinematics:
         return self.joints[:, joint(name)]
 
 
+def pelvis_height(k: Kinematics) -> Float[np.ndarray, "T"]:
+    """Height of the pelvis above the supporting surface."""
+    return k.in_world("pelvis")[:, 1]
+
+
+def feet_lift(k: Kinematics) -> Float[np.ndarray, "T"]:
+    """Height of the lower foot, ankle and toe, above its height when standing."""
+    lift = np.full(len(k), np.inf)
+    for side in SIDES:
+        lift = np.minimum(lift, k.in_world(f"{side}_ankle")[:, 1] - k.size.ankle_m)
+        lift = np.minimum(lift, k.in_world(f"{side}_foot")[:, 1] - k.size.toe_m)
+    return lift
+
+
 def kinematics(
     rotations: Float[Tensor, "T 24 3 3"],
     trans: Float[Tensor, "T 3"],
@@ -133,7 +149,8 @@ def curves(
 ) -> Kinematics:
     """Signals from joint positions and pelvis orientation; sigmas in frames."""
     joints = smooth_path(raw, limb_sigma)
-    joints[..., 1] -= _support_height(joints, size)[:, None]
+    support = _support_height(joints, size)
+    joints[..., 1] -= support[:, None]
     yaw = heading_rad(torch.from_numpy(pelvis_rotations)).numpy()
     heading = smooth_path(np.unwrap(yaw), travel_sigma)
     pelvis = joints[:, joint("pelvis")]
@@ -147,6 +164,7 @@ def curves(
     hands = into_body_axes(smooth_path(raw, _HAND_SIGMA_FRAMES)[:, _FOREARMS], heading + twist)
     return Kinematics(
         joints=joints,
+        support=support,
         local=local,
         heading=heading,
         velocity=velocity[:, [0, 2]],

@@ -15,14 +15,17 @@ _PAUSE_S = 0.4
 
 
 def leg_events(
-    k: Kinematics, side: str, airborne: list[Span], running: list[Span], limits: Thresholds
+    k: Kinematics, side: str, airborne: list[Span], running: list[Span], engaged: list[Span], limits: Thresholds
 ) -> PartMovements:
-    """Kick, step, swing, raise, lower, bend, extend; only kick, bend and extend while the body is airborne."""
+    """Kick, step, swing, raise, lower, bend, extend; only kick, bend and extend while the body is airborne;
+    no kick within `engaged` spans, where an activity of the body explains it."""
     part = PartMovements(f"{side}_leg", len(k), limits)
     ankle = k.in_world(f"{side}_ankle")
     lift = ankle[:, 1] - k.size.ankle_m
     joint = f"{side}_ankle"
+    part.spans += engaged
     _add_kicks(part, k, lift, running, joint)
+    part.spans = part.spans[len(engaged) :]
     kicks = len(part.spans)
     part.spans += airborne
     speed = np.linalg.norm(signals.derivative(signals.smooth_path(ankle, limits.smoothing_s * FPS), FPS), axis=-1)
@@ -39,7 +42,8 @@ def leg_events(
         distance_m = float(np.linalg.norm((ankle[last] - ankle[first])[[0, 2]]))
         excursion_m = float(np.linalg.norm((ankle[inside] - ankle[first])[:, [0, 2]], axis=-1).max())
         lift_m = float(lift[inside].max() - min(lift[first], lift[last]))
-        if distance_m >= limits.step_least_m:
+        lifted = distance_m >= limits.step_sure_m or float(np.ptp(lift[inside])) >= limits.step_lift_m
+        if distance_m >= limits.step_least_m and lifted:
             part.add("step", span, distance_m, joint=joint)
         elif excursion_m >= limits.leg_swing_m:
             part.add("swing", span, excursion_m, joint=joint, speed=path_speed(ankle, span))

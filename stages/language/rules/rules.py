@@ -7,8 +7,10 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from schemas.coverage import all_seen
-from schemas.records import Captions
+from schemas.records import FPS, Captions
 from schemas.skeleton import PARTS
+from stages.language.rules import signals
+from stages.language.rules.activities import ENGAGED, held_up
 from stages.language.rules.arm_events import arm_events
 from stages.language.rules.body_events import body_events
 from stages.language.rules.gaits import spans
@@ -23,8 +25,10 @@ from stages.language.rules.torso_events import torso_events
 from stages.language.rules.unseen import keep_seen, out_of_view
 from stages.language.rules.visibility import filter_by_visibility
 
-RULES = "rules 3"
+RULES = "rules 4"
 """Name and version of this writer; raise the number whenever the same motion would be described differently."""
+_ENGAGED_S = 1.0
+"""Time before and after an activity within which the arms still serve it."""
 
 
 def describe(
@@ -65,10 +69,13 @@ def find_events(k: Kinematics, limits: Thresholds) -> tuple[Movement, ...]:
     """All events in order of time; at least one for the body and for each part."""
     body = body_events(k, limits)
     tumbles = spans(body, "roll", "flip", "cartwheel")
-    airborne, lying = [*spans(body, "jump"), *tumbles], [*spans(body, "lie", "crawl"), *tumbles]
-    found = {f"{side}_arm": arm_events(k, side, limits).events for side in SIDES}
+    airborne, lying = [*spans(body, "jump"), *tumbles], [*spans(body, "lie", "crawl", "handstand"), *tumbles]
+    margin = round(_ENGAGED_S * FPS)
+    active = [*spans(body, *ENGAGED), *signals.spans_of(held_up(k, limits))]
+    engaged = [(max(0, first - margin), min(len(k), last + margin)) for first, last in active]
+    found = {part.name: part.events for part in arm_events(k, engaged, airborne, limits)}
     running = spans(body, "run")
-    found |= {f"{side}_leg": leg_events(k, side, airborne, running, limits).events for side in SIDES}
+    found |= {f"{side}_leg": leg_events(k, side, airborne, running, engaged, limits).events for side in SIDES}
     found["torso"] = torso_events(k, lying, limits).events
     visible = found | filter_by_visibility(found, k, limits)
     events = [replace(event, text=phrase(event)) for event in body]

@@ -18,7 +18,7 @@ from stages.language.rules.movements import Movement
 from stages.language.rules.phrases import gerund, in_sequence, number, phrase, takes_adverb, times
 from stages.language.rules.relations import duration_s, overlap_share, same_action
 
-_HOLDING = ("stand", "sit", "lie")
+_HOLDING = ("stand", "stay", "sit", "kneel", "lie", "dance", "hang", "ride", "handstand")
 _SUBJECTS = ("A person", "Someone", "The person", "A person", "One person")
 _MIN_HOLD_S = 0.75
 """Minimum time for which a raised arm stays up to be mentioned."""
@@ -58,7 +58,7 @@ def _clause_words(clause: Clause, rng: Random, *, detail: bool) -> str:
     words = phrase(event, rng, how=adverb if takes_adverb(event) else "")
     if detail and event.kind == "raise" and event.part.endswith("_arm") and _raise_adverb(event):
         words = f"{_raise_adverb(event)} {words}"
-    if event.kind not in (*LOCOMOTION, *TURNS, *_HOLDING, "wave", "circle", "swing"):
+    if event.kind not in (*LOCOMOTION, *TURNS, *_HOLDING, "wave", "circle", "swing", "clap", "hand_to_face"):
         words = f"{words} {times(clause.count)}".strip()
     if detail and not (clause.count > 1 and event.kind == "jump"):
         words = f"{words}{_detail(event)}"

@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Bool, Float
+from scipy.ndimage import uniform_filter1d
 
 from schemas.curves import runs, smooth
 
@@ -13,6 +14,11 @@ Span = tuple[int, int]
 def smooth_path(values: Float[np.ndarray, "T *C"], sigma_frames: float) -> Float[np.ndarray, "T *C"]:
     """Gaussian filter with odd reflection at the ends, which preserves the speeds there."""
     return smooth(values, sigma_frames, padding="odd")
+
+
+def box_mean(values: Float[np.ndarray, "T *C"], window: int) -> Float[np.ndarray, "T *C"]:
+    """Running mean over a window of frames, the ends repeated."""
+    return uniform_filter1d(values, max(1, min(window, len(values))), axis=0, mode="nearest")
 
 
 def derivative(values: Float[np.ndarray, "T *C"], fps: float) -> Float[np.ndarray, "T *C"]:

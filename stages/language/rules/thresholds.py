@@ -1,6 +1,7 @@
 """Thresholds of the caption rules in metres, radians and seconds."""
 
 from stages.base import StageConfig
+from stages.language.rules.activity_thresholds import ActivityThresholds, HandThresholds, PostureThresholds
 
 
 class Thresholds(StageConfig):
@@ -41,6 +42,12 @@ class Thresholds(StageConfig):
     """Minimum standard deviation of the pelvis height in a slow run."""
     run_agreement: float = 0.3
     """Minimum correlation of pelvis height and leg spread in a slow run; it is negative in a walk."""
+    run_flight_m: float = 0.02
+    """Height of both feet above which a stride flies."""
+    run_flight_share: float = 0.04
+    """Minimum share of a run in flight; without it a run has a runner's knees."""
+    run_knee_rad: float = 1.25
+    """Flexion that both knees reach in every stride of a run; in a walk it stays near 1.1."""
     run_rhythm_s: float = 0.6
     """Minimum duration for measuring the pelvis rhythm."""
     diagonal_rad: float = 0.26
@@ -74,6 +81,8 @@ class Thresholds(StageConfig):
     """Both feet are higher than this above their standing height during a jump."""
     flight_s: float = 0.1
     """Minimum duration of a flight."""
+    flight_longest_s: float = 0.9
+    """Maximum duration of a flight: a body in the air for longer is held by something."""
     jump_least_m: float = 0.1
     """Minimum rise of the pelvis in a jump."""
     jump_knee_rad: float = 0.4
@@ -123,6 +132,8 @@ class Thresholds(StageConfig):
     """Minimum change of a wrist's height."""
     chest_ratio: float = 0.4
     """A hand is raised if it is less than this share of the arm below the shoulder."""
+    raise_both_ratio: float = 0.6
+    """A rise of one wrist by at least `raise_least_m` is one of both arms if the other rises by this share of it meanwhile."""
     raise_shared: float = 0.6
     """Maximum share of a raise or lowering that other movements of the arm may cover."""
     wave_least_m: float = 0.055
@@ -143,6 +154,10 @@ class Thresholds(StageConfig):
     """Maximum coefficient of variation of the half cycles' durations: waving is rhythmic."""
     wave_mps: float = 0.25
     """Minimum mean speed of a waving hand."""
+    wave_travel_mps: float = 0.3
+    """Mean speed of the pelvis above which only a person who goes straight ahead waves."""
+    wave_turn_radps: float = 0.8
+    """Maximum mean yaw rate of a waving person."""
     wave_upright_m: float = 0.06
     """Minimum height of a waving hand above the elbow."""
     wave_lowest_ratio: float = -0.5
@@ -157,7 +172,7 @@ class Thresholds(StageConfig):
     """Minimum displacement of the wrist away from the shoulder."""
     reach_highest_ratio: float = 0.2
     """A reaching hand stays below this share of the arm above the shoulder; a higher one is raised."""
-    punch_mps: float = 0.95
+    punch_mps: float = 1.5
     """Minimum top speed of the wrist relative to the shoulder in a punch."""
     punch_travel_mps: float = 1.6
     """Body speed above which a fast forward arm movement is an arm swing."""
@@ -192,6 +207,10 @@ class Thresholds(StageConfig):
     """Share of the body's speed that is subtracted from the ankle's speed before these limits apply."""
     foot_noise_mps: float = 0.5
     """Maximum ankle speed that counts as jitter of the fit; a foot that is never slower is moving."""
+    step_sure_m: float = 0.2
+    """Distance of two foot plants above which a foot that hardly leaves the ground has stepped too."""
+    step_lift_m: float = 0.015
+    """Minimum height to which the foot of a shorter step is lifted: in a fit a planted ankle jitters sideways."""
     step_least_m: float = 0.08
     """Minimum distance between two foot plants."""
     lift_least_m: float = 0.12
@@ -215,3 +234,10 @@ class Thresholds(StageConfig):
     """Minimum change of the trunk's lean."""
     twist_least_rad: float = 0.6
     """Minimum change of the trunk's twist."""
+
+    activities: ActivityThresholds = ActivityThresholds()
+    """Dancing, climbing, hanging, pedalling, handstands."""
+    hands: HandThresholds = HandThresholds()
+    """Clapping, hands at the face, throwing, and what makes a punch."""
+    postures: PostureThresholds = PostureThresholds()
+    """Standing, sitting, kneeling, and bending to the ground."""

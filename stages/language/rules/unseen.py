@@ -18,7 +18,7 @@ _WITHOUT_LEGS = ("turn_left", "turn_right", "spin", "rest")
 _WITH_ONE_LEG = tuple(kind for kind in LOCOMOTION if kind != "crawl")
 """Events that one leg shows. All others are postures and jumps, which are told by heights above the ground: a made-up leg would
 lend its own."""
-_LASTING = (*LOCOMOTION, "stand", "sit", "lie")
+_LASTING = (*LOCOMOTION, "stand", "stay", "sit", "lie", "kneel")
 """Events that may be cut to the time in which they were seen."""
 _MOST = 0.9
 """Share of an event during which its part must be seen."""
