@@ -71,7 +71,7 @@ def pick_ups(k: Kinematics, limits: Thresholds, busy: Bool[np.ndarray, "T"]) -> 
     height = pelvis_height(k) / k.size.pelvis_m
     hands = {side: k.in_world(f"{side}_wrist")[:, 1] / k.size.pelvis_m for side in SIDES}
     upright = (height > 0.85) & (k.tilt < 0.6 * limits.upright_rad)
-    found = []
+    found: list[tuple[Span, str]] = []
     for first, last in signals.spans_of(np.minimum(*hands.values()) < own.pick_hand_ratio, 3, round(0.3 * FPS)):
         before, after = np.flatnonzero(upright[:first]), np.flatnonzero(upright[last:])
         if not len(before) or not len(after):
