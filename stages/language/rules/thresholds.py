@@ -172,7 +172,7 @@ class Thresholds(StageConfig):
     """Minimum displacement of the wrist away from the shoulder."""
     reach_highest_ratio: float = 0.2
     """A reaching hand stays below this share of the arm above the shoulder; a higher one is raised."""
-    punch_mps: float = 1.5
+    punch_mps: float = 1.15
     """Minimum top speed of the wrist relative to the shoulder in a punch."""
     punch_travel_mps: float = 1.6
     """Body speed above which a fast forward arm movement is an arm swing."""
