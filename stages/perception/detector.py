@@ -118,28 +118,34 @@ class PoseDetector:
             yield from self._detect_openvino(images)
 
     def _detect_openvino(self, images: Iterable[Image]) -> Iterator[Detections]:
-        import openvino
+        # Requests that are waited for, not callbacks: OpenVINO's threads then never wait for Python's lock.
+        letterbox: Letterbox | None = None
+        idle: list[Any] = []
+        running: deque[Any] = deque()
 
-        queue: Any = None
-        letterbox: Letterbox
-        done: dict[int, Any] = {}
-        pending: deque[int] = deque()
-        for number, image in enumerate(images):
-            if queue is None:
-                letterbox = Letterbox(image.shape[0], image.shape[1], self.picture_px)
-                queue = openvino.AsyncInferQueue(self._compile(letterbox), self.threads)
-                # Called in OpenVINO's threads, where an exception would end the process: the output is only copied there.
-                queue.set_callback(
-                    lambda request, at: done.__setitem__(at, request.get_output_tensor(0).data[0].copy())
-                )
-            queue.start_async({0: letterbox.apply(image)[None]}, number)
-            pending.append(number)
-            while pending and pending[0] in done:
-                yield self._postprocess(self._candidates(done.pop(pending.popleft())), letterbox)
-        if queue is not None:
-            queue.wait_all()
-            for number in pending:
-                yield self._postprocess(self._candidates(done.pop(number)), letterbox)
+        def oldest() -> Detections:
+            assert letterbox is not None
+            request = running.popleft()
+            request.wait()
+            idle.append(request)
+            return self._postprocess(self._candidates(request.get_output_tensor(0).data[0]), letterbox)
+
+        try:
+            for image in images:
+                if letterbox is None:
+                    letterbox = Letterbox(image.shape[0], image.shape[1], self.picture_px)
+                    compiled = self._compile(letterbox)
+                    idle = [compiled.create_infer_request() for _ in range(self.threads)]
+                if not idle:
+                    yield oldest()
+                request = idle.pop()
+                request.start_async({0: letterbox.apply(image)[None]})
+                running.append(request)
+            while running:
+                yield oldest()
+        finally:
+            for request in running:
+                request.wait()
 
     def _compile(self, letterbox: "Letterbox") -> Any:
         if letterbox.shape not in self._compiled:

@@ -61,18 +61,11 @@ class LandmarkNetwork:
         self._ready: dict[int, CropLandmarks] = {}
         self._waiting: list[tuple[int, np.ndarray, bool]] = []
         if backend == "openvino":
-            import openvino
-
             options = {"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": threads, "INFERENCE_NUM_THREADS": threads}
-            self._queue = openvino.AsyncInferQueue(_compile(_read(path), options), threads)
-            done: deque[tuple[list[tuple[int, bool]], list[np.ndarray]]] = deque()
-            # Called in OpenVINO's threads, where an exception would end the process: outputs are only copied there.
-            self._queue.set_callback(
-                lambda request, names: done.append(
-                    (names, [request.get_output_tensor(head).data.copy() for head in range(len(_HEADS))])
-                )
-            )
-            self._done = done
+            # Requests that are waited for, not callbacks: OpenVINO's threads then never wait for Python's lock.
+            compiled = _compile(_read(path), options)
+            self._idle = [compiled.create_infer_request() for _ in range(threads)]
+            self._running: deque[tuple[list[tuple[int, bool]], Any]] = deque()
         else:
             self._graph = load_torch_landmarks(path).to(device)
             self._device = device
@@ -92,10 +85,8 @@ class LandmarkNetwork:
         if self.backend == "torch":
             self._collect(0 if wait else 1)
         else:
-            if wait:
-                self._queue.wait_all()
-            while self._done:
-                self._store(*self._done.popleft())
+            while self._running and (wait or self._running[0][1].wait_for(0)):
+                self._finish_oldest()
         return {number: self._ready.pop(number) for number in list(self._ready)}
 
     def _run(self) -> None:
@@ -105,7 +96,11 @@ class LandmarkNetwork:
         self._waiting = []
         if self.backend == "openvino":
             crops += [np.zeros_like(crops[0])] * (_BATCH["openvino"] - len(crops))
-            self._queue.start_async({0: np.stack(crops)}, names)
+            if not self._idle:
+                self._finish_oldest()
+            request = self._idle.pop()
+            request.start_async({0: np.stack(crops)})
+            self._running.append((names, request))
             return
         import torch
 
@@ -116,6 +111,12 @@ class LandmarkNetwork:
         with torch.inference_mode(), torch.autocast("cuda", torch.float16, enabled=half):
             outputs = self._graph(pixels.float() / 255)
         self._batches.append((names, outputs))
+
+    def _finish_oldest(self) -> None:
+        names, request = self._running.popleft()
+        request.wait()
+        self._store(names, [request.get_output_tensor(head).data for head in range(len(_HEADS))])
+        self._idle.append(request)
 
     def _collect(self, running: int) -> None:
         """The outputs of all batches but the last `running`."""
