@@ -339,7 +339,7 @@ def test_what_lies_beside_the_code_is_not_uploaded(tmp_path: Path, monkeypatch: 
     """As Ray itself applies the patterns: videos, sources and outputs inside the folder stay; a setting's file is shipped."""
     from ray._private.runtime_env import packaging
 
-    from pipeline.execution import ray_engine
+    from pipeline.execution import ray_shipping
 
     wanted = ["schemas/ids.py", "stages/media/decoding.py", "configs/a.yaml", "weights/mine.pt", "pyproject.toml"]
     others = [
@@ -355,7 +355,7 @@ def test_what_lies_beside_the_code_is_not_uploaded(tmp_path: Path, monkeypatch: 
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"x")
-    monkeypatch.setattr(ray_engine, "PROJECT_ROOT", tmp_path)
+    monkeypatch.setattr(ray_shipping, "PROJECT_ROOT", tmp_path)
     config = IngestConfig.model_validate(
         {
             "sources": [{"path": str(tmp_path / "my films [1]")}, {"path": str(tmp_path / "stages" / "takes")}],
@@ -363,7 +363,7 @@ def test_what_lies_beside_the_code_is_not_uploaded(tmp_path: Path, monkeypatch: 
             "stages": {"track_people": {"weights": str(tmp_path / "weights" / "mine.pt")}},
         }
     )
-    excludes = [packaging._get_excludes(tmp_path, ray_engine.shipping_excludes(config))]
+    excludes = [packaging._get_excludes(tmp_path, ray_shipping.shipping_excludes(config))]
     uploaded: list[str] = []
     packaging._dir_travel(
         tmp_path, excludes, lambda path: uploaded.append(path.relative_to(tmp_path).as_posix()), include_gitignore=True
