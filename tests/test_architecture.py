@@ -13,7 +13,15 @@ from pipeline import PROJECT_ROOT
 
 ARROWS = {
     "schemas": "",
+    # model, from the ground up; `model` alone is its checkpoints
     "model": "schemas",
+    "model.features": "schemas",
+    "model.data": "schemas",
+    "model.tokenizer": "schemas model model.features",
+    "model.llm": "schemas model model.data model.tokenizer",
+    "model.generation": "schemas model.features model.tokenizer model.llm",
+    "model.evaluation": "schemas model.data model.features model.tokenizer model.llm model.generation",
+    "model.training": "schemas model model.data model.features model.tokenizer model.llm",
     # stages, from the ground up
     "stages.base": "schemas",
     "stages.geometry": "schemas",
@@ -39,10 +47,12 @@ ARROWS = {
     "pipeline.job": "schemas stages pipeline.chain pipeline.dataset pipeline.execution",
     "pipeline.curation": "schemas stages stages.base stages.joining pipeline.chain pipeline.dataset pipeline.audit",
     "pipeline.publishing": "schemas pipeline.dataset pipeline.audit",
-    "pipeline.benchmarks": "schemas model stages stages.base stages.geometry stages.media stages.synthesis stages.perception "
+    "pipeline.benchmarks": "schemas model.data model.features model.tokenizer model.llm model.generation "
+    "stages stages.base stages.geometry stages.media stages.synthesis stages.perception "
     "stages.recovery stages.training pipeline.chain pipeline.rendering pipeline.dataset pipeline.audit pipeline.execution",
     "pipeline.planning": "schemas stages stages.base stages.media stages.mocap pipeline.chain pipeline.execution pipeline.job",
-    "pipeline.commands": "schemas model stages.language stages.mocap stages.perception stages.recovery stages.synthesis "
+    "pipeline.commands": "schemas model.data model.training model.evaluation model.generation "
+    "stages.language stages.mocap stages.perception stages.recovery stages.synthesis "
     "pipeline.chain pipeline.rendering pipeline.dataset pipeline.audit pipeline.job pipeline.curation pipeline.publishing "
     "pipeline.benchmarks pipeline.planning",
 }
@@ -82,7 +92,7 @@ def imported(path: Path) -> Iterator[tuple[int, str]]:
 def room(dotted: str) -> str:
     """The room that a module, or a name in one, belongs to; a package's own `__init__` belongs to nobody."""
     package, *inner = dotted.split(".")
-    if package in ("schemas", "model"):
+    if package == "schemas":
         return package
     if not inner or not (
         (PROJECT_ROOT / package / inner[0]).is_dir() or (PROJECT_ROOT / package / f"{inner[0]}.py").is_file()

@@ -62,7 +62,7 @@ def bench_text(report: dict[str, Any]) -> str:
 
 
 def _measure(path: str, workers: int, batch_size: int, rounds: int) -> dict[str, Any]:
-    from model.data import MotionLoader
+    from model.data.loader import MotionLoader
 
     storage = Storage(path)
     if not storage.is_local:
@@ -138,7 +138,7 @@ def _webdataset(
 
 
 def _decode(sample: dict[str, Any]) -> Any:
-    from model.data import decode_sample
+    from model.data.samples import decode_sample
 
     return decode_sample(sample["__key__"], {name: sample[name] for name in (*_MEMBERS, "meta.json")})
 

@@ -45,7 +45,7 @@ def run_demo(out: Path, *, seed: int = 0, quiet: bool = False) -> dict[str, Any]
     if verdict.problems:
         raise HumoError(f"{dataset}: {'; '.join(verdict.problems[:3])}")
     log(f"3  verified: {verdict.samples} samples in {verdict.shards} shards, no problem")
-    compute_statistics(dataset, featurize="model.data:feature_rows")
+    compute_statistics(dataset, featurize="model.features.motions:feature_rows")
     page = write_report(dataset)
     log(f"4  statistics (Beam) and report: {page}")
     videos = _overlays(out, dataset)
@@ -127,9 +127,9 @@ def _overlays(out: Path, dataset: str) -> list[dict[str, Any]]:
 
 
 def _train(out: Path, dataset: str, seed: int, quiet: bool) -> list[dict[str, str]]:
-    from model.config import LanguageModelTraining, TokenizerTraining
-    from model.train_llm import train_llm
-    from model.train_tokenizer import train_tokenizer
+    from model.training.config import LanguageModelTraining, TokenizerTraining
+    from model.training.llm import train_llm
+    from model.training.tokenizer import train_tokenizer
 
     runs = out / "runs"
     common = [f"dataset={dataset}", f"seed={seed}"]
@@ -157,7 +157,7 @@ def _train(out: Path, dataset: str, seed: int, quiet: bool) -> list[dict[str, st
 
 
 def _generate(out: Path, text: str, seed: int) -> dict[str, Any]:
-    from model.generation import generate, save_motion
+    from model.generation.generator import generate, save_motion
 
     name = "-".join(text.split()[2:])
     folder = out / "generated"

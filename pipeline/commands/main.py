@@ -159,7 +159,9 @@ def stats(
     from pipeline.audit.statistics import compute_statistics
     from pipeline.audit.waterfall import ledger_waterfall, stages_json
 
-    statistics = compute_statistics(dataset, runner=runner, options=option or [], featurize="model.data:feature_rows")
+    statistics = compute_statistics(
+        dataset, runner=runner, options=option or [], featurize="model.features.motions:feature_rows"
+    )
     with QuerySession(dataset) as session:
         statistics["waterfall"] = stages_json(ledger_waterfall(session))
     print_result(statistics, as_json, json.dumps(statistics, ensure_ascii=False, indent=1))
@@ -228,8 +230,8 @@ def view(
 @train_app.command("tokenizer")
 def train_tokenizer(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Train the motion tokenizer (PRQ, or VQ and RQ by config)."""
-    from model.config import TokenizerTraining
-    from model.train_tokenizer import train_tokenizer as run
+    from model.training.config import TokenizerTraining
+    from model.training.tokenizer import train_tokenizer as run
 
     _train(run, TokenizerTraining, config, overrides, as_json)
 
@@ -237,8 +239,8 @@ def train_tokenizer(config: ConfigFile, overrides: Overrides = None, as_json: As
 @train_app.command("llm")
 def train_llm(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Train the motion language model on a tokenizer's codes."""
-    from model.config import LanguageModelTraining
-    from model.train_llm import train_llm as run
+    from model.training.config import LanguageModelTraining
+    from model.training.llm import train_llm as run
 
     _train(run, LanguageModelTraining, config, overrides, as_json)
 
@@ -267,7 +269,7 @@ def evaluate_tokenizer(
     as_json: AsJson = False,
 ) -> None:
     """Reconstruction error, drift and use of the codebooks."""
-    from model.evaluation import evaluate_tokenizer as run
+    from model.evaluation.tokenizer import evaluate_tokenizer as run
 
     _print_evaluation(run(checkpoint, dataset, split=split, limit=limit or None), as_json)
 
@@ -281,7 +283,7 @@ def evaluate_llm(
     as_json: AsJson = False,
 ) -> None:
     """Likelihood of motions and texts, and whether left and right are told apart."""
-    from model.evaluation import evaluate_llm as run
+    from model.evaluation.llm import evaluate_llm as run
 
     _print_evaluation(run(checkpoint, dataset, split=split, limit=limit or None), as_json)
 
@@ -307,8 +309,8 @@ def generate(
     as_json: AsJson = False,
 ) -> None:
     """Turn a sentence into SMPL motion (.npz) and a video of it."""
-    from model.generation import generate as run
-    from model.generation import load_motion, save_motion
+    from model.generation.generator import generate as run
+    from model.generation.generator import load_motion, save_motion
 
     initial_motion = load_motion(initial) if initial else None
     generated = run(

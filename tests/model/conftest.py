@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from model.data import MotionDataset, MotionSample
+from model.data.dataset import MotionDataset
+from model.data.samples import MotionSample
 from schemas.body_model import BodyModel
 from schemas.dataset import DatasetDescription, ShardEntry, write_description
 from schemas.records import (

@@ -1,6 +1,6 @@
 """Decoding of motion with a backbone of LLaMA-7B's size and random weights: the step decoder against the flat layout.
 
-Both use the blocks of `model/language_model.py`. With the step decoder the backbone takes one pass a motion step and a small
+Both use the blocks of `model/llm/language_model.py`. With the step decoder the backbone takes one pass a motion step and a small
 transformer one a residual level. In the flat layout (arXiv 2508.07863) each of a step's 20 codes is a position of its own, and
 takes a pass through the backbone. Speed does not depend on the values of the weights. int8 and int4 are weights of the
 backbone's linear layers, by torchao.
@@ -47,7 +47,7 @@ def measurements(setting: Setting) -> list[Measurement]:
 
 def shape(size: str, positions: int) -> Any:
     """The model's config: LLaMA-7B's width, depth and heads, or tiny ones."""
-    from model.language_model import LanguageModelConfig
+    from model.llm.language_model import LanguageModelConfig
 
     if size == "7B":
         return LanguageModelConfig(
@@ -97,7 +97,7 @@ def quantize(blocks: nn.Module, precision: str, device: str) -> None:
 @torch.inference_mode()
 def encode_prompt(model: Any, tokens: int) -> Any:
     """The state after a prompt of that many text tokens."""
-    from model.motion_steps import EncodedPrompt
+    from model.generation.motion_steps import EncodedPrompt
 
     device = model.stop.weight.device
     text = (torch.arange(tokens, device=device) % model.text.num_embeddings)[None]
@@ -109,7 +109,7 @@ def encode_prompt(model: Any, tokens: int) -> Any:
 
 def greedy(device: torch.device) -> Any:
     """The most likely codes."""
-    from model.language_model import CodeSampler
+    from model.llm.language_model import CodeSampler
 
     return CodeSampler(0.0, 0, 1.0, torch.Generator(device))
 
@@ -120,7 +120,7 @@ class StepLayout:
     passes = 1
 
     def __init__(self, model: Any) -> None:
-        from model.motion_steps import CapturedSteps
+        from model.generation.motion_steps import CapturedSteps
 
         device = model.stop.weight.device
         self._steps = CapturedSteps([encode_prompt(model, PROMPT)], model, greedy(device))
@@ -139,7 +139,7 @@ class FlatLayout:
     """
 
     def __init__(self, model: Any, head: nn.Linear) -> None:
-        from model.motion_steps import StaticCache, capture
+        from model.generation.motion_steps import StaticCache, capture
 
         self._model, self._head = model, head
         self.passes = model.parts * model.levels

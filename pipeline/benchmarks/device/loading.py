@@ -35,7 +35,9 @@ def _make(samples: int, shards: int) -> "tempfile.TemporaryDirectory[str]":
 
 def _load(dataset: str, workers: int, batch_size: int, seconds: float, device: str) -> Figure:
     """Reading, decoding and batching, features, and the copy to the device."""
-    from model.data import MotionLoader, motion_features, slice_frames
+    from model.data.loader import MotionLoader
+    from model.data.samples import slice_frames
+    from model.features.motions import motion_features
     from schemas.body_model import BodyModel
 
     body = BodyModel.load()

@@ -112,7 +112,7 @@ def _landmarks() -> tuple[nn.Module, Run]:
 
 
 def _tokenizer_networks() -> tuple[nn.Module, nn.Module, list[int]]:
-    from model.tokenizer import PRESETS, Decoder, Encoder
+    from model.tokenizer.motion_tokenizer import PRESETS, Decoder, Encoder
 
     channels = [60, 60, 60, 60, 60]
     return Encoder(PRESETS["base"], channels), Decoder(PRESETS["base"], channels), channels
@@ -125,7 +125,7 @@ def _tokenizer_encoder() -> tuple[nn.Module, Run]:
 
 
 def _tokenizer_decoder() -> tuple[nn.Module, Run]:
-    from model.tokenizer import PRESETS
+    from model.tokenizer.motion_tokenizer import PRESETS
 
     _, decoder, channels = _tokenizer_networks()
     latents = torch.randn(2, len(channels), 16, PRESETS["base"].code_width)
@@ -133,7 +133,7 @@ def _tokenizer_decoder() -> tuple[nn.Module, Run]:
 
 
 def _codes() -> tuple[nn.Module, Run]:
-    from model.tokenizer import PRESETS, MotionTokenizer
+    from model.tokenizer.motion_tokenizer import PRESETS, MotionTokenizer
 
     tokenizer = MotionTokenizer(PRESETS["tiny"])
     rows = torch.randn(4, 64, 263)
@@ -159,7 +159,7 @@ def _language_model() -> tuple[nn.Module, Run]:
 
 def _steps() -> tuple[nn.Module, Run]:
     """Stop logits of twelve steps: on CUDA by captured graphs, on the CPU one operation after the other."""
-    from model.motion_steps import steps_after
+    from model.generation.motion_steps import steps_after
     from pipeline.benchmarks.device.decoding import encode_prompt, greedy
     from pipeline.benchmarks.device.training import language_model
 

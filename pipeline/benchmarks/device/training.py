@@ -15,7 +15,7 @@ _WORDS = 500
 
 def tokenizer(setting: Setting) -> list[Measurement]:
     """The networks by themselves, which need no quantizer, and the whole tokenizer."""
-    from model.tokenizer import PRESETS, Decoder, Encoder
+    from model.tokenizer.motion_tokenizer import PRESETS, Decoder, Encoder
 
     device = setting.device
     size, batch = ("tiny", 16) if setting.small else ("base", 256)
@@ -39,7 +39,7 @@ def tokenizer(setting: Setting) -> list[Measurement]:
         return _inference(work, frames, seconds, device)
 
     def train(seconds: float) -> Figure:
-        from model.tokenizer import LossWeights
+        from model.tokenizer.motion_tokenizer import LossWeights
 
         network, features = _tokenizer(size, device).train(), torch.randn(batch, _ROWS, 263, device=device)
         weights = LossWeights()
@@ -94,15 +94,15 @@ def llm(setting: Setting) -> list[Measurement]:
 
 def language_model(size: str) -> Any:
     """An untrained model of a preset, with seeded weights."""
-    from model.language_model import PRESETS
+    from model.llm.language_model import PRESETS
 
     torch.manual_seed(0)
     return build_language_model(PRESETS[size])
 
 
 def build_language_model(config: Any) -> Any:
-    from model.language_model import MotionLanguageModel
-    from model.tokenizer import PRESETS
+    from model.llm.language_model import MotionLanguageModel
+    from model.tokenizer.motion_tokenizer import PRESETS
 
     codes = PRESETS["base"]
     return MotionLanguageModel(
@@ -112,8 +112,8 @@ def build_language_model(config: Any) -> Any:
 
 def example_batch(batch: int, length: int) -> Any:
     """Random examples: a prompt of text over an eighth of the length, then motion."""
-    from model.language_model import Batch
-    from model.tokenizer import PRESETS
+    from model.llm.language_model import Batch
+    from model.tokenizer.motion_tokenizer import PRESETS
 
     tokenizer = PRESETS["base"]
     generator = torch.Generator().manual_seed(0)
@@ -131,7 +131,7 @@ def example_batch(batch: int, length: int) -> Any:
 
 def _tokenizer(size: str, device: str) -> Any:
     """A tokenizer whose codebooks are taken from random motions, as in the first step of a training."""
-    from model.tokenizer import PRESETS, MotionTokenizer
+    from model.tokenizer.motion_tokenizer import PRESETS, MotionTokenizer
 
     torch.manual_seed(0)
     network = MotionTokenizer(PRESETS[size]).to(device)

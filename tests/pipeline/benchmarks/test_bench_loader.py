@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from model.data import MotionDataset
+from model.data.dataset import MotionDataset
 from pipeline.benchmarks.loader import bench, bench_text, make_dataset
 from schemas.errors import HumoError
 

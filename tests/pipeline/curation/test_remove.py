@@ -201,7 +201,7 @@ def test_a_second_writer_is_refused(dataset: str) -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_training_continues_while_samples_are_removed_and_the_dataset_is_packed(dataset: str, workers: int) -> None:
-    from model.data import MotionLoader
+    from model.data.loader import MotionLoader
 
     repack(dataset, shard_bytes=20_000)
     before = keys_by_source(dataset)
@@ -221,7 +221,7 @@ def test_training_continues_while_samples_are_removed_and_the_dataset_is_packed(
 def test_training_on_a_bucket_continues(dataset: str, tmp_path: Path) -> None:
     import fsspec
 
-    from model.data import MotionDataset
+    from model.data.dataset import MotionDataset
 
     fsspec.filesystem("memory").put(dataset, "/going", recursive=True)
     try:

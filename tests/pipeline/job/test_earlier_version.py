@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from mocap_files import body_motion, write_known_bvh
 
-from model.data import MotionDataset
+from model.data.dataset import MotionDataset
 from pipeline.audit.query import query
 from pipeline.audit.statistics import compute_statistics
 from pipeline.chain.config import IngestConfig

@@ -1,0 +1,1 @@
+"""Measures of tokenizers and language models on a split of a dataset."""

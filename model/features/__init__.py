@@ -1,0 +1,1 @@
+"""Motions as feature rows of a fixed layout, and back."""

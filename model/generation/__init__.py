@@ -1,0 +1,1 @@
+"""Motions from prompts, at once or step by step."""

@@ -1,0 +1,168 @@
+"""Motion steps after a prompt: one operation after the other, or on CUDA as graphs.
+
+A step of a large model is hundreds of small kernels; started one by one from Python they take longer than they run. A CUDA
+graph starts them together, but needs the same shapes and memory at every step: the cache has its full length from the
+beginning, and the number of cached positions is a tensor. The prompts with and without text, whose lengths differ, are rows of
+one batch.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from model.llm.language_model import Cache, CodeSampler, MotionLanguageModel
+
+_WARM_UP = 3
+"""Runs before a capture, in which libraries choose kernels and allocate their workspaces."""
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedPrompt:
+    """State of the model after a prompt."""
+
+    cache: Cache
+    pooled_text: Float[Tensor, "1 1 D"]
+    """Pooled prompt text, added to every motion step."""
+    pooled_motion: Float[Tensor, "1 1 D"]
+    """Pooled input motion, added to every text position of an answer."""
+    state: Float[Tensor, "1 D"]
+
+
+@runtime_checkable
+class MotionSteps(Protocol):
+    """The steps that follow a prompt; `draw` and `read` alternate."""
+
+    def draw(self) -> Int[Tensor, "P K"]:
+        """Codes of the next step."""
+        ...
+
+    def read(self) -> Float[Tensor, ""]:
+        """Pass the drawn codes to the model; the logit that the motion ends with them."""
+        ...
+
+
+def steps_after(prompts: Sequence[EncodedPrompt], model: MotionLanguageModel, sampler: CodeSampler) -> MotionSteps:
+    """Steps after a prompt and, with guidance, the same prompt without text. Use them in inference mode."""
+    captured = prompts[0].state.device.type == "cuda"
+    return (CapturedSteps if captured else SequentialSteps)(prompts, model, sampler)
+
+
+class SequentialSteps:
+    """Operations run one by one, each prompt by itself."""
+
+    def __init__(self, prompts: Sequence[EncodedPrompt], model: MotionLanguageModel, sampler: CodeSampler) -> None:
+        self._prompts, self._model, self._sampler = prompts, model, sampler
+        self._states = [prompt.state for prompt in prompts]
+
+    def draw(self) -> Int[Tensor, "P K"]:
+        self._codes = self._model.step_decoder.sample(torch.cat(self._states), self._sampler)
+        return self._codes[0]
+
+    def read(self) -> Float[Tensor, ""]:
+        codes, model = self._codes[:1, None], self._model
+        self._states = [
+            model.backbone(model.embed_motion(codes, prompt.pooled_text), prompt.cache)[:, -1]
+            for prompt in self._prompts
+        ]
+        return model.stop(self._states[0])[0, 0]
+
+
+class StaticCache(Cache):
+    """A cache of full length; each sequence has its own number of cached positions, and gets one position at a time."""
+
+    positions: Int[Tensor, "B"]
+    """Cached positions of each sequence; whoever replays the graph counts them."""
+
+    def __init__(self, caches: Sequence[Cache]) -> None:
+        """A copy of caches of one sequence each and of the same capacity."""
+        layers, device = range(len(caches[0].keys)), caches[0].keys[0].device
+        super().__init__(
+            [torch.cat([cache.keys[layer] for cache in caches]) for layer in layers],
+            [torch.cat([cache.values[layer] for cache in caches]) for layer in layers],
+        )
+        self.positions = torch.tensor([cache.length for cache in caches], device=device)
+        self._rows = torch.arange(len(caches), device=device)
+        self._columns = torch.arange(self.keys[0].shape[2], device=device)
+        # Attention gives what lies beyond the cached positions a weight of zero, for which it must be finite.
+        beyond = (self._columns >= self.positions[:, None])[:, None, :, None]
+        for cached in (*self.keys, *self.values):
+            cached.masked_fill_(beyond, 0)
+
+    def view(
+        self, rotary: Float[Tensor, "2 L half"], count: int
+    ) -> tuple[Float[Tensor, "2 B 1 1 half"], Bool[Tensor, "B 1 1 L"]]:
+        mask = self._columns <= self.positions[:, None]
+        return rotary[:, self.positions][:, :, None, None], mask[:, None, None]
+
+    def extend(
+        self, layer: int, k: Float[Tensor, "B H 1 d"], v: Float[Tensor, "B H 1 d"]
+    ) -> tuple[Float[Tensor, "B H L d"], Float[Tensor, "B H L d"]]:
+        for cached, added in ((self.keys[layer], k), (self.values[layer], v)):
+            cached[self._rows, :, self.positions] = added[:, :, 0].to(cached.dtype)
+        return self.keys[layer].to(k), self.values[layer].to(k)
+
+    def advance(self, count: int) -> None:
+        """Nothing: counting is no part of the graph."""
+
+
+class CapturedSteps:
+    """All prompts in one batch, on CUDA as two graphs: the codes of a step are known before the backbone has read them."""
+
+    def __init__(self, prompts: Sequence[EncodedPrompt], model: MotionLanguageModel, sampler: CodeSampler) -> None:
+        self._model, self._sampler = model, sampler
+        self._cache = StaticCache([prompt.cache for prompt in prompts])
+        self._pooled = torch.cat([prompt.pooled_text for prompt in prompts])
+        states = torch.cat([prompt.state for prompt in prompts])
+        self._state = states.clone()
+        self._codes = torch.zeros(len(states), model.parts, model.levels, dtype=torch.long, device=states.device)
+        self._stop = torch.zeros_like(states[:, 0])
+        self._draw = capture(self._draw_codes, states.device, sampler.generator)
+        self._read = capture(self._read_codes, states.device)
+        self._state.copy_(states)
+
+    def draw(self) -> Int[Tensor, "P K"]:
+        self._draw()
+        return self._codes[0].clone()
+
+    def read(self) -> Float[Tensor, ""]:
+        self._read()
+        self._cache.positions.add_(1)
+        return self._stop[0]
+
+    def _draw_codes(self) -> None:
+        self._codes.copy_(self._model.step_decoder.sample(self._state, self._sampler))
+
+    def _read_codes(self) -> None:
+        embedded = self._model.embed_motion(self._codes[:, None], self._pooled)
+        self._state.copy_(self._model.backbone(embedded, self._cache)[:, -1])
+        self._stop.copy_(self._model.stop(self._state)[:, 0])
+
+
+def capture(
+    run: Callable[[], None], device: torch.device, generator: torch.Generator | None = None
+) -> Callable[[], None]:
+    """A function that works in place on tensors of fixed shapes, as one that replays it as a CUDA graph; itself elsewhere.
+
+    On CUDA it is run a few times first, so restore what it has changed. `generator` is the source of its random numbers, and
+    is left as it was.
+    """
+    if device.type != "cuda":
+        return run
+    state = generator.get_state() if generator is not None else None
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(_WARM_UP):
+            run()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    if generator is not None and state is not None:
+        generator.set_state(state)
+        graph.register_generator_state(generator)
+    with torch.cuda.graph(graph):
+        run()
+    return graph.replay

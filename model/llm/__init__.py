@@ -1,0 +1,1 @@
+"""The language model over text and motion steps, its vocabularies and training sequences."""

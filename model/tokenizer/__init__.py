@@ -1,0 +1,1 @@
+"""Motion features to codes and back."""

@@ -1,0 +1,1 @@
+"""Training loops, their configs, and resuming."""

@@ -1,0 +1,302 @@
+"""Common code of both trainings: processes, training loop, metrics, curves, resuming.
+
+Training runs in a single process, under torchrun or as a Ray Train worker: if WORLD_SIZE is set, the processes join a
+group (NCCL on GPUs, Gloo elsewhere) and gradients are averaged.
+"""
+
+import json
+import math
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from model import checkpoints
+from model.data.dataset import MotionDataset
+from model.data.loader import MotionLoader
+from model.data.samples import MotionSample
+from model.training.config import Optimisation, Run
+from schemas.devices import choose_device
+from schemas.errors import HumoError, UsageError
+from schemas.secrets import public_settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """Outcome of a training."""
+
+    checkpoint: str
+    """Folder of the last checkpoint."""
+    steps: int
+    seconds: float
+    """Duration of this run, without the one it resumed from."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    """Means over the steps of the last line in the log."""
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process within its distributed group."""
+
+    rank: int
+    count: int
+    device: torch.device
+
+    @classmethod
+    def join(cls, device: str) -> "Processes":
+        """Join the process group given by the environment, if any, and choose the device."""
+        count, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+        local = int(os.environ.get("LOCAL_RANK", "0"))
+        chosen = choose_device(device, index=local)
+        if chosen.type == "cuda":
+            torch.cuda.set_device(chosen)
+        if count > 1 and not dist.is_initialized():
+            dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+        return cls(rank, count, chosen)
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def wait(self) -> None:
+        if self.count > 1:
+            dist.barrier()
+
+    def broadcast(self, value: Any) -> Any:
+        """The value of rank 0, on all ranks."""
+        if self.count == 1:
+            return value
+        values = [value]
+        dist.broadcast_object_list(values, src=0)
+        return values[0]
+
+
+@runtime_checkable
+class Task(Protocol):
+    """A model to train and the loss of a batch."""
+
+    kind: str
+    has_unused_parameters: bool
+    """Whether some batches leave parameters without a gradient."""
+
+    @property
+    def module(self) -> nn.Module: ...
+
+    def losses(self, module: nn.Module, samples: list[MotionSample], step: int) -> dict[str, Tensor]:
+        """`loss`, to be minimised, and further metrics to log. `module` is `self.module`, possibly wrapped."""
+        ...
+
+    def description(self) -> dict[str, Any]:
+        """Content of model.json."""
+        ...
+
+    def extra_files(self) -> tuple[dict[str, str], list[tuple[str, Path]]]:
+        """Further content of a checkpoint: texts and folders by name."""
+        ...
+
+
+def open_loader(config: Run, processes: Processes) -> MotionLoader:
+    """Training batches of this process."""
+    loader_config = MotionLoader.Config(
+        dataset=config.dataset,
+        subsets=config.subsets,
+        batch_size=config.optimisation.batch_size,
+        workers=config.workers,
+        seed=config.seed,
+        shuffle_window=config.shuffle_window,
+        bucket_batches=config.bucket_batches,
+        cache=config.cache,
+        cache_gib=config.cache_gib,
+        check_hashes=config.check_hashes,
+    )
+    return MotionLoader(loader_config, rank=processes.rank, world_size=processes.count)
+
+
+def open_dataset(config: Run) -> MotionDataset:
+    """The training split in stored order."""
+    return MotionDataset(config.dataset, subsets=config.subsets, cache=config.cache, cache_gib=config.cache_gib)
+
+
+def fit(task: Task, config: Run, loader: MotionLoader, processes: Processes) -> Result:
+    """Train up to `steps`; with `resume`, start from the newest checkpoint in `output`."""
+    output = Path(config.output)
+    optimisation = config.optimisation
+    task.module.to(processes.device).train()
+    optimiser = make_optimiser(task.module, optimisation)
+    step = _resume(task, config, loader, optimiser, output) if config.resume else 0
+    module: nn.Module = task.module
+    if processes.count > 1:
+        # Codebooks synchronise their own updates; broadcasting the buffers of rank 0 at every step would undo that.
+        module = DistributedDataParallel(
+            task.module, forward_sync_buffers=False, find_unused_parameters=task.has_unused_parameters
+        )
+    log = MetricsLog(output / "metrics.jsonl", optimisation.steps, step) if processes.is_main else None
+    start_s = time.monotonic()
+    batches = iter(loader)
+    while step < optimisation.steps:
+        for group in optimiser.param_groups:
+            group["lr"] = optimisation.learning_rate * schedule(step, optimisation)
+        samples = next(batches)
+        # Noise depends only on step and rank, so that a resumed run draws the same as an uninterrupted one.
+        torch.manual_seed((config.seed * 1_000_003 + step) * 4099 + processes.rank)
+        with torch.autocast(processes.device.type, torch.bfloat16, enabled=optimisation.bf16):
+            losses = task.losses(module, samples, step)
+        optimiser.zero_grad(set_to_none=True)
+        losses["loss"].backward()
+        gradient_norm = nn.utils.clip_grad_norm_(task.module.parameters(), optimisation.clip_norm)
+        optimiser.step()
+        step += 1
+        if log:
+            log.add(losses | {"gradient_norm": gradient_norm})
+            if step % config.log_every == 0 or step == optimisation.steps:
+                log.write(step, optimiser.param_groups[0]["lr"])
+                if not math.isfinite(log.last["loss"]):
+                    raise HumoError(
+                        f"{config.output}: the loss is {log.last['loss']} at step {step}; lower learning_rate"
+                    )
+        if step % config.save_every == 0 or step == optimisation.steps:
+            if processes.is_main:
+                _save(task, config, loader, optimiser, output, step)
+            processes.wait()
+    if log:
+        log.draw(output / "curve.png", task.kind)
+    return Result(
+        checkpoint=str(checkpoints.newest(output)),
+        steps=step,
+        seconds=time.monotonic() - start_s,
+        metrics=dict(log.last) if log else {},
+    )
+
+
+def make_optimiser(module: nn.Module, optimisation: Optimisation) -> torch.optim.AdamW:
+    """AdamW with weight decay on matrices only."""
+    matrices = [p for p in module.parameters() if p.requires_grad and p.ndim >= 2]
+    vectors = [p for p in module.parameters() if p.requires_grad and p.ndim < 2]
+    groups = [{"params": matrices, "weight_decay": optimisation.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]], lr=optimisation.learning_rate, betas=(0.9, 0.99)
+    )
+
+
+def schedule(step: int, optimisation: Optimisation) -> float:
+    """Learning rate factor: linear warm-up, then cosine decay to a tenth."""
+    warmup_steps = optimisation.warmup_steps
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    progress = (step - warmup_steps) / max(1, optimisation.steps - warmup_steps)
+    return 0.1 + 0.45 * (1 + math.cos(math.pi * min(progress, 1.0)))
+
+
+class MetricsLog:
+    """metrics.jsonl: means since the previous line, also printed."""
+
+    def __init__(self, path: Path, steps: int, start: int) -> None:
+        """`start` is the step to resume from; lines of later steps, from an interrupted run, are deleted."""
+        self.path, self.steps = path, steps
+        self.last: dict[str, float] = {}
+        self._sums: dict[str, Tensor] = {}
+        self._count, self._last_write_s = 0, time.monotonic()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kept = [row for row in self._rows() if row["step"] <= start]
+        path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+
+    def add(self, values: dict[str, Tensor]) -> None:
+        for name, value in values.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value.detach().float()
+        self._count += 1
+
+    def write(self, step: int, learning_rate: float) -> None:
+        now = time.monotonic()
+        self.last = {name: float(total) / self._count for name, total in self._sums.items()}
+        row = {
+            "step": step,
+            "learning_rate": learning_rate,
+            "steps_per_s": self._count / (now - self._last_write_s),
+            **self.last,
+        }
+        with self.path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        metrics = "  ".join(f"{name} {value:.4g}" for name, value in self.last.items())
+        print(f"step {step}/{self.steps}  {row['steps_per_s']:.2f} steps/s  {metrics}", flush=True)
+        self._sums, self._count, self._last_write_s = {}, 0, now
+
+    def draw(self, path: Path, title: str) -> None:
+        """Plot all metrics of the log, one panel each."""
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        rows = self._rows()
+        if not rows:
+            return
+        names = [name for name in rows[-1] if name not in ("step", "learning_rate", "steps_per_s")]
+        figure = Figure(figsize=(4 * min(3, len(names)), 3 * math.ceil(len(names) / 3)), layout="constrained")
+        FigureCanvasAgg(figure)
+        figure.suptitle(title.replace("_", " "))
+        for i, name in enumerate(names):
+            axes = figure.add_subplot(math.ceil(len(names) / 3), min(3, len(names)), i + 1)
+            points = [(row["step"], row[name]) for row in rows if name in row]
+            axes.plot(*zip(*points, strict=True))
+            axes.set_title(name.replace("_", " "))
+            axes.set_xlabel("step")
+            if all(value > 0 for _, value in points):
+                axes.set_yscale("log")
+        figure.savefig(path)
+
+    def _rows(self) -> list[dict[str, float]]:
+        if not self.path.exists():
+            return []
+        return [json.loads(line) for line in self.path.read_text().splitlines() if line.endswith("}")]
+
+
+def _save(
+    task: Task, config: Run, loader: MotionLoader, optimiser: torch.optim.Optimizer, output: Path, step: int
+) -> None:
+    files, folders = task.extra_files()
+    names: dict[Tensor, str] = {parameter: name for name, parameter in task.module.named_parameters()}
+    moments = {
+        f"{names[parameter]}/{key}": value
+        for parameter, state in optimiser.state.items()
+        for key, value in state.items()
+        if isinstance(value, Tensor)
+    }
+    checkpoints.publish(
+        output,
+        step,
+        {"kind": task.kind, **task.description(), "training": public_settings(config.model_dump())[0]},
+        task.module.state_dict(),
+        training={"step": step, "loader": loader.state_dict()},
+        training_state=moments,
+        files=files,
+        folders=folders,
+        keep=config.keep,
+    )
+
+
+def _resume(task: Task, config: Run, loader: MotionLoader, optimiser: torch.optim.Optimizer, output: Path) -> int:
+    folder = checkpoints.newest(output)
+    if folder is None:
+        return 0
+    saved = json.loads((folder / checkpoints.MODEL).read_text())
+    expected = json.loads(json.dumps({"kind": task.kind, **task.description()}))
+    if any(saved.get(key) != expected[key] for key in ("kind", "architecture")):
+        raise UsageError(
+            f"{output}: contains a training of another architecture; set another output, or resume: false to start over"
+        )
+    checkpoints.load_into(task.module, folder)
+    moments = checkpoints.read_state(folder, checkpoints.TRAINING_STATE)
+    for name, parameter in task.module.named_parameters():
+        state = {key.rsplit("/", 1)[1]: value for key, value in moments.items() if key.rsplit("/", 1)[0] == name}
+        if state:
+            optimiser.state[parameter] = {
+                key: value if key == "step" else value.to(parameter.device) for key, value in state.items()
+            }
+    training = json.loads((folder / checkpoints.TRAINING).read_text())
+    loader.load_state_dict(training["loader"])
+    print(f"resuming from {folder}", flush=True)
+    return training["step"]

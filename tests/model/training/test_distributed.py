@@ -1,0 +1,56 @@
+"""Several processes on one dataset: torchrun and Ray Train, gradients averaged by Gloo."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from model.data.dataset import MotionDataset
+from pipeline import PROJECT_ROOT
+
+ENVIRONMENT = {
+    **os.environ,
+    "OMP_NUM_THREADS": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "PYTHONPATH": f"{PROJECT_ROOT}{os.pathsep}{PROJECT_ROOT / 'tests' / 'model'}",
+}
+PROGRAM = str(Path(__file__).with_name("distributed_run.py"))
+TIMEOUT_S = 480
+
+
+def _check(out: Path, dataset: str) -> None:
+    """Equal steps, every sample once, and resuming yields exactly the remaining samples."""
+    ranks = [json.loads((out / f"rank-{rank}.json").read_text()) for rank in range(2)]
+    assert len(ranks[0]["seen"]) == len(ranks[1]["seen"]) == ranks[0]["steps"] == 2
+    assert all(len(batch) == 3 for rank in ranks for batch in rank["seen"])
+    own = [key for rank in ranks for batch in rank["seen"] for key, extra in batch if not extra]
+    assert sorted(own) == sorted(sample.key for sample in MotionDataset(dataset))
+    assert ranks[0]["state"] == ranks[1]["state"]
+    assert all(rank["seen"][1:] == rank["rest"] for rank in ranks)
+
+
+def test_torchrun(uneven_dataset: str, tmp_path: Path) -> None:
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = _run([*launcher, PROGRAM, uneven_dataset, str(tmp_path)])
+    assert done.returncode == 0, done.stderr[-3000:]
+    _check(tmp_path, uneven_dataset)
+
+
+@pytest.mark.slow
+def test_ray_train(uneven_dataset: str, tmp_path: Path) -> None:
+    """Two Ray Train workers on this machine."""
+    missing = _run(["-c", "import ray.train.torch"])
+    if missing.returncode:
+        pytest.skip(f"Ray Train cannot be imported here: {missing.stderr.strip().splitlines()[-1]}")
+    done = _run([PROGRAM, uneven_dataset, str(tmp_path), "ray"])
+    assert done.returncode == 0, done.stderr[-3000:]
+    _check(tmp_path, uneven_dataset)
+
+
+def _run(arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments], env=ENVIRONMENT, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+    )
