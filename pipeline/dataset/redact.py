@@ -24,6 +24,7 @@ from pipeline.dataset.commits import commit_name
 from pipeline.dataset.job_records import jobs_with_secrets, redact_jobs
 from pipeline.dataset.maintenance import orphans
 from pipeline.dataset.shard_writer import read_sample_tar
+from pipeline.dataset.versions import encode_version
 from schemas.addresses import public_form
 from schemas.dataset import TOMBSTONES, read_table, write_table
 from schemas.errors import HumoError
@@ -236,8 +237,7 @@ def _rename_elsewhere(storage: Storage, plan: _Plan) -> None:
         version = json.loads(storage.read_bytes(path))
         commits = sorted({plan.commits.get(name, name) for name in version["commits"]})
         if commits != version["commits"]:
-            text = json.dumps(version | {"commits": commits}, indent=1, sort_keys=True, ensure_ascii=False)
-            storage.write_bytes(path, (text + "\n").encode())
+            storage.write_bytes(path, encode_version(version | {"commits": commits}))
     if storage.exists(TOMBSTONES):
         table = read_table(storage, TOMBSTONES)
         if "cause" in table.column_names:

@@ -5,7 +5,7 @@ import io
 import json
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,7 @@ from pipeline.dataset.catalogue import catalogue_row
 from pipeline.dataset.purge import keys_of_tar, pages_with, proof_path, scan
 from pipeline.dataset.redact import secret_members, secret_problems
 from pipeline.dataset.table_checks import catalogue_problems, ledger_problems, proof_problems
-from pipeline.dataset.versions import list_versions, rows_of
+from pipeline.dataset.versions import checksum, list_versions, rows_of
 from schemas.containers import CLIP_FORMATS, open_media
 from schemas.dataset import DatasetDescription, ShardEntry, read_description, read_table, read_tombstones
 from schemas.errors import HumoError
@@ -223,9 +223,11 @@ def _check_removals(storage: Storage, report: VerifyReport) -> None:
 
 
 def _check_versions(storage: Storage, description: DatasetDescription, report: VerifyReport) -> None:
-    """Check that the current version is recorded and that the ledger still has all commits of every version."""
+    """Check that versions are as they were written, the current one is recorded, and the ledger still has all their commits."""
     versions = list_versions(storage)
     for one in versions:
+        if one.checksum and one.checksum != checksum(asdict(one)):
+            report.problems.append(f"versions/{one.version}.json: was changed; restore it from a copy")
         try:
             rows_of(storage, one)
         except HumoError as error:

@@ -36,6 +36,8 @@ class Version:
     body_models: list[str]
     counts: dict[str, Any] = field(default_factory=dict)
     shards: list[ShardEntry] = field(default_factory=list)
+    checksum: str = ""
+    """Of all the rest (`encode_version`); empty in files that were written without one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,9 +77,20 @@ def record_version(storage: Storage, description: DatasetDescription, ledger: pa
         splits=description.splits, shard_bytes=description.shard_bytes, config_digests=description.config_digests,
         body_models=description.body_models, counts=description.counts, shards=description.shards,
     )  # fmt: skip
-    storage.write_bytes(
-        path, (json.dumps(asdict(record), indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
-    )
+    storage.write_bytes(path, encode_version(asdict(record)))
+
+
+def encode_version(content: Mapping[str, Any]) -> bytes:
+    """The file of a version, with its checksum."""
+    content = {**content, "checksum": checksum(content)}
+    return (json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
+def checksum(content: Mapping[str, Any]) -> str:
+    """Digest of a version's content besides its checksum. Nothing else names an earlier version's counts and shards, so that a
+    changed value would go unnoticed."""
+    rest = {name: value for name, value in content.items() if name != "checksum"}
+    return digest(json.dumps(rest, sort_keys=True), digits=32)
 
 
 def read_version(storage: Storage, name: str) -> Version:

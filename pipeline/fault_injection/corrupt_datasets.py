@@ -31,6 +31,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.dataset.verify import verify
+from pipeline.dataset.versions import encode_version
 from pipeline.fault_injection.corrupt_videos import blank, cut, flip, repeat, scramble
 from pipeline.fault_injection.hostile_samples import ATTACKS, DEPTH, MARKER
 from schemas.dataset import DESCRIPTION
@@ -269,7 +270,9 @@ def _rehashed(files: Files, path: str, content: bytes, kind: str) -> Damage:
             for shard in description["shards"]:
                 if shard["path"] == path:
                     shard |= {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
-            changed[name] = json.dumps(description).encode()
+            changed[name] = (
+                encode_version(description) if "checksum" in description else json.dumps(description).encode()
+            )
     return Damage(kind, path, changed)
 
 

@@ -1,5 +1,6 @@
 """Versions: commits of each packing, differences between versions, and old versions read from the ledger."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,15 @@ from pipeline.curation.remove import remove
 from pipeline.dataset.commits import commit
 from pipeline.dataset.pack import pack, repack
 from pipeline.dataset.verify import verify
-from pipeline.dataset.versions import current_version, difference, list_versions, read_version, rows_of, versions_text
+from pipeline.dataset.versions import (
+    current_version,
+    difference,
+    encode_version,
+    list_versions,
+    read_version,
+    rows_of,
+    versions_text,
+)
 from schemas.errors import HumoError, UsageError
 from schemas.storage import Storage
 
@@ -57,6 +66,20 @@ def test_repacking_the_same_commits_gives_no_new_version(dataset: str) -> None:
     content = {path: path.read_bytes() for path in (Path(dataset) / "versions").iterdir()}
     repack(dataset)
     assert {path: path.read_bytes() for path in (Path(dataset) / "versions").iterdir()} == content
+
+
+def test_changed_versions_are_reported(dataset: str) -> None:
+    path = next((Path(dataset) / "versions").iterdir())
+    content = json.loads(path.read_text())
+    content["counts"]["sources"] += 1
+    path.write_text(json.dumps(content))
+    assert f"versions/{path.name}: was changed; restore it from a copy" in verify(dataset).problems
+    path.write_bytes(
+        encode_version(content | {"counts": content["counts"] | {"sources": content["counts"]["sources"] - 1}})
+    )
+    assert verify(dataset).problems == []
+    path.write_text(json.dumps({**json.loads(path.read_text()), "checksum": ""}))
+    assert verify(dataset).problems == [], "written without one"
 
 
 def test_missing_versions_and_commits_are_reported(dataset: str) -> None:
