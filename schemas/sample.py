@@ -17,13 +17,13 @@ from jaxtyping import Float, UInt8
 from schemas.archives import read_member
 from schemas.coverage import all_seen, coverage_of, for_frames, mask_problems
 from schemas.errors import HumoError
-from schemas.records import FPS, INPUT_KINDS, InstructedMotion, Instruction, Sample, Segment, Transcript
+from schemas.records import FPS, INPUT_KINDS, Clip, InstructedMotion, Instruction, Sample, Segment, Shot, Transcript
 from schemas.secrets import hide_parts
 from schemas.skeleton import PARTS
 
 SAMPLE_VERSION = 2
-"""Version of the samples that are written, in meta.json; 1, which has no `version`, has neither `seen` nor `coverage`: all parts
-were seen."""
+"""Version of the samples that are written, in meta.json; 1, which has no `version`, has neither `seen` nor `coverage` (all parts
+were seen), no `shot`, no landmarks, and one row of intrinsics."""
 SUBSETS = ("video", "mocap", "long")
 MEMBERS: dict[str, tuple[str, ...]] = {
     "video": ("clip.mp4", "instructions.json", "keypoints.npz", "meta.json", "motion.npz", "text.json"),
@@ -50,16 +50,26 @@ KEYPOINT_ARRAYS: dict[str, tuple[str, tuple[int, ...]]] = {
     "boxes": ("float32", (-1, 4)),
     "camera_rotation": ("float32", (-1, 3, 3)),
     "camera_position": ("float32", (-1, 3)),
-    "intrinsics": ("float32", (4,)),
+    "intrinsics": ("float32", (-1, 4)),
     "visual_embedding": ("float32", (ANY,)),
+    "landmarks": ("float32", (-1, 33, 4)),
+    "landmarks_m": ("float32", (-1, 33, 3)),
 }
+"""Array of keypoints.npz -> dtype and shape. Landmarks are x, y in source pixels, visibility and presence, then metres about the
+middle of the hips in camera axes (`schemas.skeleton.LANDMARKS`); 0 where only the detector looked."""
+_KEYPOINT_ARRAYS_1 = {
+    **{name: kind for name, kind in KEYPOINT_ARRAYS.items() if not name.startswith("landmarks")},
+    "intrinsics": ("float32", (4,)),
+}
+_LANDMARK_STEPS = {"landmarks": np.array([1 / 32, 1 / 32, 1 / 256, 1 / 256]), "landmarks_m": np.array(1 / 4096)}
+"""Landmarks are rounded to multiples of these, pixels and metres: far below their error, and two thirds of the bytes."""
 _META_TYPES: dict[str, type] = {
     "key": str, "subset": str, "source_id": str, "uri": str, "sha256": str, "title": str, "description": str,
     "licence": str, "consent": str, "person": int, "start_s": float, "end_s": float, "frames": int, "fps": float,
     "source_fps": float, "width": int, "height": int, "crop": list, "body_model": str, "scores": dict, "models": dict,
     "to_source": list, "config_digest": str,
 }  # fmt: skip
-_META_TYPES_2: dict[str, type] = {"version": int, "coverage": str}
+_META_TYPES_2: dict[str, type] = {"version": int, "coverage": str, "shot": dict}
 """What version 2 has in addition."""
 _SEGMENT_TYPES: dict[str, type] = {
     "key": str, "source_id": str, "uri": str, "sha256": str, "licence": str, "consent": str, "person": int,
@@ -156,8 +166,9 @@ def encode_sample_record(
             "boxes": footage.clip.boxes,
             "camera_rotation": footage.camera.rotation,
             "camera_position": footage.camera.position,
-            "intrinsics": footage.camera.intrinsics,
+            "intrinsics": np.tile(footage.camera.intrinsics, (len(motion.poses), 1)),
             "visual_embedding": record.captioned.visual_embedding,
+            **_landmarks(footage.clip),
         }
         members["keypoints.npz"] = encode_npz({name: _cast(array, "float32") for name, array in arrays.items()})
         members["clip.mp4"] = clip_mp4
@@ -191,7 +202,8 @@ def sample_problems(key: str, members: dict[str, bytes], subset: str) -> list[st
         problems += [f"motion.npz: {problem}" for problem in _motion_problems(motion, version_of(meta))]
         if "keypoints.npz" in members:
             keypoints = decode_npz(members["keypoints.npz"])
-            problems += [f"keypoints.npz: {problem}" for problem in array_problems(keypoints, KEYPOINT_ARRAYS)]
+            expected = KEYPOINT_ARRAYS if version_of(meta) > 1 else _KEYPOINT_ARRAYS_1
+            problems += [f"keypoints.npz: {problem}" for problem in array_problems(keypoints, expected)]
         for name, kind in (_META_TYPES | (_META_TYPES_2 if version_of(meta) > 1 else {})).items():
             if not isinstance(meta.get(name), kind):
                 problems.append(f"meta.json: {name} is {meta.get(name)!r}, not a {kind.__name__}")
@@ -281,6 +293,16 @@ def array_problems(arrays: dict[str, np.ndarray], expected: dict[str, tuple[str,
     return problems
 
 
+def _landmarks(clip: Clip) -> dict[str, np.ndarray]:
+    arrays = {"landmarks": clip.landmarks, "landmarks_m": clip.landmarks_m}
+    return {
+        name: np.zeros((len(clip.keypoints), *KEYPOINT_ARRAYS[name][1][1:]))
+        if array is None
+        else np.round(array / _LANDMARK_STEPS[name]) * _LANDMARK_STEPS[name]
+        for name, array in arrays.items()
+    }
+
+
 def _cast(array: np.ndarray, dtype: str) -> np.ndarray:
     return np.ascontiguousarray(array, dtype=dtype)
 
@@ -338,11 +360,21 @@ def _meta(record: InstructedMotion, subset: str, config_digest: str, crop: tuple
         "width": footage.clip.track.shot.video.width if footage else 0,
         "height": footage.clip.track.shot.video.height if footage else 0,
         "crop": [float(side) for side in crop],
+        "shot": _shot(footage.clip.track.shot if footage else None),
         "body_model": motion.body_model,
         "scores": {name: float(value) for name, value in scored.scores.items()},
         "models": {name: hide_parts(value, source.address) for name, value in motion.models.items()},
         "to_source": [float(value) for value in motion.to_source.reshape(-1)],
         "config_digest": config_digest,
+    }
+
+
+def _shot(shot: Shot | None) -> dict[str, Any]:
+    """The shot of the source; motion capture has none."""
+    return {
+        "id": shot.id if shot else "",
+        "start_s": float(shot.start_s) if shot else 0.0,
+        "end_s": float(shot.end_s) if shot else 0.0,
     }
 
 

@@ -109,9 +109,9 @@ class IngestConfig(Config):
     def _apply_preset(cls, value: Any) -> Any:
         return with_preset(value) if isinstance(value, Mapping) else value
 
-    @field_validator("resources")
+    @field_validator("chain", "resources")
     @classmethod
-    def _check_stage_names(cls, value: dict[str, WorkerConfig]) -> dict[str, WorkerConfig]:
+    def _check_stage_names(cls, value: Any) -> Any:
         for name in value:
             if name not in STAGES:
                 raise ValueError(f"{name!r} is no stage; known stages: {', '.join(STAGES)}")

@@ -17,8 +17,8 @@ _LICENCES = {"CC0-1.0": "cc0-1.0", "CC-BY-4.0": "cc-by-4.0", "CC-BY-SA-4.0": "cc
 _CONTENT = {
     "clip.mp4": "the person, cropped, at most 320 px",
     "instructions.json": "training instances: instruction, input, target",
-    "keypoints.npz": "COCO-17 keypoints and boxes in source pixels, camera",
-    "meta.json": "source, licence, consent, span, person, scores, models with versions",
+    "keypoints.npz": "COCO-17 keypoints, boxes and 33 landmarks in source pixels, the landmarks in metres, camera",
+    "meta.json": "source, licence, consent, span, shot, person, coverage, scores, models with versions",
     "motion.npz": "SMPL at 30 fps: poses (T,24,3) axis-angle, trans (T,3) metres, betas (10,), contacts (T,4), "
     "joint_confidence (T,24), seen (T,5): 1 where torso, left arm, right arm, left leg, right leg were seen, else the pose is made "
     "up; Y up, ground at 0",
@@ -33,6 +33,10 @@ def card_text(storage: Storage, description: DatasetDescription, *, name: str, c
             "SELECT licence, consent, count(DISTINCT source_id) AS sources, count(*) AS samples, sum(seconds) / 3600 AS hours"
             " FROM samples GROUP BY licence, consent ORDER BY samples DESC, licence, consent"
         )
+        coverages = session.rows(
+            "SELECT coalesce(coverage, 'whole') AS coverage, count(*) AS samples, sum(seconds) / 3600 AS hours"
+            " FROM samples GROUP BY 1 ORDER BY samples DESC, coverage"
+        )
         writers = session.rows("SELECT describer, count(*) AS n FROM samples GROUP BY describer ORDER BY describer")
     title = name or storage.uri.rstrip("/").rsplit("/", 1)[-1]
     shards = description.shards
@@ -42,6 +46,11 @@ def card_text(storage: Storage, description: DatasetDescription, *, name: str, c
         f"version `{description.version}`, made with humo {description.humo}. This card was generated from the data; the "
         "publisher should review it and add further information.",
         "## Contents\n\n" + _table(["subset", "split", "samples", "hours", "shards"], _shard_rows(shards)),
+        "How much of the body was seen:\n\n"
+        + _table(
+            ["coverage", "samples", "hours"],
+            [[one["coverage"], one["samples"], f"{one['hours']:.3f}"] for one in coverages],
+        ),
         *(f"A sample of `{subset}` has:\n\n{_members(subset)}" for subset in sorted({one.subset for one in shards})),
         "## Licences and consent\n\n"
         + _table(

@@ -57,7 +57,9 @@ def _read_sample(key: str, members: dict[str, bytes], body: BodyModel) -> Recove
         )
     arrays = decode_npz(members["keypoints.npz"])
     camera = Camera(
-        rotation=arrays["camera_rotation"], position=arrays["camera_position"], intrinsics=arrays["intrinsics"]
+        rotation=arrays["camera_rotation"],
+        position=arrays["camera_position"],
+        intrinsics=arrays["intrinsics"].reshape(-1, 4)[0],
     )
     joints_2d = project(motion_joints(motion, body), camera)
     return RecoveredSample(

@@ -60,6 +60,7 @@ def test_optional_stages_can_be_left_out_and_unknown_ones_are_reported() -> None
         ("sources: []\noutput: b", "sources"),
         ("sources: [{path: a}]\noutput: b\nsplits: {train: 0.5}", "add up to 1"),
         ("sources: [{path: a}]\noutput: b\nresources: {fit: {cpus: 1}}", "'fit' is no stage"),
+        ("sources: [{path: a}]\noutput: b\nchain: [read_videos, fit]", "'fit' is no stage"),
         ("sources: [{path: a}]\noutput: b\nengine: {kind: spark}", "engine.kind"),
         ("- a\n- b", "mapping"),
         ("sources: [", "not YAML"),

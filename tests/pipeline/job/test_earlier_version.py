@@ -29,8 +29,13 @@ def earlier_record(*arguments: Any, **options: Any) -> Sample:
     """A sample as version 1 has it."""
     sample = encode_sample_record(*arguments, **options)
     motion, meta = decode_npz(sample.members["motion.npz"]), json.loads(sample.members["meta.json"])
-    del motion["seen"], meta["version"], meta["coverage"]
+    del motion["seen"], meta["version"], meta["coverage"], meta["shot"]
     members = {**sample.members, "motion.npz": encode_npz(motion), "meta.json": encode_json(meta)}
+    if "keypoints.npz" in members:
+        keypoints = decode_npz(members["keypoints.npz"])
+        del keypoints["landmarks"], keypoints["landmarks_m"]
+        keypoints["intrinsics"] = keypoints["intrinsics"][0]
+        members["keypoints.npz"] = encode_npz(keypoints)
     return replace(sample, members=members)
 
 
