@@ -15,6 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
+import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
@@ -95,7 +96,6 @@ class PoseDetector:
         self.batch = batch if self.device == "cuda" else 1
         self._compiled: dict[tuple[int, int], Any] = {}
         enforce_offline()
-        ensure_operators()
         if self.backend == "openvino":
             import openvino
 
@@ -217,11 +217,11 @@ class PoseDetector:
 
     def _postprocess(self, rows: Float[np.ndarray, "K 56"], letterbox: "Letterbox") -> Detections:
         """Candidates (box centre and size, score, keypoints) to detections in the frame's pixels, by non-maximum suppression."""
-        import torch
-        from torchvision.ops import nms
-
+        # OpenCV's suppression: torchvision's would load torch's compiler, three times as long as everything else here
         corners = np.concatenate([rows[:, :2] - rows[:, 2:4] / 2, rows[:, :2] + rows[:, 2:4] / 2], axis=1)
-        kept = nms(torch.from_numpy(corners), torch.from_numpy(rows[:, 4].copy()), _MAX_IOU).numpy()[:_MAX_PEOPLE]
+        outlines = np.concatenate([corners[:, :2], rows[:, 2:4]], axis=1).astype(np.float64)
+        best_first = cv2.dnn.NMSBoxes(outlines, rows[:, 4].astype(np.float32), 0.0, _MAX_IOU)  # type: ignore[arg-type]
+        kept = np.array(best_first, np.int64)[:_MAX_PEOPLE]
         keypoints = rows[kept, 5:].reshape(-1, 17, 3).copy()
         keypoints[..., :2] = letterbox.undo(keypoints[..., :2])
         boxes = letterbox.undo(corners[kept].reshape(-1, 2, 2)).reshape(-1, 4)
@@ -270,6 +270,7 @@ def file_digest(path: Path) -> str:
 
 def load_torch_model(weights: Path, device: str) -> Any:
     """The network itself, fused, in half precision on CUDA."""
+    ensure_operators()
     from ultralytics import YOLO
 
     model: Any = YOLO(str(weights), task="pose").model
@@ -286,6 +287,7 @@ def export_openvino(weights: Path) -> Path:
     import openvino
 
     def build(work: Path) -> Path:
+        ensure_operators()
         from ultralytics import YOLO
 
         copy = work / weights.name
