@@ -22,6 +22,15 @@ def noise_video(
     return path
 
 
+def plain_video(path: Path, *, frames: int, width: int, height: int, fps: float = 30.0) -> Path:
+    """A video of one colour, which costs little at any size."""
+    image = np.full((height, width, 3), 120, np.uint8)
+    with VideoWriter(path, width, height, fps) as out:
+        for _ in range(frames):
+            out.write(image)
+    return path
+
+
 def uneven_video(path: Path, times_s: list[float]) -> Path:
     """A video with frames at the given times."""
     rng = np.random.default_rng(0)

@@ -361,6 +361,8 @@ def fit_motion(
         cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
         return sampson_distances(cross @ Rotation.from_rotvec(change[:3]).as_matrix() @ start, *homogeneous)
 
+    if (np.abs(distances(np.zeros(5))) < 3 * noise_rad).mean() < _MIN_TRANSLATION_SHARE / 2:
+        return None  # noise; the refinement below would take ten times as long to find the same
     solution = least_squares(distances, np.zeros(5), loss="cauchy", f_scale=noise_rad, max_nfev=25)
     count = len(before)
     motion_residual = (distances(solution.x) / noise_rad) ** 2

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mocap_files import body_motion, write_known_bvh
-from videos import audio_only, noise_video
+from videos import audio_only, noise_video, plain_video
 
 from pipeline import PROJECT_ROOT
 from pipeline.chain.config import IngestConfig
@@ -102,7 +102,7 @@ def test_bad_input_affects_no_other_source(films: Path, tmp_path: Path) -> None:
     noise_video(folder / "one.mp4", frames=1)
     noise_video(folder / "odd.mp4", frames=75, width=322, height=246)
     noise_video(folder / "portrait.mp4", frames=70, width=160, height=320)
-    noise_video(folder / "large.mp4", frames=62, width=3840, height=2160)
+    plain_video(folder / "large.mp4", frames=62, width=3840, height=2160)
     names = ["good", "empty", "text", "cut", "sound", "one", "odd", "portrait", "large", "gone"]
     rows = [{"uri": str(folder / f"{name}.mp4"), "id": name} for name in names]
     rows += [{"uri": str(folder / "good.mp4"), "id": bad} for bad in ("a.b", "a/b", "a\nb")]
@@ -112,7 +112,7 @@ def test_bad_input_affects_no_other_source(films: Path, tmp_path: Path) -> None:
     assert {row["source_id"] for row in ledger} == {row["id"] for row in rows}
     assert {row["source_id"] for row in ledger if row["outcome"] == "accepted"} == {"good"}
     reasons = {row["source_id"]: row["reason"] for row in ledger if row["outcome"] == "rejected"}
-    # Noise, in which a detector may report people.
+    # In noise a detector may report people.
     no_person_reasons = {reasons.pop(name) for name in ("odd", "portrait", "large")}
     assert no_person_reasons <= {"no_person_found", "track_too_short", "body_not_visible", "person_too_small"}
     assert reasons == {
