@@ -113,6 +113,29 @@ class HandThresholds(StageConfig):
     """Top speed above which a fist that stays out has punched all the same."""
 
 
+class StrideThresholds(StageConfig):
+    """Limits of the rules that compare the body's way with what the legs do."""
+
+    surest: float = 0.6
+    """Disagreement of the body's velocity with the legs', as a share of the former, up to which the length of a way is told."""
+    sure: float = 0.9
+    """Disagreement up to which the direction of a way is told, and backward or sideways steps at all."""
+    carried_share: float = 0.5
+    """Mean speed of the feet relative to the body, as a share of the body's, below which something carries it."""
+    turning_m_per_rad: float = 0.35
+    """Length of a way per radian of turning up to which backward and sideways steps belong to the turn."""
+    forward_mps: float = 0.35
+    """Minimum velocity forwards of striding legs."""
+    width_m: float = 0.25
+    """Minimum distance by which the ankles pass each other in a stride."""
+    least_turns: int = 2
+    """Minimum number of times that the legs change between ahead and behind."""
+    stays_share: float = 0.4
+    """Maximum speed of a body that stays where it is, as a share of the speed that its legs show."""
+    least_s: float = 1.0
+    """Minimum duration of walking on the spot."""
+
+
 class PostureThresholds(StageConfig):
     """Limits of the rules for standing, sitting and kneeling, and for bending to the ground."""
 

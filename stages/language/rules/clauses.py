@@ -182,7 +182,8 @@ def _count_repetitions(single: list[Clause]) -> list[Clause]:
                 amount = max(old.event.amount, event.amount)
                 if event.kind in (*LOCOMOTION, *TURNS):
                     amount = old.event.amount + event.amount
-                extended = replace(old.event, end_s=end_s, amount=amount)
+                measured = old.event.measured and event.measured
+                extended = replace(old.event, end_s=end_s, amount=amount, measured=measured)
                 clauses[previous] = replace(old, event=extended, count=old.count + 1, lowered=clause.lowered)
                 continue
         clauses.append(clause)

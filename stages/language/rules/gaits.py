@@ -1,6 +1,7 @@
 """Rules for locomotion and turns."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -12,6 +13,7 @@ from stages.language.rules import signals
 from stages.language.rules.kinematics import SIDES, Kinematics, feet_lift
 from stages.language.rules.movements import Movement, movement
 from stages.language.rules.signals import Span
+from stages.language.rules.strides import Strides, on_the_spot, strides
 from stages.language.rules.thresholds import Thresholds
 
 _STRIDE_S = 0.35
@@ -26,7 +28,7 @@ def path_length_m(k: Kinematics, span: Span) -> float:
 def gaits(k: Kinematics, limits: Thresholds, busy: Bool[np.ndarray, "T"]) -> list[Movement]:
     """Walking, running, walking backwards and sidesteps: spans of travel, split at lasting changes of direction."""
     speed = np.where(busy, 0.0, np.linalg.norm(k.velocity, axis=-1))
-    rhythm = _Rhythm(k)
+    rhythm, legs = _Rhythm(k), strides(k)
     events = []
     for span in signals.hysteresis(speed, limits.travel_on_mps, limits.travel_off_mps, 3, round(0.2 * FPS)):
         left, ahead = signals.smooth_path(k.velocity[slice(*span)], 0.1 * FPS).T
@@ -41,16 +43,41 @@ def gaits(k: Kinematics, limits: Thresholds, busy: Bool[np.ndarray, "T"]) -> lis
             distance_m = path_length_m(k, piece)
             if distance_m < limits.travel_least_m or last - first < limits.travel_least_s * FPS:
                 continue
+            kind, sure = _agreed(kind, k, legs, piece, limits)
+            if not kind:
+                continue
             side = kind.removeprefix("sidestep_") if kind.startswith("sidestep_") else "none"
             if kind == "walk":
                 runs = _runs(rhythm, speed, piece, limits) and _runs_by_legs(k, piece, limits)
                 kind = "run" if runs else "walk"
                 drift = float(np.arctan2(left[first:last].mean(), ahead[first:last].mean()))
-                side = ("left" if drift > 0 else "right") if abs(drift) > limits.diagonal_rad else "none"
+                side = ("left" if drift > 0 else "right") if sure and abs(drift) > limits.diagonal_rad else "none"
             slow = kind == "run" and distance_m * FPS / (last - first) < limits.jog_mps
             manner = "diagonal" if kind in ("walk", "run") and side != "none" else "slow" if slow else ""
-            events.append(movement("body", kind, piece, distance_m, joint="pelvis", side=side, manner=manner))
+            told = sure and (kind == "run" or legs.disagreement(k, piece) < limits.strides.surest)
+            event = movement(
+                "body", kind, piece, distance_m, joint="pelvis", side=side, manner=manner if sure else "unsure"
+            )
+            events.append(replace(event, measured=told))
+    walked = signals.mask_of(spans(events, *(event.kind for event in events)), len(k))
+    for span in on_the_spot(k, legs, limits.strides, busy | walked):
+        event = movement("body", "walk", span, path_length_m(k, span), joint="pelvis", manner="unsure")
+        events.append(replace(event, measured=False))
     return events
+
+
+def _agreed(kind: str, k: Kinematics, legs: Strides, span: Span, limits: Thresholds) -> tuple[str, bool]:
+    """The kind of a way on which body and legs agree, and whether its direction is sure; empty for a body that is carried, or whose
+    steps back or aside belong to a turn."""
+    own = limits.strides
+    if not all(k.visible[f"{side}_leg"] for side in SIDES):
+        return kind, True
+    turn_rad = float(np.abs(np.diff(k.heading[slice(*span)])).sum())
+    turning = kind != "walk" and path_length_m(k, span) < own.turning_m_per_rad * turn_rad
+    if not turning and legs.disagreement(k, span) <= own.sure:
+        return kind, True
+    ahead = legs.alternate(span, own) and legs.forward_mps(span) > own.forward_mps
+    return ("walk" if ahead or (kind == "walk" and legs.carry(k, span, own)) else "", False)
 
 
 class _Rhythm:

@@ -19,9 +19,11 @@ class Movement(Event):
     """An event with the manner in which it is done; `phrases` lists the manners."""
 
     manner: str = ""
+    measured: bool = True
+    """Whether the amount is sure enough to be told."""
 
     def to_event(self) -> Event:
-        """The event as it is stored, without the manner."""
+        """The event as it is stored, without what only the wording needs."""
         return Event(**{field.name: getattr(self, field.name) for field in fields(Event)})
 
 

@@ -17,6 +17,7 @@ BODY: dict[str, tuple[str, ...]] = {
         "walks {how}diagonally to the {side}",
         "walks {how}forward at an angle to the {side}",
     ),
+    "walk unsure": ("walks", "walks along", "goes on foot"),
     "walk turning": ("walks {how}forward", "walks {how}along", "walks {how}onward"),
     "walk_backward": ("walks {how}backward", "steps {how}backward", "moves {how}backward"),
     "sidestep_left": (
@@ -30,6 +31,7 @@ BODY: dict[str, tuple[str, ...]] = {
         "moves {how}sideways to the right",
     ),
     "run": ("runs {how}forward", "runs {how}ahead", "runs {how}straight on"),
+    "run unsure": ("runs", "runs along"),
     "run turning": ("runs {how}forward", "runs {how}along", "runs {how}onward"),
     "run diagonal": ("runs {how}forward and to the {side}", "runs {how}diagonally to the {side}"),
     "run slow": ("jogs {how}forward", "jogs {how}ahead", "runs {how}forward"),

@@ -53,7 +53,7 @@ def _clause_words(clause: Clause, rng: Random, *, detail: bool) -> str:
     event = clause.event
     turning = any(inner.event.kind in TURNS for inner in clause.meanwhile)
     if turning and event.kind in ("walk", "run"):
-        event = replace(event, manner="turning")
+        event = replace(event, manner=event.manner if event.manner == "unsure" else "turning")
     adverb = _speed_adverb(event) if detail else ""
     words = phrase(event, rng, how=adverb if takes_adverb(event) else "")
     if detail and event.kind == "raise" and event.part.endswith("_arm") and _raise_adverb(event):
@@ -82,7 +82,7 @@ def _raise_adverb(event: Movement) -> str:
 
 def _speed_adverb(event: Movement) -> str:
     """Adverb for the speed of locomotion; empty at medium speed and for other events."""
-    if event.kind not in LOCOMOTION:
+    if event.kind not in LOCOMOTION or not event.measured:
         return ""
     quick_mps, slow_mps = (4.2, 0.0) if event.kind == "run" else (1.6, 0.6)
     speed_mps = event.amount / max(duration_s(event), 1e-6)
@@ -92,7 +92,7 @@ def _speed_adverb(event: Movement) -> str:
 def _detail(event: Movement) -> str:
     """Speed, distance, angle or duration in words, with a leading space."""
     words = ""
-    if event.kind in LOCOMOTION:
+    if event.kind in LOCOMOTION and event.measured:
         distance_m = round(event.amount * 2) / 2
         words = f" for about {distance_m:g} {'metre' if distance_m == 1 else 'metres'}" if distance_m > 0 else ""
         words = f" {_speed_adverb(event)}{words}" if _speed_adverb(event) and not takes_adverb(event) else words

@@ -1,7 +1,12 @@
 """Thresholds of the caption rules in metres, radians and seconds."""
 
 from stages.base import StageConfig
-from stages.language.rules.activity_thresholds import ActivityThresholds, HandThresholds, PostureThresholds
+from stages.language.rules.activity_thresholds import (
+    ActivityThresholds,
+    HandThresholds,
+    PostureThresholds,
+    StrideThresholds,
+)
 
 
 class Thresholds(StageConfig):
@@ -241,3 +246,5 @@ class Thresholds(StageConfig):
     """Clapping, hands at the face, throwing, and what makes a punch."""
     postures: PostureThresholds = PostureThresholds()
     """Standing, sitting, kneeling, and bending to the ground."""
+    strides: StrideThresholds = StrideThresholds()
+    """Ways on which body and legs agree, and walking on the spot."""
