@@ -9,13 +9,13 @@ import numpy as np
 from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
-from schemas.coverage import shows
+from schemas.coverage import LEFT_LEG, shows
 from schemas.curves import runs
 from schemas.records import FPS, Clip, Rejection, Track
 from schemas.skeleton import COCO_KEYPOINTS
 from stages.base import Stage, StageConfig
 from stages.perception.camera_motion import rotations_at
-from stages.perception.landmarks.seen import find_seen, majority, visibility_of_parts
+from stages.perception.landmarks.seen import fills_box, find_seen, majority, visibility_of_parts
 
 _BODY = [index for index, name in enumerate(COCO_KEYPOINTS) if name.split("_")[-1] not in ("nose", "eye", "ear")]
 
@@ -60,7 +60,9 @@ class CutClips(Stage[Track, Clip]):
         visible_share = (keypoints[:, _BODY, 2] >= limits.min_confidence).mean(axis=1)
         settle_frames = round(limits.settle_s * FPS)
         video = record.shot.video
-        seen = find_seen(visibility_of_parts(keypoints, landmarks, (video.width, video.height)), settle_frames)
+        visibility = visibility_of_parts(keypoints, landmarks, (video.width, video.height))
+        visibility[~fills_box(keypoints, boxes), LEFT_LEG:] = 0.0
+        seen = find_seen(visibility, settle_frames)
         enough = majority(visible_share >= limits.min_visible, settle_frames)
         usable = tracked & enough & majority(shows(seen, limits.coverage), settle_frames)
         keypoints[gap_s > 0, :, 2] = 0.0

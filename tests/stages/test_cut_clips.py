@@ -222,3 +222,14 @@ def test_landmarks_say_more_than_a_detectors_confidence(visibility: float, seen:
     assert clip.seen[:, 3:].all() == seen
     (detected,), _ = cut(replace(record, keypoints=keypoints))
     assert not detected.seen[:, 3:].any()
+
+
+def test_legs_of_a_body_much_smaller_than_its_box_were_not_seen() -> None:
+    record = track(np.arange(90) / 30)
+    keypoints = record.keypoints.copy()
+    keypoints[..., 1] = 200 + 0.5 * (keypoints[..., 1] - 200)
+    (whole,), _ = cut(record)
+    (small,), _ = cut(replace(record, keypoints=keypoints))
+    assert whole.seen.all()
+    assert small.seen[:, :3].all()
+    assert not small.seen[:, 3:].any()

@@ -18,6 +18,8 @@ BEGINS, STAYS = 0.5, 0.35
 """Mean visibility of a part's points above which it begins to be seen, and below which it stops."""
 CONFIDENCE_BEGINS = 0.6
 """The first for a detector's confidence, which stays high for guessed points."""
+_FILLS_SIDE, _FILLS_AREA = 0.68, 0.42
+"""Share of the longer filled side of the person's box, and of its area, that the keypoints span in a person who was understood."""
 _JOINTS = {"torso": ("shoulder", "hip"), "arm": ("elbow", "wrist"), "leg": ("knee", "ankle")}
 
 
@@ -41,6 +43,14 @@ def visibility_of_parts(
     looked = np.zeros(len(keypoints), bool) if landmarks is None else landmarks.any((1, 2))
     scale = np.where(looked, 1.0, BEGINS / CONFIDENCE_BEGINS)
     return np.stack([visibility[:, list(points_of(part))].mean(-1) * scale for part in PART_NAMES], -1)
+
+
+def fills_box(keypoints: Float[np.ndarray, "T 17 3"], boxes: Float[np.ndarray, "T 4"]) -> Bool[np.ndarray, "T"]:
+    """Whether the keypoints span the person's box, `boxes` x0, y0, x1, y1. A network that takes a part for the whole, as a child's
+    arms for its legs, draws a small body into a large box, and is sure of it."""
+    low, high = boxes[:, None, :2], boxes[:, None, 2:]
+    span = np.ptp(keypoints[..., :2].clip(low, high), axis=1) / (high - low)[:, 0].clip(1.0)
+    return (span.max(-1) >= _FILLS_SIDE) | (span.prod(-1) >= _FILLS_AREA)
 
 
 def find_seen(visibility: Float[np.ndarray, "T 5"], window: int) -> UInt8[np.ndarray, "T 5"]:

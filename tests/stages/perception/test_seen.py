@@ -14,7 +14,7 @@ from schemas.skeleton import COCO_KEYPOINTS
 from stages.cut_clips import CutClips
 from stages.media.decoding import frames
 from stages.media.encoding import VideoWriter
-from stages.perception.landmarks.seen import BEGINS, STAYS, find_seen, points_of, visibility_of_parts
+from stages.perception.landmarks.seen import BEGINS, STAYS, fills_box, find_seen, points_of, visibility_of_parts
 from stages.synthesis.motions import generate
 from stages.synthesis.scenes import make_scene, shoot_scene
 from stages.track_people import TrackPeople
@@ -115,3 +115,18 @@ def test_a_part_begins_late_and_stays_long() -> None:
     seen = find_seen(visibility, WINDOW)
     assert seen[:75].all()
     assert not seen[85:].any()
+
+
+def test_a_small_body_in_a_large_box_was_not_understood() -> None:
+    body = np.random.default_rng(0).uniform(0, 1, (6, 17, 3)).astype(np.float32)
+    body[:, 0], body[:, 1] = 0.0, 1.0  # the corners, so that the extent is that of the box below
+    boxes = np.tile(np.array([100.0, 200.0, 300.0, 800.0], np.float32), (6, 1))
+    corner, size = boxes[:, None, :2], (boxes[:, 2:] - boxes[:, :2])[:, None]
+
+    def spanning(width: float, height: float) -> np.ndarray:
+        return np.concatenate([corner + body[..., :2] * size * [width, height], body[..., 2:]], -1)
+
+    assert fills_box(spanning(0.8, 0.85), boxes).all()
+    assert fills_box(spanning(0.2, 0.85), boxes).all(), "from the side"
+    assert fills_box(spanning(2.0, 3.0), boxes).all(), "legs below the picture"
+    assert not fills_box(spanning(0.55, 0.6), boxes).any()
