@@ -131,9 +131,11 @@ def _dancing(k: Kinematics, limits: ActivityThresholds, busy: Bool[np.ndarray, "
     net = np.linalg.norm(box_mean(velocity, window), axis=-1)
     feet = np.minimum(*(box_mean(_speed(_world(k, f"{side}_ankle")), window) for side in SIDES))
     hands = sum(box_mean(_speed(k.in_body(f"{side}_wrist") - k.in_body("neck")), window) for side in SIDES) / 2
+    height = _world(k, "pelvis")[:, 1]
+    level = maximum_filter1d(height, window) + maximum_filter1d(-height, window) < limits.dance_level_m
     there_and_back = net < limits.dance_net_share * speed
     lively = (feet > limits.dance_foot_mps) & (speed > limits.dance_mps) & (hands > limits.dance_hand_mps)
-    candidates = there_and_back & lively & (k.tilt < limits.dance_upright_rad)
+    candidates = there_and_back & lively & level & (k.tilt < limits.dance_upright_rad)
     if candidates.sum() < limits.dance_s * FPS:
         return np.zeros(len(k), bool)
     centres = candidates & (_rhythm(k, window) > limits.dance_rhythm)

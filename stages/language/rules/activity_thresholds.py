@@ -54,6 +54,8 @@ class ActivityThresholds(StageConfig):
     """Minimum mean speed of the hands relative to the neck."""
     dance_upright_rad: float = 0.8
     """Maximum tilt of the trunk."""
+    dance_level_m: float = 0.35
+    """Maximum change of the pelvis height in the window: one who climbs about does not dance."""
     dance_rhythm: float = 0.35
     """Minimum correlation of the legs' pose with itself some beats later."""
     dance_jump_m: float = 0.35
@@ -107,14 +109,32 @@ class HandThresholds(StageConfig):
     """Minimum top speed of a throwing wrist relative to the shoulder."""
     throw_longest_s: float = 0.6
     """Maximum time for which the hand moves forwards in a throw."""
+    wave_sinks_m: float = 0.03
+    """Maximum change of the pelvis height during a wave, in addition to `wave_sinks_mps`: a climber's hands move with the body."""
+    wave_sinks_mps: float = 0.03
+    """The same per second of the wave, by which an estimate may drift."""
+    wave_hurries_mps: float = 1.6
+    """Maximum mean speed over the ground of a person who waves."""
+    wave_low_ratio: float = 0.1
+    """A low waving hand is below the shoulder by more than this share of the arm."""
+    wave_alone_ratio: float = 0.6
+    """Maximum speed of the other hand during a low wave, as a share of the waving hand's."""
+    wave_stands_mps: float = 0.12
+    """Mean speed over the ground below which a person waves with two low hands all the same."""
     reclaim_s: float = 0.8
     """Time within which a punching elbow bends again; a hand that stays out was offered or shown."""
+    slow_punch_mps: float = 2.6
+    """Top speed of the fist below which a punch needs a straight arm and a foot that stands."""
+    slow_punch_elbow_rad: float = 0.7
+    """Maximum flexion at the end of a slow punch."""
+    slow_punch_foot_mps: float = 1.5
+    """Maximum speed of the slower foot during a slow punch."""
     unreturned_mps: float = 4.5
     """Top speed above which a fist that stays out has punched all the same."""
 
 
 class StrideThresholds(StageConfig):
-    """Limits of the rules that compare the body's way with what the legs do."""
+    """Limits of the rules that compare the body's way with what the legs do, and that tell steps from lifted legs."""
 
     surest: float = 0.6
     """Disagreement of the body's velocity with the legs', as a share of the former, up to which the length of a way is told."""
@@ -130,6 +150,12 @@ class StrideThresholds(StageConfig):
     """Minimum distance by which the ankles pass each other in a stride."""
     least_turns: int = 2
     """Minimum number of times that the legs change between ahead and behind."""
+    kick_ratio: float = 3.6
+    """Minimum ratio of a kicking foot's top speed to the mean speed of the other foot, which bears the body."""
+    raised_m: float = 0.25
+    """Minimum height of a foot, above where it leaves or meets the ground, in a movement that is no step but lifts the leg."""
+    held_out_ratio: float = 0.4
+    """Minimum distance of a lifted foot to the side of the hip or ahead of it, as a share of the leg."""
     stays_share: float = 0.4
     """Maximum speed of a body that stays where it is, as a share of the speed that its legs show."""
     least_s: float = 1.0

@@ -4,6 +4,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from schemas.records import FPS
+from schemas.skeleton import swap_sides
 from stages.language.rules import signals
 from stages.language.rules.hand_events import add_claps, add_hands_to_face, add_throws
 from stages.language.rules.kinematics import SIDES, Kinematics
@@ -13,6 +14,10 @@ from stages.language.rules.thresholds import Thresholds
 
 _CALM_S = 1.5
 """Window within which a person stands or goes straight ahead."""
+_AROUND_S = 0.25
+"""Time before and after a punch in which a foot has to stand."""
+_STRIDE_S = 0.15
+"""Sigma over the height of the pelvis: the bounce of a stride is no change of height."""
 _STRAIGHT = 0.85
 """Minimum share of the speed that is forwards while going straight ahead."""
 
@@ -47,9 +52,9 @@ def _add_gestures(part: PartMovements, k: Kinematics, calm: Bool[np.ndarray, "T"
     _add_punches(part, k, hand, travel_mps, joint)
     high = height > limits.wave_lowest_ratio * k.size.arm_m
     high &= calm
-    _add_waves(part, forearm, high & (forearm[:, 1] > limits.wave_upright_m), limits.wave_least_m, joint)
+    _add_waves(part, k, forearm, high & (forearm[:, 1] > limits.wave_upright_m), limits.wave_least_m, joint)
     overhead = (height > limits.wave_overhead_ratio * k.size.arm_m) & calm
-    _add_waves(part, hand, overhead, limits.wave_arm_m, joint)
+    _add_waves(part, k, hand, overhead, limits.wave_arm_m, joint)
     moving_on = ~calm | (travel_mps > limits.circle_travel_mps) | signals.mask_of(jumping, len(k))
     _add_circles(part, hand, moving_on, joint)
 
@@ -102,7 +107,12 @@ def _calm(k: Kinematics, limits: Thresholds) -> Bool[np.ndarray, "T"]:
 
 
 def _add_waves(
-    part: PartMovements, limb: Float[np.ndarray, "T 3"], raised: Bool[np.ndarray, "T"], min_width: float, joint: str
+    part: PartMovements,
+    k: Kinematics,
+    limb: Float[np.ndarray, "T 3"],
+    raised: Bool[np.ndarray, "T"],
+    min_width: float,
+    joint: str,
 ) -> None:
     """Waves: the raised forearm or whole arm oscillates sideways, or along its principal direction of motion.
 
@@ -125,8 +135,23 @@ def _add_waves(
                 distinct = halves > limits.wave_halves or width > limits.wave_wide_m
                 speed = path_speed(curve, (first, last))
                 regular = unevenness < limits.wave_uneven and speed > limits.wave_mps
-                if distinct and regular and width > min_mean_width and part.is_free(span, 0.1):
+                if not (distinct and regular and width > min_mean_width and part.is_free(span, 0.1)):
+                    continue
+                if _waves_at_somebody(part, k, span):
                     part.add("wave", span, width, joint=joint, speed=speed)
+
+
+def _waves_at_somebody(part: PartMovements, k: Kinematics, span: Span) -> bool:
+    """Whether a hand's to and fro is its own: the body neither sinks nor rises, as that of a climber does, nor hurries on, and a
+    hand below the shoulder is not one of two that move with the steps."""
+    inside, own, other = slice(*span), part.limits.hands, swap_sides(part.name).removesuffix("_arm")
+    height = signals.smooth_path(k.in_world("pelvis")[:, 1], _STRIDE_S * FPS)
+    steady = float(np.ptp(height[inside])) < own.wave_sinks_m + own.wave_sinks_mps * (span[1] - span[0]) / FPS
+    mps = float(np.linalg.norm(k.velocity[inside], axis=-1).mean())
+    hand = _hand(k, part.side)[inside]
+    alone = path_speed(_hand(k, other), span) < own.wave_alone_ratio * path_speed(_hand(k, part.side), span)
+    low = float(np.median(hand[:, 1])) < -own.wave_low_ratio * k.size.arm_m
+    return steady and mps < own.wave_hurries_mps and (alone or not low or mps < own.wave_stands_mps)
 
 
 def _half_cycles(curve: Float[np.ndarray, "T"], min_width: float) -> tuple[int, float]:
@@ -189,11 +214,25 @@ def _add_punches(
             returned = len(retracted) > 0 and retracted[0] < limits.hands.reclaim_s * FPS
             if not returned and speed[first : last + 1].max() < limits.hands.unreturned_mps:
                 continue
+            if speed[first : last + 1].max() < limits.hands.slow_punch_mps and not _is_aimed(
+                part, k, (first, last + 1)
+            ):
+                continue
             end = last + int(retracted[0]) if len(retracted) else span[1]
             manner = "" if hand[last, 2] > hand[last, 0] else "side"
             top_speed = float(speed[first : last + 1].max())
             distance_m = float(np.linalg.norm(displacement))
             part.add("punch", (first, end), distance_m, joint=joint, speed=top_speed, manner=manner)
+
+
+def _is_aimed(part: PartMovements, k: Kinematics, span: Span) -> bool:
+    """Whether a slow fist is one that strikes: the arm gets straight, over a foot that stands. Dancers and climbers stretch an arm
+    half while they step."""
+    own = part.limits.hands
+    around = slice(max(0, span[0] - round(_AROUND_S * FPS)), span[1] + round(_AROUND_S * FPS))
+    ankles = [signals.derivative(k.in_world(f"{side}_ankle"), FPS) for side in SIDES]
+    stands = min(float(np.linalg.norm(ankle[around], axis=-1).max()) for ankle in ankles) < own.slow_punch_foot_mps
+    return stands and float(k.elbow[part.side][slice(*span)].min()) < own.slow_punch_elbow_rad
 
 
 def _add_reaches(part: PartMovements, k: Kinematics, hand: Float[np.ndarray, "T 3"], joint: str) -> None:

@@ -1,7 +1,8 @@
 """Rules for the whole body: all its events in order of precedence; jumps and tumbles."""
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
+from scipy.ndimage import minimum_filter1d
 
 from schemas.records import FPS
 from stages.language.rules import signals
@@ -16,6 +17,8 @@ from stages.language.rules.thresholds import Thresholds
 
 _JUMP_MARGIN_S = 0.45
 """Time for take-off and landing around a flight, part of the jump."""
+_LANDING_S = 0.6
+"""Time before and after a frame of a flight within which the feet are on the ground."""
 
 
 def body_events(k: Kinematics, limits: Thresholds) -> list[Movement]:
@@ -91,12 +94,15 @@ def _jumps(
 ) -> list[tuple[Span, float]]:
     """Flights of both feet that lift the pelvis, with the legs pushing off; while running, far higher than in a stride."""
     lift, held = feet_lift(k), held_up(k, limits)
+    on, off, least = 1.4 * limits.flight_m, 0.5 * limits.flight_m, round(limits.flight_s * FPS)
+    flights = _repeated(signals.hysteresis(_above_landings(lift), on, off, least), held)
+    flights += [span for span in signals.hysteresis(lift, on, off, least) if not held[slice(*span)].any()]
     height, margin = pelvis_height(k), round(_JUMP_MARGIN_S * FPS)
     knees = np.maximum(k.knee["left"], k.knee["right"])
     walks, runs = spans(gait_events, "walk", "walk_backward"), spans(gait_events, "run")
-    found = []
-    for span in signals.hysteresis(lift, 1.4 * limits.flight_m, 0.5 * limits.flight_m, round(limits.flight_s * FPS)):
-        if held[slice(*span)].any():
+    found: dict[Span, tuple[Span, float]] = {}
+    for span in flights:
+        if signals.covered(span, list(found)) > 0:
             continue
         wide = (max(0, span[0] - margin), min(len(k), span[1] + margin))
         rise = float(height[slice(*span)].max() - np.median(height[slice(*wide)]))
@@ -107,8 +113,26 @@ def _jumps(
         high = height[slice(*span)].max() > limits.jump_pelvis_ratio * k.size.pelvis_m
         if rise > min_rise and pushed and upright and high and not tumbling[slice(*span)].any():
             edge = height[[span[0], span[1] - 1]].min()
-            found.append((wide, float(height[slice(*span)].max() - edge + lift[slice(*span)].min())))
-    return _without_overlaps(found)
+            found[span] = wide, float(height[slice(*span)].max() - edge + lift[slice(*span)].min())
+    return _without_overlaps(list(found.values()))
+
+
+def _repeated(flights: list[Span], held: Bool[np.ndarray, "T"]) -> list[Span]:
+    """Flights, of those within a time in the air only ones that follow each other: who swings on something is lifted once."""
+
+    def follows(one: Span, other: Span) -> bool:
+        return one != other and max(one[0], other[0]) - min(one[1], other[1]) <= _LANDING_S * FPS
+
+    return [one for one in flights if not held[slice(*one)].any() or any(follows(one, other) for other in flights)]
+
+
+def _above_landings(lift: Float[np.ndarray, "T"]) -> Float[np.ndarray, "T"]:
+    """Height of the feet above where they land: above the higher of the lowest points shortly before and after. Something soft, or
+    an estimate that drifts, is not equally high at every landing of one who hops, and who is pulled up does not land at all."""
+    window = round(_LANDING_S * FPS)
+    before = minimum_filter1d(lift, window, origin=(window - 1) // 2, mode="nearest")
+    after = minimum_filter1d(lift, window, origin=-(window // 2), mode="nearest")
+    return lift - np.maximum(0.0, np.maximum(before, after))
 
 
 def _jump_manner(k: Kinematics, span: Span) -> str:

@@ -131,7 +131,7 @@ def kinematics(
         global_rotations[:, 0].numpy(),
         body_size(rest.numpy()),
         confidence,
-        {part: float(confidence[part].mean()) >= min_confidence for part in PARTS},
+        {part: _mean_while_seen(confidence[part]) >= min_confidence for part in PARTS},
         limb_sigma=smoothing_s * FPS,
         travel_sigma=travel_smoothing_s * FPS,
     )
@@ -233,6 +233,11 @@ def _flexion(joints: Float[np.ndarray, "T 24 3"], side: str, chain: tuple[str, s
         1e-9
     )
     return np.arccos(np.clip(cosine, -1, 1))
+
+
+def _mean_while_seen(confidence: Float[np.ndarray, "T"]) -> float:
+    """Mean over the frames in which a part was seen; it has no confidence in the others."""
+    return float(confidence.sum() / max(1, np.count_nonzero(confidence)))
 
 
 def _confidence(part: str, joint_confidence: Float[np.ndarray, "T 24"]) -> Float[np.ndarray, "T"]:

@@ -4,6 +4,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from schemas.records import FPS
+from schemas.skeleton import swap_sides
 from stages.language.rules import signals
 from stages.language.rules.kinematics import Kinematics
 from stages.language.rules.movements import PartMovements, add_bends, path_speed
@@ -43,18 +44,36 @@ def leg_events(
         excursion_m = float(np.linalg.norm((ankle[inside] - ankle[first])[:, [0, 2]], axis=-1).max())
         lift_m = float(lift[inside].max() - min(lift[first], lift[last]))
         lifted = distance_m >= limits.step_sure_m or float(np.ptp(lift[inside])) >= limits.step_lift_m
-        if distance_m >= limits.step_least_m and lifted:
+        top = first + int(np.argmax(lift[inside]))
+        held_out = lift_m >= limits.strides.raised_m and _is_held_out(k, side, top, limits)
+        if held_out and signals.covered(span, running) < 0.5:
+            _add_raise(part, span, top, lift, joint)
+        elif distance_m >= limits.step_least_m and lifted:
             part.add("step", span, distance_m, joint=joint)
         elif excursion_m >= limits.leg_swing_m:
             part.add("swing", span, excursion_m, joint=joint, speed=path_speed(ankle, span))
         elif lift_m >= limits.lift_least_m:
-            top = first + int(np.argmax(lift[inside]))
-            part.add("raise", (first, max(top + 1, first + 2)), lift_m, joint=joint)
-            if lift[last] < lift[top] - limits.lift_least_m and last > top:
-                part.add("lower", (top, last + 1), lift[top] - lift[last], joint=joint)
+            _add_raise(part, span, top, lift, joint)
     part.spans = part.spans[:kicks] + part.spans[kicks + len(airborne) :]
     add_bends(part, k.knee[side], f"{side}_knee")
     return part
+
+
+def _is_held_out(k: Kinematics, side: str, frame: int, limits: Thresholds) -> bool:
+    """Whether a foot is far to the side of its hip or ahead of it: a leg that is lifted; the foot of a step passes below."""
+    foot = (k.in_body(f"{side}_ankle") - k.in_body(f"{side}_hip"))[frame]
+    out = foot[0] if side == "left" else -foot[0]
+    return bool(max(out, foot[2]) > limits.strides.held_out_ratio * k.size.leg_m)
+
+
+def _add_raise(part: PartMovements, span: Span, top: int, lift: Float[np.ndarray, "T"], joint: str) -> None:
+    """A foot that is lifted, and lowered if it comes down again within the span."""
+    (first, end), last = span, span[1] - 1
+    part.add(
+        "raise", (first, max(top + 1, first + 2)), lift[first:end].max() - min(lift[first], lift[last]), joint=joint
+    )
+    if lift[last] < lift[top] - part.limits.lift_least_m and last > top:
+        part.add("lower", (top, end), lift[top] - lift[last], joint=joint)
 
 
 def _add_kicks(
@@ -68,6 +87,7 @@ def _add_kicks(
     stretched = np.linalg.norm(foot, axis=-1) > limits.kick_straight_ratio * leg_m
     around = round(0.3 * FPS)
     travel_mps = np.linalg.norm(k.velocity, axis=-1)
+    other_mps = np.linalg.norm(signals.derivative(k.in_world(swap_sides(joint)), FPS), axis=-1)
     for span in signals.spans_of(lift > limits.lift_least_m, 3, 2):
         # A standing person who moves a foot up fast kicks, even if the fit recovers only part of the movement.
         standing = float(travel_mps[slice(*span)].max()) < limits.kick_standing_mps
@@ -79,6 +99,9 @@ def _add_kicks(
         min_lift = limits.kick_lift_m * (2.0 if signals.covered(span, running) > 0.5 else scale)
         if away[top] > limits.kick_away_ratio * leg_m and top_speed > scale * limits.kick_mps and lift[top] > min_lift:
             if reach[top - span[0]] < 0 or not part.is_free(span, 0.3):
+                continue
+            # The other foot bears the body meanwhile, or goes on with it.
+            if top_speed < limits.strides.kick_ratio * float(other_mps[slice(*_kick_span(span, top))].mean()):
                 continue
             manner = "high" if lift[top] > 0.9 * leg_m else "side" if foot[top, 0] > 1.2 * foot[top, 2] else ""
             part.add("kick", _kick_span(span, top), float(lift[top]), joint=joint, speed=top_speed, manner=manner)

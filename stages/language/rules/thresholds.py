@@ -53,8 +53,8 @@ class Thresholds(StageConfig):
     """Minimum share of a run in flight; without it a run has a runner's knees."""
     run_knee_rad: float = 1.25
     """Flexion that both knees reach in every stride of a run; in a walk it stays near 1.1."""
-    run_rhythm_s: float = 0.6
-    """Minimum duration for measuring the pelvis rhythm."""
+    run_rhythm_s: float = 0.9
+    """Minimum duration for measuring the pelvis rhythm: more than a stride."""
     diagonal_rad: float = 0.26
     """Angle between facing and travel direction above which a walk is diagonal."""
     side_rad: float = 0.87
