@@ -35,7 +35,8 @@ def keep_seen(events: Sequence[Movement], seen: UInt8[np.ndarray, "T 5"]) -> tup
     kept: list[Movement] = []
     for event in events:
         if event.part != "body":
-            visible = flags[:, PART_NAMES.index(event.part)]
+            # Where one leg is hidden the other is easily taken for it, which looks like a kick.
+            visible = both if event.kind == "kick" else flags[:, PART_NAMES.index(event.part)]
             if event.part in mostly_seen if event.kind == "rest" else _share(event, visible) >= _MOST:
                 kept.append(event)
             continue

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from schemas.body_model import BodyModel
+from schemas.kinematics import forward_kinematics
 from schemas.rotations import axis_angle_to_matrix
 from schemas.skeleton import joint
 from stages.language.rules.rules import describe
@@ -142,3 +143,104 @@ def test_hands_that_meet_twice_clap(closed_rad: float, claps: bool) -> None:
     }
     found = kinds(posed(left_shoulder=about("y", -angle), right_shoulder=about("y", angle), **straight))
     assert ({"clap:left_arm", "clap:right_arm"} <= found) == claps
+
+
+def moving(motion: LabelledMotion, x: torch.Tensor, y: torch.Tensor, z: torch.Tensor) -> LabelledMotion:
+    """The motion with a path of the root added, metres."""
+    return replace(motion, trans=motion.trans + torch.stack([x, y, z], -1).float())
+
+
+def test_swinging_below_fixed_hands_is_hanging() -> None:
+    body = posed(**overhead(), pelvis=about("x", 0.35 * torch.sin(2 * np.pi * T / 1.6)))
+    joints, _ = forward_kinematics(body.rotations, BODY.rest_joints(body.betas), body.trans)
+    hands = (joints[:, joint("left_wrist")] + joints[:, joint("right_wrist")]) / 2
+    hanging = replace(body, trans=body.trans + hands[:1] - hands + torch.tensor([0.0, 1.0, 0.0]))
+    found = kinds(hanging)
+    assert "hang" in found
+    assert not found & {"wave:left_arm", "wave:right_arm", "jump", "walk"}
+    assert "hang" not in kinds(posed(**overhead())), "who stretches does not hang"
+
+
+def climbing(rise_m: float) -> LabelledMotion:
+    """Hands above the head and knees lifted in turn, the body rising steadily."""
+    joints = overhead()
+    for side, phase in (("left", 0.0), ("right", np.pi)):
+        bent = 0.6 * (1 - torch.cos(2 * np.pi * T / 2.0 + phase))
+        joints |= {f"{side}_hip": about("x", -bent), f"{side}_knee": about("x", 1.6 * bent)}
+    return moving(posed(**joints), 0 * T, rise_m * T / SECONDS, 0 * T)
+
+
+def test_a_body_that_hands_and_knees_lift_climbs() -> None:
+    assert "climb" in kinds(climbing(1.5))
+    assert "climb" not in kinds(climbing(0.0))
+
+
+def dancing(beat_s: float, way_m: float) -> LabelledMotion:
+    """Steps from side to side on a beat, the arms swinging along."""
+    beat = torch.sin(2 * np.pi * T / beat_s)
+    joints = {}
+    for side, sign in (("left", 1.0), ("right", -1.0)):
+        lifted = (sign * beat).clamp(min=0)
+        joints |= {
+            f"{side}_hip": about("x", -0.9 * lifted) @ about("z", 0.25 * beat),
+            f"{side}_knee": about("x", 1.5 * lifted),
+            f"{side}_shoulder": about("x", 0.9 * sign * beat) @ about("z", -1.2 * sign),
+        }
+    return moving(posed(**joints), 0.16 * beat, 0 * T, way_m * T / SECONDS)
+
+
+def test_steps_on_a_beat_that_lead_nowhere_are_a_dance() -> None:
+    found = kinds(dancing(1.0, 0.0))
+    assert "dance" in found
+    assert not found & {"wave:left_arm", "wave:right_arm", "punch:left_arm", "punch:right_arm", "run"}
+    assert "dance" not in kinds(dancing(1.0, 5.0))
+    assert "dance" not in kinds(generate("walk", SECONDS, 1, body=BODY))
+
+
+def throwing(whip_s: float) -> LabelledMotion:
+    """The right hand behind and above the shoulder, then forwards and down within `whip_s`, the elbow straightening."""
+    whip = (1 - torch.cos(np.pi * ((T - 1.5) / whip_s).clamp(0, 1))) / 2
+    drawn = (1 - torch.cos(np.pi * ((T - 0.3) / 0.8).clamp(0, 1))) / 2
+    raised = drawn * (1 - whip)
+    turned = about("y", 1.2 * whip - 1.2 * raised) @ about("z", 1.35 * (1 - drawn) + 0.3 * whip)
+    return posed(right_shoulder=turned @ about("x", -1.5 * raised), right_elbow=about("y", 0.2 + raised))
+
+
+def test_a_whipped_hand_throws_and_a_slow_one_does_not() -> None:
+    assert "throw:right_arm" in kinds(throwing(0.3))
+    assert "throw:right_arm" not in kinds(throwing(1.6))
+
+
+def at_the_face(raised: torch.Tensor) -> LabelledMotion:
+    """The right hand between hanging (0) and the mouth (1)."""
+    shoulder = about("y", 0.9 * raised) @ about("z", 1.35 - 1.95 * raised) @ about("x", -0.6 * raised)
+    return posed(right_shoulder=shoulder, right_elbow=about("y", 0.2 + 1.8 * raised))
+
+
+def test_a_hand_that_stays_at_the_face_is_told_there() -> None:
+    hold = ((T - 0.5) / 0.5).clamp(0, 1) - ((T - 3.0) / 0.5).clamp(0, 1)
+    assert "hand_to_face:right_arm" in kinds(at_the_face(hold))
+    passing = ((T - 0.5) / 0.5).clamp(0, 1) - ((T - 1.1) / 0.5).clamp(0, 1)
+    assert "hand_to_face:right_arm" not in kinds(at_the_face(passing))
+
+
+def test_a_leg_that_is_held_out_is_lifted_and_makes_no_step() -> None:
+    out = rise_and_fall(0.5, 2.5)
+    moved = moving(posed(right_hip=about("z", -0.9 * out)), 0 * T, 0 * T, 0.25 * ((T - 0.5) / 2).clamp(0, 1))
+    found = kinds(moved)
+    assert {"raise:right_leg", "lower:right_leg"} <= found
+    assert "step:right_leg" not in found
+
+
+@pytest.mark.parametrize("bounces", [1, 5])
+def test_hops_on_something_soft_are_jumps(bounces: int) -> None:
+    """The ground gives way and rises again: no landing is as low as the one before."""
+    phase = (T / (SECONDS / bounces)) % 1.0
+    height = 0.3 * torch.sin(np.pi * phase) + 0.15 * T / SECONDS + 0.05
+    bent = 0.7 * torch.cos(np.pi * phase) ** 2
+    joints = {
+        f"{side}_{name}": about("x", factor * bent)
+        for side in ("left", "right")
+        for name, factor in (("hip", -1.0), ("knee", 2.0))
+    }
+    assert ("jump" in kinds(moving(posed(**joints), 0 * T, height, 0 * T))) == (bounces > 1)
