@@ -24,6 +24,8 @@ from schemas.errors import HumoError
 MODEL, MODEL_STATE = "model.json", "model.safetensors"
 TRAINING, TRAINING_STATE = "training.json", "training.safetensors"
 _LATEST = "latest.json"
+_COMMANDS = {"language_model": "llm"}
+"""Kind of checkpoint -> the training command that writes it, where the name differs."""
 
 
 def publish(output: Path, step: int, description: dict[str, Any], state: dict[str, Tensor], *,
@@ -61,10 +63,10 @@ def publish(output: Path, step: int, description: dict[str, Any], state: dict[st
 def find(path: str | Path, kind: str) -> tuple[Path, dict[str, Any]]:
     """The checkpoint folder and its model.json; `path` is the output of a training or one checkpoint in it.
 
-    Raises HumoError if there is none or it is of another kind (`tokenizer`, `language_model`).
+    Raises HumoError if there is none or it is of another kind (`tokenizer`, `language_model`, `evaluator`).
     """
     path = Path(path)
-    command = "humo train tokenizer" if kind == "tokenizer" else "humo train llm"
+    command = f"humo train {_COMMANDS.get(kind, kind)}"
     if not path.is_dir():
         raise HumoError(f"{path}: no such checkpoint; pass the output folder of {command}")
     folder = path

@@ -20,8 +20,8 @@ ARROWS = {
     "model.tokenizer": "schemas model model.features",
     "model.llm": "schemas model model.data model.tokenizer",
     "model.generation": "schemas model.features model.tokenizer model.llm",
-    "model.evaluation": "schemas model.data model.features model.tokenizer model.llm model.generation",
-    "model.training": "schemas model model.data model.features model.tokenizer model.llm",
+    "model.evaluation": "schemas model model.data model.features model.tokenizer model.llm model.generation",
+    "model.training": "schemas model model.data model.features model.tokenizer model.llm model.evaluation",
     # stages, from the ground up
     "stages.base": "schemas",
     "stages.geometry": "schemas",

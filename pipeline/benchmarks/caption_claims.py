@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.benchmarks.human_texts import JUDGED, Texts, Told, read_texts, told_by
+from pipeline.benchmarks.human_texts import JUDGED, Told, told_by
 from schemas.devices import torch_threads
 from schemas.errors import UsageError
+from schemas.human_texts import Texts, read_texts
 from schemas.ids import digest, source_id
 from schemas.records import Event, Motion, ScoredMotion, Source
 from stages.read_mocap import ReadMocap

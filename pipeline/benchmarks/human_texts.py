@@ -4,15 +4,9 @@ A text says what a take is about, so that a conspicuous movement that no word st
 take of a walk. Small movements (steps, raised and lowered arms, bent joints) and standing and turning are never ruled out.
 """
 
-import csv
-import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
-
-from schemas.errors import UsageError
 
 JUDGED = frozenset(
     {
@@ -109,66 +103,3 @@ def told_by(texts: Sequence[str]) -> Told | None:
         must=tuple(dict.fromkeys(frozenset(kinds.split("|")) for entry in found for kinds in entry.must)),
         may=frozenset().union(*(entry.may for entry in found)),
     )
-
-
-@dataclass(frozen=True)
-class Texts:
-    """Texts by trial, and the trials of takes that have other names."""
-
-    by_trial: Mapping[str, tuple[str, ...]]
-    trials: Mapping[str, str]
-
-    def trial_of(self, take: str) -> str:
-        """The trial of a take; the take's own name if no file names its trial."""
-        return self.trials.get(take, take)
-
-    def of(self, take: str) -> tuple[str, ...]:
-        """The texts about a take; the words of its own name if there are none."""
-        return self.by_trial.get(self.trial_of(take)) or (take.replace("_", " "),)
-
-
-def read_texts(paths: Sequence[str]) -> Texts:
-    """Read files of three kinds: JSON of trials with their texts, JSON of takes with their `trial`, and tables of tabs with the
-    columns `motion` and `description`.
-
-    In JSON every string, at any depth, is a text, except under the keys `id` and `trial`. Raises UsageError for another file.
-    """
-    texts: dict[str, list[str]] = {}
-    trials: dict[str, str] = {}
-    for path in map(Path, paths):
-        try:
-            content = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"--texts {path}: {error}; name a readable JSON file or table of tabs") from error
-        if path.suffix.lower() == ".tsv":
-            for row in csv.DictReader(content.splitlines(), delimiter="\t"):
-                if not row.get("motion") or row.get("description") is None:
-                    raise UsageError(f"--texts {path}: a row without motion and description: {row}; name these columns")
-                texts.setdefault(row["motion"], []).append(row["description"])
-            continue
-        for name, value in _json_object(path, content).items():
-            if isinstance(value, Mapping) and "trial" in value:
-                trials[name] = str(value["trial"])
-            else:
-                texts.setdefault(name, []).extend(_strings(value))
-    return Texts({trial: tuple(dict.fromkeys(found)) for trial, found in texts.items()}, trials)
-
-
-def _json_object(path: Path, content: str) -> Mapping[str, Any]:
-    try:
-        value = json.loads(content)
-    except json.JSONDecodeError as error:
-        raise UsageError(f"--texts {path}: {error}; give JSON of trials with their texts") from error
-    if not isinstance(value, Mapping):
-        raise UsageError(f"--texts {path}: {type(value).__name__}, not an object of trials with their texts")
-    return value
-
-
-def _strings(value: Any) -> list[str]:
-    if isinstance(value, str):
-        return [value]
-    if isinstance(value, Mapping):
-        return [text for key, one in value.items() if key not in ("id", "trial") for text in _strings(one)]
-    if isinstance(value, Sequence):
-        return [text for one in value for text in _strings(one)]
-    return []

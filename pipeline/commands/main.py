@@ -245,6 +245,15 @@ def train_llm(config: ConfigFile, overrides: Overrides = None, as_json: AsJson =
     _train(run, LanguageModelTraining, config, overrides, as_json)
 
 
+@train_app.command("evaluator")
+def train_evaluator(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Train the evaluator: motions and sentences as vectors of one space, by which generated motions are judged."""
+    from model.training.evaluator import EvaluatorTraining
+    from model.training.evaluator import train_evaluator as run
+
+    _train(run, EvaluatorTraining, config, overrides, as_json)
+
+
 def _train(run: Any, kind: Any, config: str, overrides: list[str] | None, as_json: bool) -> None:
     from contextlib import redirect_stdout
     from dataclasses import asdict
@@ -286,6 +295,33 @@ def evaluate_llm(
     from model.evaluation.llm import evaluate_llm as run
 
     _print_evaluation(run(checkpoint, dataset, split=split, limit=limit or None), as_json)
+
+
+@evaluate_app.command("motions")
+def evaluate_motions(
+    evaluator: Annotated[str, typer.Argument(help="Folder that humo train evaluator wrote.")],
+    dataset: Dataset,
+    generated: Annotated[
+        str, typer.Option(help="Folder of KEY.npz or KEY-NUMBER.npz by humo generate; empty: real motions alone.")
+    ] = "",
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
+    texts: Annotated[
+        list[str] | None, typer.Option(help="What people wrote of the takes, as for humo bench captions; repeat it.")
+    ] = None,
+    source: Annotated[
+        list[str] | None, typer.Option(help="Only sentences under this key of the texts, such as kitml; repeat it.")
+    ] = None,
+    limit: Annotated[int, typer.Option(help="Most samples; 0: all.")] = 0,
+    repeats: Annotated[int, typer.Option(min=1, help="Repetitions of what is random.")] = 20,
+    seed: Annotated[int, typer.Option(help="Seed of what is random.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """R-precision, MM-Dist, FID, diversity and multimodality by an evaluator, with 95% intervals."""
+    from model.evaluation.motions import evaluate_motions as run
+
+    result = run(evaluator, dataset, generated=generated, split=split, texts=texts or [], sources=source or [],
+                 limit=limit or None, repeats=repeats, seed=seed)  # fmt: skip
+    _print_evaluation(result, as_json)
 
 
 def _print_evaluation(result: Any, as_json: bool) -> None:

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from pipeline.benchmarks.caption_claims import HALVES, ToldTake, bench, bench_text, chosen, in_half, judged
-from pipeline.benchmarks.human_texts import JUDGED, Texts, read_texts, told_by
+from pipeline.benchmarks.human_texts import JUDGED, told_by
 from schemas.body_model import BodyModel
 from schemas.errors import UsageError
+from schemas.human_texts import Sentence, Texts, read_texts
 from schemas.records import Event
 from stages.synthesis.motions import generate
 from tests.mocap_files import write_known_bvh
@@ -63,7 +64,7 @@ def test_texts_of_three_kinds_of_files(tmp_path: Path) -> None:
 
 
 def test_one_file_a_trial_and_every_trial_in_one_half() -> None:
-    texts = Texts({f"01_{i:02d}": ("walk",) for i in range(40)}, {"walking_7": "01_07"})
+    texts = Texts({f"01_{i:02d}": (Sentence("walk", ""),) for i in range(40)}, {"walking_7": "01_07"})
     files = [Path(f"a/01_{i:02d}.bvh") for i in range(40)] + [Path("a/walking_7.bvh"), Path("a/holiday.bvh")]
     picked = [path.stem for path, _ in chosen(files, texts)]
     assert sorted(picked) == sorted(f"01_{i:02d}" for i in range(40))

@@ -1,0 +1,175 @@
+"""Training of the evaluator: motions and sentences of a dataset, contrastively.
+
+Sentences are the dataset's own captions and what people wrote about its takes. A motion and its mirror image stand in the same
+batch where their sentences differ, so that sides count; sentences that mean the same are no negatives of each other.
+"""
+
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from pydantic import Field
+from torch import Tensor, nn
+
+from model.data.dataset import check_body_model
+from model.data.described_motions import human_sentences
+from model.data.samples import MotionSample
+from model.data.text import mirror_text
+from model.evaluation.motion_text_model import KIND, EvaluatorConfig, MotionTextModel, contrastive_loss
+from model.evaluation.sentence_encoder import SentenceEncoder
+from model.features import humo263
+from model.features.motions import motion_features
+from model.training.config import Run
+from model.training.loop import Processes, Result, fit, open_dataset, open_loader
+from schemas.body_model import BodyModel
+from schemas.errors import HumoError
+from schemas.human_texts import Texts, read_texts
+
+_MAX_CACHED_FRAMES = 2_000_000
+"""Feature rows that are kept in memory, a kilobyte each."""
+_MIN_STD = 1e-3
+_SIDES = re.compile(r"\b(left|right|both|counterclockwise|clockwise|forward|backward|up|down)", re.IGNORECASE)
+
+
+class EvaluatorTraining(Run):
+    """Training of the evaluator."""
+
+    architecture: EvaluatorConfig = EvaluatorConfig()
+    """Sizes of the encoders."""
+    sentence_encoder: str = ""
+    """Folder of the MiniLM sentence encoder; empty means the installed package."""
+    texts: list[str] = []
+    """Files of what people wrote about the takes, as for `humo bench captions --texts`."""
+    human_share: float = Field(default=0.4, ge=0, le=1)
+    """Share of sentences of people where there are any; the rest are the dataset's captions."""
+    temperature: float = Field(default=0.1, gt=0)
+    """Cosines are divided by it."""
+    same_meaning: float = Field(default=0.85, ge=0, le=1)
+    """Cosine of two sentences above which, if they name the same sides, neither is a negative of the other."""
+    crop: float = Field(default=0.15, ge=0, lt=1)
+    """Largest share of a motion that is cut off at its ends."""
+    statistics_samples: int = Field(default=2000, gt=0)
+    """Motions, drawn at random, from which feature mean and deviation are computed before the first step."""
+
+
+def train_evaluator(config: EvaluatorTraining) -> Result:
+    """Train and save an evaluator. Raises HumoError for an unusable dataset, UsageError for unreadable texts."""
+    processes = Processes.join(config.device)
+    torch.manual_seed(config.seed)
+    body = BodyModel.load(config.body_model or None)
+    check_body_model(config.dataset, body)
+    texts = read_texts(config.texts)
+    encoder = SentenceEncoder.load(config.sentence_encoder)
+    loader = open_loader(config, processes)
+    model = MotionTextModel(config.architecture)
+    mean, std = processes.broadcast(_statistics(config, body) if processes.is_main else None)
+    model.mean.copy_(mean)
+    model.std.copy_(std)
+    return fit(_EvaluatorTask(model, config, body, texts, encoder), config, loader, processes)
+
+
+def _statistics(config: EvaluatorTraining, body: BodyModel) -> tuple[Float[Tensor, "263"], Float[Tensor, "263"]]:
+    """Mean of each column and deviation of each slice over a seeded sample of the split, mirror images included."""
+    dataset = open_dataset(config)
+    chosen = random.Random(config.seed).sample(range(len(dataset)), min(len(dataset), config.statistics_samples))
+    total, squares = torch.zeros(2, humo263.NUM_FEATURES, dtype=torch.float64)
+    count = 0
+    for number in sorted(chosen):
+        motion = dataset[number].motion
+        if len(motion.poses) < 2:
+            continue
+        rows = motion_features([motion], body)[0].double()
+        rows = torch.cat([rows, humo263.mirror(rows)])
+        total, squares, count = total + rows.sum(0), squares + rows.square().sum(0), count + len(rows)
+    if not count:
+        raise HumoError(f"{config.dataset}: no motion of at least two frames in its train split; ingest longer clips")
+    variance = (squares / count - (total / count).square()).clamp(min=0)
+    std = torch.empty_like(total)
+    for columns in humo263.SLICES.values():
+        std[columns] = variance[columns].mean().sqrt().clamp(min=_MIN_STD)
+    return (total / count).float(), std.float()
+
+
+@dataclass(eq=False)
+class _EvaluatorTask:
+    module: MotionTextModel
+    config: EvaluatorTraining
+    body: BodyModel
+    texts: Texts
+    encoder: SentenceEncoder
+    kind: str = KIND
+    has_unused_parameters: bool = False
+    _rows: dict[str, Float[Tensor, "N 263"]] = field(default_factory=dict)
+    _cached_frames: int = 0
+
+    def losses(self, module: nn.Module, samples: list[MotionSample], step: int) -> dict[str, Tensor]:
+        rng = random.Random(int(torch.randint(2**31, ())))
+        pairs = [pair for sample in samples for pair in self._pairs(sample, rng)]
+        if not pairs:
+            nothing = torch.stack([parameter.sum() for parameter in self.module.parameters()]).sum() * 0.0
+            return {"loss": nothing, "accuracy": nothing.detach(), "pairs": torch.tensor(0.0)}
+        sentences = [text for _, text in pairs]
+        vectors = self.encoder.encode(sentences)
+        device = self.module.mean.device
+        rows = nn.utils.rnn.pad_sequence([one for one, _ in pairs], batch_first=True).to(device)
+        lengths = torch.tensor([len(one) for one, _ in pairs], device=device)
+        motions, texts = module(rows, lengths, vectors.to(device))
+        same = same_meaning(sentences, vectors, self.config.same_meaning).to(device)
+        loss, accuracy = contrastive_loss(motions, texts, same, self.config.temperature)
+        return {"loss": loss, "accuracy": accuracy, "pairs": torch.tensor(float(len(pairs)))}
+
+    def _pairs(self, sample: MotionSample, rng: random.Random) -> list[tuple[Float[Tensor, "_ 263"], str]]:
+        """The motion with a sentence, and its mirror image if that has another one."""
+        rows = self._features(sample)
+        cut = rng.uniform(0, self.config.crop) * len(rows)
+        start = int(rng.random() * cut)
+        rows = rows[start : start + len(rows) - int(cut)]
+        written = human_sentences(sample, self.texts)
+        own = sample.body + tuple(written)
+        if len(rows) < self.config.architecture.min_frames or not own:
+            return []
+        choice = written if written and (not sample.body or rng.random() < self.config.human_share) else sample.body
+        text = rng.choice(choice)
+        pairs = [(rows, text)]
+        if self.config.mirror:
+            mirrored = (humo263.mirror(rows), mirror_text(text))
+            if mirrored[1] != text:
+                pairs.append(mirrored)
+            elif rng.random() < 0.5:
+                pairs = [mirrored]
+        return pairs
+
+    def _features(self, sample: MotionSample) -> Float[Tensor, "_ 263"]:
+        if sample.key in self._rows:
+            return self._rows[sample.key]
+        with torch.no_grad(), torch.autocast("cpu", enabled=False):
+            rows = motion_features([sample.motion], self.body)[0]
+        if self._cached_frames < _MAX_CACHED_FRAMES:
+            self._rows[sample.key] = rows
+            self._cached_frames += len(rows)
+        return rows
+
+    def description(self) -> dict[str, Any]:
+        return {
+            "architecture": self.module.config.model_dump(),
+            "body_model": self.body.id,
+            "features": "humo263",
+            "fps": 30,
+        }
+
+    def extra_files(self) -> tuple[dict[str, str], list[tuple[str, Path]]]:
+        return {}, []
+
+
+def same_meaning(texts: Sequence[str], vectors: Float[Tensor, "N 384"], threshold: float) -> Bool[Tensor, "N N"]:
+    """Which sentences mean the same: similar vectors, and the same sides and directions, which sentence encoders neglect."""
+    similar = vectors @ vectors.mT > threshold
+    sides = [frozenset(word.lower() for word in _SIDES.findall(text)) for text in texts]
+    numbers = {one: number for number, one in enumerate(dict.fromkeys(sides))}
+    kinds = torch.tensor([numbers[one] for one in sides])
+    return similar & (kinds[:, None] == kinds)
