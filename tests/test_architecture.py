@@ -47,7 +47,7 @@ ARROWS = {
     "pipeline.job": "schemas stages pipeline.chain pipeline.dataset pipeline.execution",
     "pipeline.curation": "schemas stages stages.base stages.joining pipeline.chain pipeline.dataset pipeline.audit",
     "pipeline.publishing": "schemas pipeline.dataset pipeline.audit",
-    "pipeline.benchmarks": "schemas model.data model.features model.tokenizer model.llm model.generation "
+    "pipeline.benchmarks": "schemas model.data model.features model.tokenizer model.llm model.generation model.evaluation "
     "stages stages.base stages.geometry stages.media stages.synthesis stages.perception "
     "stages.recovery stages.training pipeline.chain pipeline.rendering pipeline.dataset pipeline.audit pipeline.execution",
     "pipeline.planning": "schemas stages stages.base stages.media stages.mocap pipeline.chain pipeline.execution pipeline.job",

@@ -39,6 +39,7 @@ class SentenceEncoder(nn.Module):
             raise HumoError(
                 f"{folder}: no sentence encoder ({error}); name a folder with config.json, tokenizer.json, model.safetensors"
             ) from None
+        self._tokenizer.no_padding()  # the file pads to a fixed length
         self._tokenizer.enable_truncation(min(256, config["max_position_embeddings"]))
         width, heads = config["hidden_size"], config["num_attention_heads"]
         self.words = nn.Embedding(config["vocab_size"], width)

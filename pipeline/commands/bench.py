@@ -154,6 +154,30 @@ def bench_words(
     print_result(report, as_json, bench_text(report))
 
 
+@bench_app.command("evaluator")
+def bench_evaluator(
+    evaluator: Annotated[str, typer.Argument(help="Folder that humo train evaluator wrote.")],
+    dataset: Annotated[str, typer.Argument(help="Dataset of motions that it was not trained on.")],
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
+    texts: Annotated[
+        list[str] | None, typer.Option(help="What people wrote of the takes, as for humo bench captions; repeat it.")
+    ] = None,
+    source: Annotated[
+        list[str] | None, typer.Option(help="Only sentences under this key of the texts, such as kitml; repeat it.")
+    ] = None,
+    training: Annotated[str, typer.Option(help="Dataset of its training, for the nearest motions.")] = "",
+    limit: Annotated[int, typer.Option(help="Most samples; 0: all.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Whether an evaluator can be trusted: real pairs, shuffled texts, swapped sides, noise, other speeds, nearest motions."""
+    from pipeline.benchmarks.evaluator import bench, bench_text
+
+    report = bench(
+        evaluator, dataset, split=split, texts=texts or [], sources=source or [], training=training, limit=limit
+    )
+    print_result(report, as_json, bench_text(report))
+
+
 @bench_app.command("overhead")
 def bench_overhead(
     sizes: Annotated[

@@ -69,7 +69,12 @@ def test_loss_by_hand() -> None:
 
 def test_sentences_that_name_other_sides_never_mean_the_same() -> None:
     vectors = torch.nn.functional.normalize(torch.tensor([[1.0, 0.0], [1.0, 0.1], [1.0, 0.05], [0.0, 1.0]]), dim=-1)
-    texts = ["a man waves the left hand", "someone waves his left hand", "a man waves the right hand", "he sits on the left"]
+    texts = [
+        "a man waves the left hand",
+        "someone waves his left hand",
+        "a man waves the right hand",
+        "he sits on the left",
+    ]
     expected = torch.tensor([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]], dtype=torch.bool)
     padded = torch.nn.functional.pad(vectors, (0, 382))
     assert torch.equal(same_meaning(texts, padded, 0.85), expected)
