@@ -1,6 +1,8 @@
 """humo evaluate motions: generated motions against those of a dataset, or its motions against themselves."""
 
 import itertools
+import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -200,7 +202,7 @@ def read_generated(folder: str, texts: dict[str, str], judge: Judge) -> list[Des
         try:
             content = path.read_bytes()
             motion, extra = decode_motion(content, str(path)), decode_npz(content)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise HumoError(f"{path}: not a motion .npz ({error}); use one written by humo generate") from None
         body, fps = str(extra.get("body_model", judge.body.id)), float(extra.get("fps", FPS))
         if body != judge.body.id or fps != FPS:

@@ -12,12 +12,14 @@ Papers also differ in the references: as people wrote them, or in the normal for
 annotations have. A score is comparable only with others of the same form, so it is printed with every report.
 """
 
+import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from schemas.errors import HumoError
+from schemas.errors import HumoError, UsageError
 
 Ngrams = Counter[tuple[str, ...]]
 
@@ -61,6 +63,34 @@ def score_texts(predictions: Sequence[str], references: Sequence[Sequence[str]])
         rouge_l=rouge_l(predictions, references),
         cider=cider(predictions, references),
     )
+
+
+def read_predictions(path: str | Path) -> tuple[list[str], list[list[str]]]:
+    """Predictions and their references from JSON lines {"prediction": text, "references": [text, ...]}.
+
+    Raises UsageError for another file."""
+    predictions, references = [], []
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: {error}; give a readable file of JSON lines") from None
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            prediction, several = row["prediction"], row["references"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise UsageError(f"{path}, line {number}: {error}; give an object with prediction and references") from None
+        if (
+            not isinstance(prediction, str)
+            or not isinstance(several, list)
+            or not all(isinstance(x, str) for x in several)
+        ):
+            raise UsageError(f"{path}, line {number}: prediction must be a text and references a list of texts")
+        predictions.append(prediction)
+        references.append(several)
+    return predictions, references
 
 
 def bleu(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[float, float, float, float]:

@@ -324,6 +324,17 @@ def evaluate_motions(
     _print_evaluation(result, as_json)
 
 
+@evaluate_app.command("texts")
+def evaluate_texts(
+    file: Annotated[str, typer.Argument(help='JSON lines {"prediction": text, "references": [text, ...]}.')],
+    as_json: AsJson = False,
+) -> None:
+    """BLEU, ROUGE-L and CIDEr of sentences against references, as COCO's caption evaluation computes them."""
+    from model.evaluation.text_metrics import read_predictions, score_texts
+
+    _print_evaluation(score_texts(*read_predictions(file)), as_json)
+
+
 def _print_evaluation(result: Any, as_json: bool) -> None:
     from dataclasses import asdict
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 from shared_data import SHARED_DATA
@@ -11,10 +12,11 @@ from model.evaluation.text_metrics import (
     cider,
     longest_common_subsequence,
     normalise,
+    read_predictions,
     rouge_l,
     score_texts,
 )
-from schemas.errors import HumoError
+from schemas.errors import HumoError, UsageError
 
 TEXTS = SHARED_DATA / "texts"
 
@@ -70,6 +72,18 @@ def test_unusable_input_is_named() -> None:
     with pytest.raises(HumoError, match=r"prediction 1 \('b'\) has no reference"):
         score_texts(["a", "b"], [["a"], []])
     assert score_texts([""], [["a"]]).bleu == (0.0, 0.0, 0.0, 0.0)
+
+
+def test_predictions_are_read_from_json_lines(tmp_path: Path) -> None:
+    file = tmp_path / "answers.jsonl"
+    file.write_text('{"prediction": "a", "references": ["b", "c"]}\n\n{"prediction": "d", "references": ["e"]}\n')
+    assert read_predictions(file) == (["a", "d"], [["b", "c"], ["e"]])
+    for line in ('{"prediction": "a"}', "[]", "{", '{"prediction": "a", "references": "b"}'):
+        file.write_text(line)
+        with pytest.raises(UsageError, match="line 1"):
+            read_predictions(file)
+    with pytest.raises(UsageError, match="No such file"):
+        read_predictions(tmp_path / "missing.jsonl")
 
 
 def test_normal_form() -> None:
