@@ -17,6 +17,8 @@ Pelvis pitch and roll are not stored: they follow from the positions (Kabsch 197
 stored.
 """
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -39,13 +41,16 @@ SLICES = {
 }  # fmt: skip
 ROOT = slice(0, 4)
 """Columns that place the body in the world."""
+MIN_STD = {
+    "yaw_step": 1e-3, "root_step": 1e-3, "height": 0.02, "positions": 0.02, "rotations": 0.05, "velocities": 1e-3,
+    "contacts": 0.1,
+}  # fmt: skip
+"""Minimum deviation per slice, in its own unit: columns that are constant in a small dataset must not be scaled to noise."""
 
 _STORED_JOINTS = NUM_JOINTS - 2
 _LIMB_JOINTS = _STORED_JOINTS - 1
 _MIRRORED_JOINTS = mirror_order(SMPL_JOINTS)
 _MIRRORED_CONTACTS = mirror_order(CONTACT_POINTS)
-_LEGS = tuple((joint(f"{side}_{upper}"), joint(f"{side}_{lower}"))
-              for side in ("left", "right") for upper, lower in (("hip", "knee"), ("knee", "ankle")))  # fmt: skip
 
 
 def encode(
@@ -93,17 +98,38 @@ def decode(
 
 
 def root_path(
-    features: Float[Tensor, "N 263"], start_yaw_rad: float = 0.0, start_xz_m: tuple[float, float] = (0.0, 0.0)
-) -> tuple[Float[Tensor, "N"], Float[Tensor, "N 3"]]:
+    features: Float[Tensor, "*B N 263"], start_yaw_rad: float = 0.0, start_xz_m: tuple[float, float] = (0.0, 0.0)
+) -> tuple[Float[Tensor, "*B N"], Float[Tensor, "*B N 3"]]:
     """Yaw (radians) and pelvis position (metres) in the world, integrated in double precision."""
-    yaw_steps = -2.0 * features[:, 0].double()
-    yaw = start_yaw_rad + torch.cumsum(yaw_steps, 0) - yaw_steps
-    steps = torch.nn.functional.pad(features[:-1, ROOT_STEP].double(), (0, 0, 1, 0))
-    steps = torch.stack([steps[:, 0], torch.zeros_like(yaw), steps[:, 1]], dim=-1)
-    ground = torch.cumsum((yaw_matrix(yaw) @ steps[..., None])[..., 0], 0)
+    yaw_steps = -2.0 * features[..., 0].double()
+    yaw = start_yaw_rad + torch.cumsum(yaw_steps, -1) - yaw_steps
+    steps = torch.nn.functional.pad(features[..., :-1, ROOT_STEP].double(), (0, 0, 1, 0))
+    steps = torch.stack([steps[..., 0], torch.zeros_like(yaw), steps[..., 1]], dim=-1)
+    ground = torch.cumsum((yaw_matrix(yaw) @ steps[..., None])[..., 0], -2)
     x, z = start_xz_m
-    pelvis = torch.stack([ground[:, 0] + x, features[:, 3].double(), ground[:, 2] + z], dim=-1)
+    pelvis = torch.stack([ground[..., 0] + x, features[..., 3].double(), ground[..., 2] + z], dim=-1)
     return yaw.to(features), pelvis.to(features)
+
+
+def next_start(
+    features: Float[Tensor, "N 263"], start_yaw_rad: float, start_xz_m: tuple[float, float]
+) -> tuple[float, tuple[float, float]]:
+    """Start of the rows that follow: heading and ground position of the frame after the last row."""
+    yaw, pelvis = root_path(torch.cat([features, features[-1:]]), start_yaw_rad, start_xz_m)
+    return yaw[-1].item(), (pelvis[-1, 0].item(), pelvis[-1, 2].item())
+
+
+def start_after(
+    rotations: Float[Tensor, "T 24 3 3"], trans: Float[Tensor, "T 3"], rest_joints: Float[Tensor, "24 3"]
+) -> tuple[float, tuple[float, float]]:
+    """Start of the rows that continue a motion: heading and ground position of its last frame, which has no row of its own."""
+    pelvis = trans[-1] + rest_joints[0]
+    return heading_rad(rotations[-1, 0]).item(), (pelvis[0].item(), pelvis[2].item())
+
+
+def local_joints(features: Float[Tensor, "*N 263"], rest_joints: Float[Tensor, "24 3"]) -> Float[Tensor, "*N 22 3"]:
+    """Positions of joints 0..21 in the heading frame, metres; the body that they were made of is not needed."""
+    return positions(features)
 
 
 def positions(features: Float[Tensor, "*N 263"]) -> Float[Tensor, "*N 22 3"]:
@@ -165,9 +191,28 @@ def part_columns(part: str) -> Int[Tensor, "C"]:
 
     The columns of a joint that two parts share are in both.
     """
-    members = [joint(name) for name in PARTS[part]]
+    return _columns(part, PARTS[part])
+
+
+def read_columns(part: str) -> Int[Tensor, "C"]:
+    """Feature columns from which a part is encoded: its own and, for a leg, those of the root."""
+    columns = part_columns(part).tolist()
+    return torch.tensor(sorted({*columns, *range(ROOT.stop)} if part.endswith("_leg") else columns))
+
+
+def written_columns(part: str) -> Int[Tensor, "C"]:
+    """Feature columns that a part decodes to; shared ones are in both parts."""
+    return part_columns(part)
+
+
+def exclusive_columns(part: str) -> Int[Tensor, "C"]:
+    """Feature columns of a part if joints that parts share belong to the torso alone."""
+    return _columns(part, [name for name in PARTS[part] if part == "torso" or name not in PARTS["torso"]])
+
+
+def _columns(part: str, names: Sequence[str]) -> Int[Tensor, "C"]:
     columns = list(range(*ROOT.indices(NUM_FEATURES))) if part == "torso" else []
-    for j in members:
+    for j in (joint(name) for name in names):
         if j > 0:
             columns += range(POSITIONS.start + 3 * (j - 1), POSITIONS.start + 3 * j)
             columns += range(ROTATIONS.start + 6 * (j - 1), ROTATIONS.start + 6 * j)
@@ -176,17 +221,3 @@ def part_columns(part: str) -> Int[Tensor, "C"]:
         side = part.removesuffix("_leg")
         columns += [CONTACTS.start + i for i, point in enumerate(CONTACT_POINTS) if point.startswith(side)]
     return torch.tensor(sorted(columns))
-
-
-def retarget_translation(
-    trans: Float[Tensor, "*B T 3"], source_rest: Float[Tensor, "*B 24 3"], rest: Float[Tensor, "24 3"]
-) -> Float[Tensor, "*B T 3"]:
-    """Translations for the same rotations on another body: root paths scale with leg length, so feet stay on the ground
-    and steps keep their rhythm (the uniform skeleton of HumanML3D)."""
-    scale = (_leg_length(rest) / _leg_length(source_rest))[..., None, None]
-    return (trans + source_rest[..., :1, :]) * scale - rest[0]
-
-
-def _leg_length(rest_joints: Float[Tensor, "*B 24 3"]) -> Float[Tensor, "*B"]:
-    bones = [rest_joints[..., a, :] - rest_joints[..., b, :] for a, b in _LEGS]
-    return torch.stack(bones).norm(dim=-1).sum(0)

@@ -13,18 +13,18 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from model.features import humo263
+from model.features.layouts import Start
 from model.features.motions import motion_features
 from model.generation.motion_steps import EncodedPrompt, steps_after
 from model.llm.examples import Example, prompt_segments
 from model.llm.language_model import CodeSampler
 from model.llm.loading import LoadedModel, load_llm
-from model.tokenizer.motion_tokenizer import DecoderMemory
+from model.tokenizer.convolutions import Memory
 from schemas.body_model import BodyModel
 from schemas.errors import HumoError, UsageError
 from schemas.kinematics import forward_kinematics
 from schemas.records import FPS
-from schemas.rotations import axis_angle_to_matrix, heading_rad, matrix_to_axis_angle
+from schemas.rotations import axis_angle_to_matrix, matrix_to_axis_angle
 from schemas.sample import MOTION_ARRAYS, MotionArrays, decode_motion, encode_npz
 
 MAX_SECONDS = 10.0
@@ -121,19 +121,17 @@ class Generator:
 
     def frames(self, text: str, **options: object) -> Iterator[tuple[Float[Tensor, "n 24 3 3"], Float[Tensor, "n 3"]]]:
         """Rotations and translations, streamed step by step; options as for `codes`."""
-        memory: DecoderMemory = {}
-        yaw, x, z = 0.0, 0.0, 0.0
+        memory: Memory = {}
+        start: Start = (0.0, (0.0, 0.0))
+        features = self.tokenizer.features
         initial = options.get("initial")
         if isinstance(initial, MotionArrays):
-            memory, yaw, x, z = self._decoder_state_after(initial)
+            memory, start = self._decoder_state_after(initial)
         for codes in self.codes(text, **options):  # type: ignore[arg-type]
             with torch.inference_mode():
                 rows = self.tokenizer.decode(codes[None, None], memory)[0].cpu()
-                rotations, trans = humo263.decode(rows, self.rest_joints, yaw, (x, z))
-                # An additional row gives the start of the next step.
-                extended = torch.cat([rows, rows[-1:]])
-                yaws, pelvis = humo263.root_path(extended, yaw, (x, z))
-                yaw, x, z = yaws[-1].item(), pelvis[-1, 0].item(), pelvis[-1, 2].item()
+                rotations, trans = features.decode(rows, self.rest_joints, *start)
+                start = features.next_start(rows, *start)
             yield rotations, trans
 
     def generate(self, text: str, **options: object) -> GeneratedMotion:
@@ -189,11 +187,11 @@ class Generator:
         state = self.model.backbone(torch.cat(inputs, dim=1), cache)[:, -1]
         return EncodedPrompt(cache, pooled_text, pooled_motion, state)
 
-    def _rows(self, motion: MotionArrays) -> Float[Tensor, "1 N 263"]:
+    def _rows(self, motion: MotionArrays) -> Float[Tensor, "1 N F"]:
         step = self.tokenizer.config.downsample
         if len(motion.poses) <= step:
             raise UsageError(f"the initial motion has {len(motion.poses)} frames; at least {step + 1} are needed")
-        rows = motion_features([motion], self.body).to(self.device)
+        rows = motion_features([motion], self.body, self.tokenizer.config.features).to(self.device)
         # Trimmed to whole steps at the start: the last frames matter most.
         return rows[:, rows.shape[1] % step :]
 
@@ -202,13 +200,12 @@ class Generator:
         return self.tokenizer.encode(self._rows(motion))[0]
 
     @torch.inference_mode()
-    def _decoder_state_after(self, motion: MotionArrays) -> tuple[DecoderMemory, float, float, float]:
-        """State to continue a motion: the decoder memory, and yaw, x and z of the last frame."""
-        memory: DecoderMemory = {}
+    def _decoder_state_after(self, motion: MotionArrays) -> tuple[Memory, Start]:
+        """State to continue a motion: the decoder memory, heading and ground position."""
+        memory: Memory = {}
         self.tokenizer.decode(self._encode_motion(motion)[None], memory)
-        pelvis = torch.from_numpy(motion.trans[-1]) + self.rest_joints[0]
-        root = axis_angle_to_matrix(torch.from_numpy(motion.poses[-1, 0]))
-        return memory, heading_rad(root).item(), pelvis[0].item(), pelvis[2].item()
+        rotations = axis_angle_to_matrix(torch.from_numpy(motion.poses))
+        return memory, self.tokenizer.features.start_after(rotations, torch.from_numpy(motion.trans), self.rest_joints)
 
 
 def generate(

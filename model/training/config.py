@@ -6,8 +6,9 @@ from pydantic import Field, field_validator
 
 from model.llm.language_model import PRESETS as LANGUAGE_MODELS
 from model.llm.language_model import LanguageModelConfig
-from model.tokenizer.motion_tokenizer import PRESETS as TOKENIZERS
-from model.tokenizer.motion_tokenizer import LossWeights, TokenizerConfig
+from model.tokenizer.config import PRESETS as TOKENIZERS
+from model.tokenizer.config import TokenizerConfig
+from model.tokenizer.losses import LossWeights
 from schemas.config import Config
 
 
@@ -86,8 +87,10 @@ class TokenizerTraining(Run):
     times this many windows."""
     drop_levels: float = Field(default=0.2, ge=0, le=1)
     """Fraction of steps with quantizer dropout (only the first few levels are used)."""
+    continuous_steps: int = Field(default=0, ge=0)
+    """First steps without quantization; the codebooks then start from the latents of a trained encoder."""
     statistics_samples: int = Field(default=2000, gt=0)
-    """Motions from which feature mean and deviation are computed before the first step."""
+    """Motions, drawn from the whole training split, from which feature mean and deviation are computed before the first step."""
 
     @field_validator("architecture", mode="before")
     @classmethod
@@ -105,7 +108,7 @@ class LanguageModelTraining(Run):
     text_vocabulary: int = Field(default=4096, ge=300)
     """Maximum number of text tokens, learned from the dataset's sentences."""
     text_samples: int = Field(default=20_000, gt=0)
-    """Samples from whose sentences the text tokens are learned."""
+    """Samples, drawn from the whole training split, from whose sentences the text tokens are learned."""
     caption_share: float = Field(default=0.5, ge=0, le=1)
     """Fraction of examples that pair a caption with its motion; the rest are the samples' instructions."""
     tasks: list[str] = []

@@ -1,6 +1,5 @@
 """Training of the language model on a dataset's texts and on its motions encoded by a tokenizer."""
 
-import itertools
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,7 +14,6 @@ from model import checkpoints
 from model.data.dataset import check_body_model
 from model.data.samples import MotionSample
 from model.data.text import mirror_text
-from model.features import humo263
 from model.features.motions import motion_features
 from model.llm.examples import Example, build, caption_instruction, collate, trainable
 from model.llm.language_model import MotionLanguageModel
@@ -23,7 +21,7 @@ from model.llm.loading import TEXT_VOCABULARY, TOKENIZER, build_model
 from model.llm.vocabulary import TextVocabulary
 from model.tokenizer.motion_tokenizer import MotionTokenizer, load_tokenizer
 from model.training.config import LanguageModelTraining
-from model.training.loop import Processes, Result, fit, open_dataset, open_loader
+from model.training.loop import Processes, Result, drawn_samples, fit, open_loader
 from schemas.body_model import BodyModel
 from schemas.coverage import mirror_seen, seen_parts
 from schemas.errors import HumoError
@@ -61,7 +59,7 @@ def training_texts(sample: MotionSample) -> Iterator[str]:
 
 
 def _learn_vocabulary(config: LanguageModelTraining) -> TextVocabulary:
-    samples = itertools.islice(open_dataset(config), config.text_samples)
+    samples = drawn_samples(config, config.text_samples)
     texts = [text for sample in samples for text in training_texts(sample) if text]
     if config.mirror:
         texts += [mirror_text(text) for text in texts]
@@ -156,11 +154,11 @@ class _LanguageTask:
             self._cache(key, self._codes_of(self._rows(sample, mirrored))[0])
         return self._codes[key].long()
 
-    def _rows(self, sample: MotionSample, mirrored: bool) -> Float[Tensor, "1 N 263"]:
-        rows = motion_features([sample.motion], self.body)
-        return humo263.mirror(rows) if mirrored else rows
+    def _rows(self, sample: MotionSample, mirrored: bool) -> Float[Tensor, "1 N F"]:
+        rows = motion_features([sample.motion], self.body, self.tokenizer.config.features)
+        return self.tokenizer.features.mirror(rows) if mirrored else rows
 
-    def _codes_of(self, rows: Float[Tensor, "B N 263"]) -> Int[Tensor, "B S P K"]:
+    def _codes_of(self, rows: Float[Tensor, "B N F"]) -> Int[Tensor, "B S P K"]:
         with torch.no_grad(), torch.autocast(self.tokenizer.device.type, enabled=False):
             return self.tokenizer.encode(rows.to(self.tokenizer.device)).cpu()
 

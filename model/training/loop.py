@@ -8,10 +8,12 @@ import json
 import math
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -118,9 +120,11 @@ def open_loader(config: Run, processes: Processes) -> MotionLoader:
     return MotionLoader(loader_config, rank=processes.rank, world_size=processes.count)
 
 
-def open_dataset(config: Run) -> MotionDataset:
-    """The training split in stored order."""
-    return MotionDataset(config.dataset, subsets=config.subsets, cache=config.cache, cache_gib=config.cache_gib)
+def drawn_samples(config: Run, count: int) -> Iterator[MotionSample]:
+    """Up to `count` samples of the training split, drawn from all of it by the seed, in stored order."""
+    dataset = MotionDataset(config.dataset, subsets=config.subsets, cache=config.cache, cache_gib=config.cache_gib)
+    numbers = np.random.default_rng(config.seed).permutation(len(dataset))[:count]
+    return (dataset[int(number)] for number in np.sort(numbers))
 
 
 def fit(task: Task, config: Run, loader: MotionLoader, processes: Processes) -> Result:

@@ -1,30 +1,33 @@
 """Training of the motion tokenizer on the shards of a dataset."""
 
-import itertools
 import random
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from model.data.dataset import check_body_model
-from model.data.samples import MotionSample, slice_frames
-from model.features import humo263
+from model import checkpoints
+from model.data.dataset import MotionDataset, check_body_model
+from model.data.samples import MotionSample
+from model.features.layouts import layout
 from model.features.motions import motion_features, motion_seen
-from model.tokenizer.motion_tokenizer import MotionTokenizer
+from model.tokenizer.motion_tokenizer import Batch, MotionTokenizer
 from model.training.config import TokenizerTraining
-from model.training.loop import Processes, Result, fit, open_dataset, open_loader
+from model.training.loop import Processes, Result, drawn_samples, fit, open_loader
 from schemas.body_model import BodyModel
 from schemas.coverage import PART_NAMES
 from schemas.errors import HumoError
 from schemas.skeleton import mirror_order
 
-_MIN_STD = {"yaw_step": 1e-3, "root_step": 1e-3, "height": 0.02, "positions": 0.02, "rotations": 0.05,
-           "velocities": 1e-3, "contacts": 0.1}  # fmt: skip
-"""Minimum deviation per slice, in its own unit: columns that are constant in a small dataset must not be scaled to noise."""
+_MAX_CACHED_FRAMES = 1_000_000
+"""Frames whose rows are kept in memory, about 600 bytes each."""
+_START_ROWS = 200_000
+"""Rows from which the principal components are computed."""
 
 
 def train_tokenizer(config: TokenizerTraining) -> Result:
@@ -35,33 +38,48 @@ def train_tokenizer(config: TokenizerTraining) -> Result:
     check_body_model(config.dataset, body)
     loader = open_loader(config, processes)
     tokenizer = MotionTokenizer(config.architecture)
-    mean, std = processes.broadcast(feature_statistics(config, body) if processes.is_main else None)
-    tokenizer.mean.copy_(mean)
-    tokenizer.std.copy_(std)
-    return fit(_TokenizerTask(tokenizer, config, body), config, loader, processes)
+    task = _TokenizerTask(tokenizer, config, body, loader.dataset)
+    if not (config.resume and checkpoints.newest(Path(config.output))):
+        rows = training_rows(config, body)
+        mean, std = processes.broadcast(feature_statistics(config, rows) if processes.is_main else None)
+        tokenizer.mean.copy_(mean)
+        tokenizer.std.copy_(std)
+        step = config.architecture.patch
+        patches = [motion[: len(motion) // step * step] for motion in rows]
+        tokenizer.start_from(torch.cat(patches)[: _START_ROWS // step * step])
+    return fit(task, config, loader, processes)
 
 
-def feature_statistics(config: TokenizerTraining, body: BodyModel) -> tuple[Float[Tensor, "263"], Float[Tensor, "263"]]:
-    """Mean per column and deviation per slice: the columns of a slice share unit and importance, and a column that hardly
-    varies must not get more weight. One streaming pass, with mirrored motions included if training mirrors."""
-    dataset = open_dataset(config)
-    count, total, squares = 0, torch.zeros(263, dtype=torch.float64), torch.zeros(263, dtype=torch.float64)
-    for sample in itertools.islice(dataset, config.statistics_samples):
+def training_rows(config: TokenizerTraining, body: BodyModel) -> list[Float[Tensor, "_ F"]]:
+    """Feature rows of motions drawn from the whole training split, mirrored ones included if training mirrors.
+
+    Raises HumoError if none has two frames.
+    """
+    features = config.architecture.features
+    rows = []
+    for sample in drawn_samples(config, config.statistics_samples):
         if len(sample.motion.poses) < 2:
             continue
-        rows = motion_features([sample.motion], body)[0].double()
+        rows.append(motion_features([sample.motion], body, features)[0])
         if config.mirror:
-            rows = torch.cat([rows, humo263.mirror(rows)])
-        count += len(rows)
-        total += rows.sum(0)
-        squares += rows.square().sum(0)
-    if not count:
+            rows.append(layout(features).mirror(rows[-1]))
+    if not rows:
         raise HumoError(f"{config.dataset}: no motion of at least two frames in its train split; ingest longer clips")
-    mean = total / count
-    variance = (squares / count - mean.square()).clamp(min=0)
+    return rows
+
+
+def feature_statistics(
+    config: TokenizerTraining, rows: Sequence[Float[Tensor, "_ F"]]
+) -> tuple[Float[Tensor, "F"], Float[Tensor, "F"]]:
+    """Mean per column and deviation per slice: the columns of a slice share unit and importance, and a column that hardly
+    varies must not get more weight."""
+    features = layout(config.architecture.features)
+    count = sum(map(len, rows))
+    mean = torch.stack([motion.double().sum(0) for motion in rows]).sum(0) / count
+    squares = torch.stack([(motion.double() - mean).square().sum(0) for motion in rows]).sum(0)
     std = torch.empty_like(mean)
-    for name, columns in humo263.SLICES.items():
-        std[columns] = variance[columns].mean().sqrt().clamp(min=_MIN_STD[name])
+    for name, columns in features.SLICES.items():
+        std[columns] = (squares[columns] / count).mean().sqrt().clamp(min=features.MIN_STD[name])
     return mean.float(), std.float()
 
 
@@ -70,32 +88,64 @@ class _TokenizerTask:
     module: MotionTokenizer
     config: TokenizerTraining
     body: BodyModel
+    dataset: MotionDataset
     kind: str = "tokenizer"
     has_unused_parameters: bool = False
+    _rows: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    _cached_frames: int = 0
+
+    def __post_init__(self) -> None:
+        self.rest_joints = self.body.rest_joints(torch.zeros(10))
 
     def losses(self, module: nn.Module, samples: list[MotionSample], step: int) -> dict[str, Tensor]:
         rng = random.Random(int(torch.randint(2**31, ())))
-        window = self.config.window
-        long_enough = [sample.motion for sample in samples if len(sample.motion.poses) > window]
+        window, config = self.config.window, self.config
+        long_enough = [motion for motion in map(self._motion, samples) if len(motion[0]) >= window]
         if not long_enough:
-            raise HumoError(
-                f"{self.config.dataset}: all motions of a batch are shorter than window ({window} frames); lower window"
-            )
-        crops = []
-        for motion in long_enough * self.config.windows_per_sample:
-            start = rng.randrange(len(motion.poses) - window)
-            crops.append(slice_frames(motion, start, start + window + 1))
-        batch = motion_features(crops, self.body)
-        seen = motion_seen(crops)
-        if self.config.mirror:
-            mirrored = torch.tensor([rng.random() < 0.5 for _ in crops])
-            batch[mirrored] = humo263.mirror(batch[mirrored])
+            numbers = rng.choices(self._long_samples().tolist(), k=len(samples))
+            long_enough = [self._motion(self.dataset.sample(number)) for number in numbers]
+        starts = [
+            (motion, rng.randrange(len(motion[0]) - window + 1)) for motion in long_enough * config.windows_per_sample
+        ]
+        rows = torch.stack([motion[0][start : start + window] for motion, start in starts])
+        seen = torch.stack([motion[1][start : start + window] for motion, start in starts])
+        if config.mirror:
+            mirrored = torch.tensor([rng.random() < 0.5 for _ in starts])
+            rows[mirrored] = self.module.features.mirror(rows[mirrored])
             seen[mirrored] = seen[mirrored][..., list(mirror_order(PART_NAMES))]
         # Seeded without the rank, unlike `rng`: all processes must make the same choice.
-        drop_levels = random.Random(f"{self.config.seed}/{step}").random() < self.config.drop_levels
+        drop_levels = random.Random(f"{config.seed}/{step}").random() < config.drop_levels
         device = self.module.device
-        mask = None if seen.all() else seen.to(device)
-        return module(batch.to(device), self.config.weights, drop_levels, mask)
+        batch = Batch(
+            features=rows.to(device),
+            seen=None if seen.all() else seen.to(device),
+            rest_joints=self.rest_joints.to(device) if config.weights.need_joints else None,
+        )
+        return module(batch, config.weights, drop_levels=drop_levels, quantize=step >= config.continuous_steps)
+
+    def _motion(self, sample: MotionSample) -> tuple[Float[Tensor, "N F"], Float[Tensor, "N 5"]]:
+        """Rows and mask of a whole motion: cut out of it, a window has the heading that it has when the motion is encoded."""
+        if sample.key not in self._rows:
+            if len(sample.motion.poses) < 2:
+                return torch.empty(0, len(self.module.mean)), torch.empty(0, len(PART_NAMES))
+            features = self.config.architecture.features
+            rows = motion_features([sample.motion], self.body, features)[0]
+            self._rows[sample.key] = rows, motion_seen([sample.motion], features)[0]
+            self._cached_frames += len(rows)
+            while self._cached_frames > _MAX_CACHED_FRAMES and len(self._rows) > 1:
+                self._cached_frames -= len(self._rows.pop(next(iter(self._rows)))[0])
+        return self._rows[sample.key]
+
+    def _long_samples(self) -> Int[np.ndarray, "_"]:
+        """Numbers of the samples that are long enough for a window. Raises HumoError if there is none."""
+        frames = self.dataset.reader.index.frames
+        numbers = np.flatnonzero((frames > self.config.window) & ~self.dataset.removed)
+        if not len(numbers):
+            raise HumoError(
+                f"{self.config.dataset}: no motion of its train split has more than {self.config.window} frames, the longest "
+                f"{frames.max()}; lower window"
+            )
+        return numbers
 
     def description(self) -> dict[str, Any]:
         return {"architecture": self.module.config.model_dump(), "body_model": self.body.id}

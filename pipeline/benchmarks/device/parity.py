@@ -112,7 +112,8 @@ def _landmarks() -> tuple[nn.Module, Run]:
 
 
 def _tokenizer_networks() -> tuple[nn.Module, nn.Module, list[int]]:
-    from model.tokenizer.motion_tokenizer import PRESETS, Decoder, Encoder
+    from model.tokenizer.config import PRESETS
+    from model.tokenizer.convolutions import Decoder, Encoder
 
     channels = [60, 60, 60, 60, 60]
     return Encoder(PRESETS["base"], channels), Decoder(PRESETS["base"], channels), channels
@@ -125,7 +126,7 @@ def _tokenizer_encoder() -> tuple[nn.Module, Run]:
 
 
 def _tokenizer_decoder() -> tuple[nn.Module, Run]:
-    from model.tokenizer.motion_tokenizer import PRESETS
+    from model.tokenizer.config import PRESETS
 
     _, decoder, channels = _tokenizer_networks()
     latents = torch.randn(2, len(channels), 16, PRESETS["base"].code_width)
@@ -133,12 +134,13 @@ def _tokenizer_decoder() -> tuple[nn.Module, Run]:
 
 
 def _codes() -> tuple[nn.Module, Run]:
-    from model.tokenizer.motion_tokenizer import PRESETS, MotionTokenizer
+    from model.tokenizer.config import PRESETS
+    from model.tokenizer.motion_tokenizer import MotionTokenizer
 
     tokenizer = MotionTokenizer(PRESETS["tiny"])
     rows = torch.randn(4, 64, 263)
     tokenizer.train()
-    tokenizer.quantizer(tokenizer.latents(rows).flatten(0, 1))  # the first batch becomes the codebooks
+    tokenizer.quantizer(tokenizer.latents(rows))  # the first batch becomes the codebooks
     codes = tokenizer.eval().encode(rows)
     return tokenizer, lambda device: tokenizer.decode(codes.to(device))
 

@@ -15,7 +15,8 @@ _WORDS = 500
 
 def tokenizer(setting: Setting) -> list[Measurement]:
     """The networks by themselves, which need no quantizer, and the whole tokenizer."""
-    from model.tokenizer.motion_tokenizer import PRESETS, Decoder, Encoder
+    from model.tokenizer.config import PRESETS
+    from model.tokenizer.convolutions import Decoder, Encoder
 
     device = setting.device
     size, batch = ("tiny", 16) if setting.small else ("base", 256)
@@ -39,15 +40,17 @@ def tokenizer(setting: Setting) -> list[Measurement]:
         return _inference(work, frames, seconds, device)
 
     def train(seconds: float) -> Figure:
-        from model.tokenizer.motion_tokenizer import LossWeights
+        from model.tokenizer.losses import LossWeights
+        from model.tokenizer.motion_tokenizer import Batch
 
-        network, features = _tokenizer(size, device).train(), torch.randn(batch, _ROWS, 263, device=device)
+        network = _tokenizer(size, device).train()
+        batch_of_rows = Batch(features=torch.randn(batch, _ROWS, 263, device=device))
         weights = LossWeights()
         optimiser = _optimiser(network)
 
         def step() -> int:
             with _bf16(device):
-                loss = network(features, weights, drop_levels=True)["loss"]
+                loss = network(batch_of_rows, weights, drop_levels=True)["loss"]
             _descend(loss, optimiser)
             return 1
 
@@ -102,7 +105,7 @@ def language_model(size: str) -> Any:
 
 def build_language_model(config: Any) -> Any:
     from model.llm.language_model import MotionLanguageModel
-    from model.tokenizer.motion_tokenizer import PRESETS
+    from model.tokenizer.config import PRESETS
 
     codes = PRESETS["base"]
     return MotionLanguageModel(
@@ -113,7 +116,7 @@ def build_language_model(config: Any) -> Any:
 def example_batch(batch: int, length: int) -> Any:
     """Random examples: a prompt of text over an eighth of the length, then motion."""
     from model.llm.language_model import Batch
-    from model.tokenizer.motion_tokenizer import PRESETS
+    from model.tokenizer.config import PRESETS
 
     tokenizer = PRESETS["base"]
     generator = torch.Generator().manual_seed(0)
@@ -131,12 +134,13 @@ def example_batch(batch: int, length: int) -> Any:
 
 def _tokenizer(size: str, device: str) -> Any:
     """A tokenizer whose codebooks are taken from random motions, as in the first step of a training."""
-    from model.tokenizer.motion_tokenizer import PRESETS, MotionTokenizer
+    from model.tokenizer.config import PRESETS
+    from model.tokenizer.motion_tokenizer import MotionTokenizer
 
     torch.manual_seed(0)
     network = MotionTokenizer(PRESETS[size]).to(device)
     with torch.no_grad():
-        network.quantizer(network.latents(torch.randn(64, _ROWS, 263, device=device)).flatten(0, 1))
+        network.quantizer(network.latents(torch.randn(64, _ROWS, 263, device=device)))
     return network.eval()
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from model.features import humo263
+from model.features.motions import retarget_translation
 from schemas.body_model import BodyModel
 from schemas.kinematics import forward_kinematics
 from schemas.rotations import axis_angle_to_matrix, matrix_to_6d, yaw_matrix
@@ -102,7 +103,7 @@ def test_parts_cover_every_column() -> None:
 def test_retargeting_keeps_feet_on_the_ground(body: BodyModel) -> None:
     motion = generate("walk", 3.0, 4, body=body, betas=torch.full((10,), 1.0))
     source_rest, rest = body.rest_joints(motion.betas), body.rest_joints(torch.zeros(10))
-    trans = humo263.retarget_translation(motion.trans, source_rest, rest)
+    trans = retarget_translation(motion.trans, source_rest, rest)
     ankles = [SMPL_JOINTS.index("left_ankle"), SMPL_JOINTS.index("right_ankle")]
     before = forward_kinematics(motion.rotations, source_rest, motion.trans)[0][:, ankles, 1].min(1).values
     after = forward_kinematics(motion.rotations, rest, trans)[0][:, ankles, 1].min(1).values

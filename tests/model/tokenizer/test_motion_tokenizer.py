@@ -5,7 +5,9 @@ import torch
 
 from model.features.humo263 import ROOT, part_columns
 from model.llm.vocabulary import SPECIAL, MotionVocabulary, TextVocabulary
-from model.tokenizer.motion_tokenizer import PRESETS, LossWeights, MotionTokenizer, TokenizerConfig
+from model.tokenizer.config import PRESETS, TokenizerConfig
+from model.tokenizer.losses import LossWeights
+from model.tokenizer.motion_tokenizer import Batch, MotionTokenizer
 from schemas.errors import HumoError
 from schemas.skeleton import PARTS
 
@@ -16,7 +18,7 @@ def _trained(config: TokenizerConfig, steps: int = 3) -> MotionTokenizer:
     torch.manual_seed(0)
     tokenizer = MotionTokenizer(config).train()
     for _ in range(steps):
-        tokenizer(torch.randn(4, 32, 263), LossWeights())
+        tokenizer(Batch(features=torch.randn(4, 32, 263)), LossWeights())
     return tokenizer.eval()
 
 
@@ -56,7 +58,7 @@ def test_part_changes_its_own_columns_only() -> None:
     other[:, :, arm] = (other[:, :, arm] + 1) % 16
     changed = (tokenizer.decode(codes) - tokenizer.decode(other)).abs().amax((0, 1)) > 1e-6
     own = torch.zeros(263, dtype=torch.bool)
-    own[tokenizer.columns_1] = True
+    own[tokenizer.written_1] = True
     assert changed.any()
     assert not (changed & ~own).any()
 
@@ -68,7 +70,7 @@ def test_training_reduces_the_loss() -> None:
     rows = torch.cumsum(torch.randn(8, 32, 263) * 0.2, 1)
     losses = []
     for _ in range(40):
-        parts = tokenizer(rows, LossWeights())
+        parts = tokenizer(Batch(features=rows), LossWeights())
         optimiser.zero_grad()
         parts["loss"].backward()
         optimiser.step()
@@ -121,10 +123,11 @@ def test_text_tokens() -> None:
 def test_made_up_parts_are_not_learned(part: int) -> None:
     tokenizer = _trained(TINY).train()
     rows, seen = torch.randn(2, 32, 263), torch.ones(2, 32, 5)
-    assert torch.allclose(tokenizer(rows, LossWeights(), seen=seen)["loss"], tokenizer(rows, LossWeights())["loss"])
+    masked, whole = (tokenizer(Batch(features=rows, seen=mask), LossWeights())["loss"] for mask in (seen, None))
+    assert torch.allclose(masked, whole)
     seen[..., part] = 0
     tokenizer.zero_grad()
-    tokenizer(rows, LossWeights(), seen=seen)["whole"].backward()
+    tokenizer(Batch(features=rows, seen=seen), LossWeights())["whole"].backward()
     columns = [set(part_columns(name).tolist()) for name in PARTS]
     learned = set.union(*(columns[other] for other in range(5) if other != part), set(range(263)[ROOT]))
     gradient = tokenizer.decoder.last[part].weight.grad.abs().sum((1, 2))

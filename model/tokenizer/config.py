@@ -1,0 +1,113 @@
+"""Architecture of a motion tokenizer."""
+
+import math
+from typing import Literal
+
+from pydantic import model_validator
+
+from schemas.config import Config
+from schemas.skeleton import PARTS
+
+
+class TokenizerConfig(Config):
+    """Architecture of a motion tokenizer."""
+
+    features: Literal["humo263", "smpl135"] = "humo263"
+    """Layout of the feature rows: `humo263` has positions and velocities, `smpl135` rotations only, so that the codes of a limb
+    move nothing else."""
+    parts: Literal["five", "whole"] = "five"
+    """`five`: one stream of codes per part (PRQ). `whole`: one stream (VQ, RQ)."""
+    share_joints: bool = True
+    """Whether neighbouring parts both see the joint between them, and legs the root; otherwise it is the torso's alone."""
+    mix_parts: bool = False
+    """Whether the residual blocks convolve over neighbouring parts too (2D-PRQ); a part's codes then move other parts."""
+    quantizer: Literal["residual", "fsq"] = "residual"
+    """`residual`: learned codebooks. `fsq`: finite scalar quantization (arXiv 2309.15505), whose codebooks are grids."""
+    levels: int = 4
+    """Residual quantizers, one code each per part and step."""
+    codebook_size: int = 512
+    """Codes per codebook."""
+    fsq_grid: tuple[int, ...] = (8, 8, 8)
+    """Values per dimension of `fsq`; their product is `codebook_size`."""
+    code_width: int = 128
+    """Dimension of a code vector."""
+    width: int = 512
+    """Channels of the convolutions."""
+    patch: int = 1
+    """Consecutive frames that the first convolution takes as channels and the last one gives back; the convolutions in between
+    run at this fraction of the frame rate."""
+    strides: tuple[int, ...] = (2, 2)
+    """Downsampling strides from patches to steps; `patch` times their product is the number of frames per step."""
+    dilations: tuple[int, ...] = (1, 3, 9)
+    """Dilations of the residual blocks after each downsampling or upsampling."""
+    share_levels: bool = False
+    """Whether the levels share one codebook as well."""
+    share_parts: bool = True
+    """Whether the parts share their codebooks."""
+    rotation_trick: bool = True
+    """Gradients through the quantizer by the rotation trick (arXiv 2410.06424) instead of straight-through."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "TokenizerConfig":
+        for name in ("levels", "codebook_size", "code_width", "width", "patch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1")
+        if not self.strides or min(self.strides) < 1:
+            raise ValueError("strides must be a list of integers of at least 1")
+        if self.quantizer == "fsq" and math.prod(self.fsq_grid) != self.codebook_size:
+            raise ValueError(
+                f"fsq_grid {list(self.fsq_grid)} has {math.prod(self.fsq_grid)} codes, codebook_size is {self.codebook_size}; "
+                "make them equal"
+            )
+        if self.mix_parts and self.parts == "whole":
+            raise ValueError("mix_parts convolves over parts; set parts: five")
+        return self
+
+    @property
+    def downsample(self) -> int:
+        """Frames per step."""
+        return self.patch * math.prod(self.strides)
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """Part names in the order of their codes."""
+        return tuple(PARTS) if self.parts == "five" else ("whole",)
+
+    @property
+    def bits_per_step(self) -> float:
+        """Bits of a step's codes."""
+        return len(self.streams) * self.levels * math.log2(self.codebook_size)
+
+    @property
+    def encoder_frames(self) -> int:
+        """Frames on which the codes of a step depend, its own included."""
+        frames, rate = 1, self.patch  # frames that the last patch sees so far, in patches; frames per patch
+        behind = 2  # the first convolution
+        scale = 1
+        for stride in self.strides:
+            behind += (2 * stride - 1) * scale
+            scale *= stride
+            behind += 2 * sum(self.dilations) * scale
+        return (frames + behind) * rate
+
+    @property
+    def decoder_frames(self) -> int:
+        """Frames of codes on which a decoded frame depends, rounded up to whole steps."""
+        scale = math.prod(self.strides)
+        behind = 2 * scale  # the first convolution
+        for stride in self.strides[::-1]:
+            behind += 2 * sum(self.dilations) * scale
+            scale //= stride
+            behind += 2 * scale
+        behind += 2  # the last convolution
+        return (math.ceil((behind + 1) / math.prod(self.strides))) * self.downsample
+
+
+PRESETS = {
+    "tiny": TokenizerConfig(codebook_size=128, code_width=64, width=96, dilations=(1, 3)),
+    "base": TokenizerConfig(),
+    "fast": TokenizerConfig(
+        features="smpl135", code_width=64, width=256, patch=4, strides=(1,), dilations=(1, 2, 4), rotation_trick=False
+    ),
+}
+"""`tiny` trains in one or two minutes on one CPU core; `fast` runs at the rate of the steps."""
