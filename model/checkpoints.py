@@ -7,6 +7,7 @@ OUTPUT/step-00000500/training.safetensors, training.json    optimiser, loader, s
 OUTPUT/step-00000500/...           other parts of the model (text vocabulary, motion tokenizer)
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -20,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from schemas.errors import HumoError
+from schemas.ids import digest
 
 MODEL, MODEL_STATE = "model.json", "model.safetensors"
 TRAINING, TRAINING_STATE = "training.json", "training.safetensors"
@@ -78,6 +80,13 @@ def find(path: str | Path, kind: str) -> tuple[Path, dict[str, Any]]:
     if description.get("kind") != kind:
         raise HumoError(f"{path}: a checkpoint of a {description.get('kind')}, not of a {kind}; pass one of {command}")
     return folder, description
+
+
+def fingerprint(folder: Path) -> str:
+    """Twelve hex digits that name a model by its kind, architecture and weights, wherever it lies."""
+    description = json.loads((folder / MODEL).read_text())
+    state = hashlib.sha256((folder / MODEL_STATE).read_bytes()).hexdigest()
+    return digest(description["kind"], json.dumps(description["architecture"], sort_keys=True), state, digits=12)
 
 
 def newest(output: Path) -> Path | None:

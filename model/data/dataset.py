@@ -10,7 +10,7 @@ from model.data.samples import MotionSample, decode_sample
 from model.data.shard_cache import ShardCache
 from model.data.shard_reader import ShardReader
 from schemas.body_model import BodyModel
-from schemas.dataset import read_description, read_tombstones
+from schemas.dataset import read_description, read_table, read_tombstones, table_path
 from schemas.errors import HumoError
 from schemas.offline import cache_folder
 from schemas.storage import Storage
@@ -88,3 +88,15 @@ def check_body_model(dataset: str, body: BodyModel) -> None:
             f"{dataset}: its motions use the body {', '.join(models)}, this run uses {body.id}; set body_model to that body's "
             "file or use another dataset"
         )
+
+
+def catalogued_licences(dataset: str, subsets: Sequence[str] = (), split: str = "train") -> list[str]:
+    """Licences of a split's motions, by the catalogue; empty where there is none."""
+    storage = Storage(dataset)
+    found: set[str] = set()
+    for shard in read_description(storage).shards:
+        path = table_path(shard.path)
+        if shard.split == split and (not subsets or shard.subset in subsets) and storage.exists(path):
+            names = read_table(storage, path)["licence"].unique().to_pylist()
+            found |= {name for row in names for name in row.split(" AND ")}
+    return sorted(found)

@@ -44,12 +44,19 @@ class TokenizerConfig(Config):
     """Whether the levels share one codebook as well."""
     share_parts: bool = True
     """Whether the parts share their codebooks."""
+    replace_below: float = 1.0
+    """Codes that are used less often than this per training step, as a running mean, are replaced by vectors of the batch."""
+    predict: int = 0
+    """Quantized steps from which the next one is predicted, linearly and part by part; only what the prediction misses is
+    quantized (differential coding, which lets no error accumulate: the encoder predicts from what the decoder has). 0: none."""
+    beam: int = 1
+    """Candidates that the search for codes keeps from level to level when encoding."""
     rotation_trick: bool = True
-    """Gradients through the quantizer by the rotation trick (arXiv 2410.06424) instead of straight-through."""
+    """Gradients through the quantizer by the rotation trick (arXiv 2410.06424) instead of straight-through; not with `predict`."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "TokenizerConfig":
-        for name in ("levels", "codebook_size", "code_width", "width", "patch"):
+        for name in ("levels", "codebook_size", "code_width", "width", "patch", "beam"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1")
         if not self.strides or min(self.strides) < 1:
@@ -59,6 +66,10 @@ class TokenizerConfig(Config):
                 f"fsq_grid {list(self.fsq_grid)} has {math.prod(self.fsq_grid)} codes, codebook_size is {self.codebook_size}; "
                 "make them equal"
             )
+        if self.predict < 0:
+            raise ValueError("predict must be at least 0")
+        if self.predict and self.quantizer == "fsq":
+            raise ValueError("predict needs quantizer: residual")
         if self.mix_parts and self.parts == "whole":
             raise ValueError("mix_parts convolves over parts; set parts: five")
         return self
@@ -107,7 +118,16 @@ PRESETS = {
     "tiny": TokenizerConfig(codebook_size=128, code_width=64, width=96, dilations=(1, 3)),
     "base": TokenizerConfig(),
     "fast": TokenizerConfig(
-        features="smpl135", code_width=64, width=256, patch=4, strides=(1,), dilations=(1, 2, 4), rotation_trick=False
+        features="smpl135",
+        code_width=48,
+        width=192,
+        patch=4,
+        strides=(1,),
+        dilations=(1, 2, 4),
+        replace_below=0.1,
+        predict=3,
+        beam=4,
+        rotation_trick=False,
     ),
 }
 """`tiny` trains in one or two minutes on one CPU core; `fast` runs at the rate of the steps."""

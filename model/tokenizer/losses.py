@@ -82,6 +82,13 @@ def joint_losses(
     return terms
 
 
+def joints_in_world(
+    rows: Float[Tensor, "B N F"], features: Layout, rest_joints: Float[Tensor, "24 3"]
+) -> Float[Tensor, "B N 22 3"]:
+    """Joints 0..21 of windows that start at the origin, metres."""
+    return _in_world(rows, features.local_joints(rows, rest_joints), features)
+
+
 def _in_world(
     rows: Float[Tensor, "B N F"], joints: Float[Tensor, "B N 22 3"], features: Layout
 ) -> Float[Tensor, "B N 22 3"]:

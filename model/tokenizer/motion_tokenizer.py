@@ -82,11 +82,11 @@ class MotionTokenizer(nn.Module):
         """Codes of whole steps; up to `downsample` - 1 rows at the end are dropped. With a memory (initially an empty dict)
         consecutive calls with whole steps encode without seams."""
         latents = self.latents(self.normalise(features), memory)
-        return self.quantizer(latents.float())[1]
+        return self.quantizer(latents.float(), memory=memory)[1]
 
     def decode(self, codes: Int[Tensor, "B S P K"], memory: Memory | None = None) -> Float[Tensor, "B N F"]:
         """Rows, `downsample` per step. With a memory (initially an empty dict) consecutive calls decode without seams."""
-        return self.reconstruct(self.quantizer.decode(codes), memory)
+        return self.reconstruct(self.quantizer.decode(codes, memory), memory)
 
     def latents(self, normalised: Float[Tensor, "B N F"], memory: Memory | None = None) -> Float[Tensor, "B P S C"]:
         """Encoder output before quantization."""
@@ -108,37 +108,6 @@ class MotionTokenizer(nn.Module):
 
     def normalise(self, features: Float[Tensor, "*B F"]) -> Float[Tensor, "*B F"]:
         return (features - self.mean) / self.std
-
-    @torch.no_grad()
-    def start_from(self, features: Float[Tensor, "M F"]) -> None:
-        """Make the direct maps of encoder and decoder the principal components of the parts' patches, and the convolutions
-        silent, so that an untrained tokenizer reconstructs what its latents have room for. `features` are the rows of many
-        patches, one after the other. Does nothing for architectures without direct maps."""
-        if self.encoder.direct is None or self.decoder.direct is None:
-            return
-        config = self.config
-        patches = self.normalise(features).unflatten(0, (-1, config.patch))
-        for i, (read, written) in enumerate(zip(self.read, self.written, strict=True)):
-            own = patches[..., written].mT.flatten(1).double()
-            mean = own.mean(0)
-            _, values, axes = torch.linalg.svd(
-                (own - mean)[: 40 * config.code_width * config.patch], full_matrices=False
-            )
-            axes = axes[: config.code_width].float()
-            scale = values.square().sum().div(len(own) * config.code_width).sqrt().float().clamp(min=1e-6)
-            encode, decode = self.encoder.direct[i], self.decoder.direct[i]
-            place = torch.searchsorted(read, written)[:, None] * config.patch + torch.arange(config.patch)
-            encode.weight.zero_()
-            encode.weight[: len(axes), place.flatten(), 0] = axes / scale
-            encode.bias.zero_()
-            encode.bias[: len(axes)] = -axes @ mean.float() / scale
-            decode.weight.zero_()
-            decode.weight[:, : len(axes), 0] = axes.T * scale
-            decode.bias.copy_(mean.float())
-            nn.init.zeros_(self.decoder.last[i].weight)
-            nn.init.zeros_(self.decoder.last[i].bias)
-        nn.init.zeros_(self.encoder.last.weight)
-        nn.init.zeros_(self.encoder.last.bias)
 
     def forward(
         self, batch: Batch, weights: LossWeights, *, drop_levels: bool = False, quantize: bool = True

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from model.tokenizer.config import TokenizerConfig
+from model.tokenizer.convolutions import Memory
 
 
 @runtime_checkable
@@ -18,13 +19,14 @@ class Quantizer(Protocol):
     """Codes of latents, one per part, step and level; a module."""
 
     def __call__(
-        self, latents: Float[Tensor, "B P S C"], *, drop_levels: bool = False
+        self, latents: Float[Tensor, "B P S C"], *, drop_levels: bool = False, memory: Memory | None = None
     ) -> tuple[Float[Tensor, "B P S C"], Int[Tensor, "B S P K"], Float[Tensor, ""]]:
         """Quantized latents, codes and the commitment loss, summed over levels and parts. While training, codebooks learn from
-        every call; `drop_levels` leaves out a random number of the last levels."""
+        every call; `drop_levels` leaves out a random number of the last levels. With a memory (initially an empty dict)
+        consecutive calls quantize without seams."""
         ...
 
-    def decode(self, codes: Int[Tensor, "B S P K"]) -> Float[Tensor, "B P S C"]:
+    def decode(self, codes: Int[Tensor, "B S P K"], memory: Memory | None = None) -> Float[Tensor, "B P S C"]:
         """Quantized latents of codes."""
         ...
 
@@ -35,15 +37,20 @@ def build_quantizer(config: TokenizerConfig) -> "ResidualCodebooks | ResidualGri
 
 
 class ResidualCodebooks(nn.Module):
-    """Residual quantization with codebooks that follow running means: VQ with one level, RQ with more, PRQ with parts."""
+    """Residual quantization with codebooks that follow running means: VQ with one level, RQ with more, PRQ with parts.
+
+    With `predict` a step is predicted from the quantized steps before it, and the difference is quantized.
+    """
 
     def __init__(self, config: TokenizerConfig) -> None:
         # Imported here because it takes seconds, and checking a config does not need it.
         from vector_quantize_pytorch import ResidualVQ
 
         super().__init__()
-        self.levels = config.levels
-        sets = 1 if config.share_parts else len(config.streams)
+        self.levels, self.order, self.beam, self.width = config.levels, config.predict, config.beam, config.code_width
+        parts = len(config.streams)
+        if self.order:
+            self.prediction = nn.Parameter(torch.zeros(parts, self.order * self.width, self.width))
         # Losses are weighted by the caller, not by the library; `forward` also enables quantizer dropout per step.
         self.sets = nn.ModuleList(
             ResidualVQ(
@@ -53,36 +60,126 @@ class ResidualCodebooks(nn.Module):
                 shared_codebook=config.share_levels,
                 kmeans_init=True,
                 decay=0.99,
-                threshold_ema_dead_code=1,
+                threshold_ema_dead_code=config.replace_below,
                 commitment_weight=1.0,
-                rotation_trick=config.rotation_trick,
+                rotation_trick=config.rotation_trick and not config.predict,
                 quantize_dropout=config.levels > 1,
             )
-            for _ in range(sets)
+            for _ in range(1 if config.share_parts else parts)
         )
 
     def forward(
-        self, latents: Float[Tensor, "B P S C"], *, drop_levels: bool = False
+        self, latents: Float[Tensor, "B P S C"], *, drop_levels: bool = False, memory: Memory | None = None
     ) -> tuple[Float[Tensor, "B P S C"], Int[Tensor, "B S P K"], Float[Tensor, ""]]:
-        parts = latents.shape[1]
-        quantized, codes, commitment = [], [], latents.new_zeros(())
-        for codebooks, group in zip(self.sets, latents.chunk(len(self.sets), dim=1), strict=True):
-            codebooks.quantize_dropout = drop_levels and self.levels > 1
-            values, indices, losses = codebooks(group.flatten(0, 1))
-            quantized.append(values.unflatten(0, group.shape[:2]))
-            codes.append(indices.unflatten(0, group.shape[:2]))
-            commitment = commitment + losses.sum() * (parts // len(self.sets))
-        return torch.cat(quantized, 1), torch.cat(codes, 1).transpose(1, 2), commitment
+        if self.training and not self.order:
+            return self._learn(latents, drop_levels and self.levels > 1)
+        levels = self.levels
+        if drop_levels and self.levels > 1:
+            levels = int(torch.randint(1, self.levels + 1, ()))
+        books = [codebooks.codebooks for codebooks in self.sets]
+        history = self._history(latents, memory)
+        values, codes, differences, errors = [], [], [], latents.new_zeros(())
+        for step in range(latents.shape[2]):
+            predicted = self.predict(history)
+            difference = latents[:, :, step] - predicted
+            nearest, chosen = self._search(difference.detach(), books, levels)
+            errors = errors + (difference - nearest).square().mean()
+            # Straight through: the decoder gets the code, the encoder the decoder's gradient.
+            value = predicted + difference + (nearest - difference).detach()
+            history = self.append(history, value)
+            values.append(value)
+            codes.append(chosen)
+            differences.append(difference.detach())
+        if memory is not None and history is not None:
+            memory[self] = history
+        if self.training:
+            self._learn(torch.stack(differences, 2), False)
+        # Like the library's losses: a mean over numbers, summed over parts.
+        commitment = errors * latents.shape[1] / latents.shape[2]
+        return torch.stack(values, 2), torch.stack(codes, 1), commitment
 
-    def decode(self, codes: Int[Tensor, "B S P K"]) -> Float[Tensor, "B P S C"]:
+    def decode(self, codes: Int[Tensor, "B S P K"], memory: Memory | None = None) -> Float[Tensor, "B P S C"]:
         groups: Sequence[Tensor] = codes.transpose(1, 2).chunk(len(self.sets), dim=1)
-        return torch.cat(
+        nearest = torch.cat(
             [
                 codebooks.get_output_from_indices(group.flatten(0, 1)).unflatten(0, group.shape[:2])
                 for codebooks, group in zip(self.sets, groups, strict=True)
             ],
             dim=1,
         )
+        if not self.order:
+            return nearest
+        history = self._history(nearest, memory)
+        values = []
+        for step in range(nearest.shape[2]):
+            values.append(self.predict(history) + nearest[:, :, step])
+            history = self.append(history, values[-1])
+        if memory is not None and history is not None:
+            memory[self] = history
+        return torch.stack(values, 2)
+
+    def _learn(
+        self, latents: Float[Tensor, "B P S C"], drop_levels: bool
+    ) -> tuple[Float[Tensor, "B P S C"], Int[Tensor, "B S P K"], Float[Tensor, ""]]:
+        """Quantize all at once and move the codebooks."""
+        parts = latents.shape[1]
+        quantized, codes, commitment = [], [], latents.new_zeros(())
+        for codebooks, group in zip(self.sets, latents.chunk(len(self.sets), dim=1), strict=True):
+            codebooks.quantize_dropout = drop_levels
+            values, indices, losses = codebooks(group.flatten(0, 1))
+            quantized.append(values.unflatten(0, group.shape[:2]))
+            codes.append(indices.unflatten(0, group.shape[:2]))
+            commitment = commitment + losses.sum() * (parts // len(self.sets))
+        return torch.cat(quantized, 1), torch.cat(codes, 1).transpose(1, 2), commitment
+
+    def _history(self, like: Float[Tensor, "B P S C"], memory: Memory | None) -> Float[Tensor, "B P H"] | None:
+        """The last quantized steps, latest first; None before the first step."""
+        return memory.get(self) if memory is not None and self.order else None
+
+    def predict(self, history: Float[Tensor, "B P H"] | None) -> Float[Tensor, "..."] | float:
+        """The next step; zero before the first one."""
+        if history is None or not self.order:
+            return 0.0
+        return torch.einsum("bph,phc->bpc", history, self.prediction)
+
+    def append(
+        self, history: Float[Tensor, "B P H"] | None, value: Float[Tensor, "B P C"]
+    ) -> Float[Tensor, "B P H"] | None:
+        """The first step also stands for those before it."""
+        if not self.order:
+            return None
+        if history is None:
+            return value.repeat(1, 1, self.order)
+        return torch.cat([value, history[..., : -self.width]], dim=-1)
+
+    @torch.no_grad()
+    def _search(
+        self, wanted: Float[Tensor, "B P C"], books: Sequence[Float[Tensor, "K V C"]], levels: int
+    ) -> tuple[Float[Tensor, "B P C"], Int[Tensor, "B P K"]]:
+        values, codes = [], []
+        for book, group in zip(books, wanted.chunk(len(books), dim=1), strict=True):
+            nearest, chosen = nearest_codes(group.flatten(0, 1), book[:levels], self.beam)
+            values.append(nearest.unflatten(0, group.shape[:2]))
+            codes.append(chosen.unflatten(0, group.shape[:2]))
+        return torch.cat(values, 1), torch.cat(codes, 1)
+
+
+def nearest_codes(
+    wanted: Float[Tensor, "M C"], books: Float[Tensor, "K V C"], beam: int
+) -> tuple[Float[Tensor, "M C"], Int[Tensor, "M K"]]:
+    """Codes, one of each book, whose sum is near to what is wanted, and the sum; `beam` candidates are kept from book to book."""
+    size = books.shape[1]
+    sums = torch.zeros_like(wanted)[:, None]
+    codes = torch.empty(len(wanted), 1, 0, dtype=torch.long, device=wanted.device)
+    for level, book in enumerate(books):
+        missing = wanted[:, None] - sums
+        squares = missing.square().sum(-1, keepdim=True) + book.square().sum(-1) - 2 * missing @ book.mT
+        kept = 1 if level + 1 == len(books) else min(beam, squares[0].numel())
+        best = squares.flatten(1).topk(kept, largest=False).indices
+        origin, code = best // size, best % size
+        sums = sums.gather(1, origin[..., None].expand(-1, -1, sums.shape[-1])) + book[code]
+        codes = torch.cat([codes.gather(1, origin[..., None].expand(-1, -1, level)), code[..., None]], dim=-1)
+    return sums[:, 0], codes[:, 0]
 
 
 class ResidualGrids(nn.Module):
@@ -101,13 +198,13 @@ class ResidualGrids(nn.Module):
         )
 
     def forward(
-        self, latents: Float[Tensor, "B P S C"], *, drop_levels: bool = False
+        self, latents: Float[Tensor, "B P S C"], *, drop_levels: bool = False, memory: Memory | None = None
     ) -> tuple[Float[Tensor, "B P S C"], Int[Tensor, "B S P K"], Float[Tensor, ""]]:
         self.grids.quantize_dropout = drop_levels and self.levels > 1
         values, indices = self.grids(latents.flatten(0, 1))
         shape = latents.shape[:2]
         return values.unflatten(0, shape), indices.unflatten(0, shape).transpose(1, 2), latents.new_zeros(())
 
-    def decode(self, codes: Int[Tensor, "B S P K"]) -> Float[Tensor, "B P S C"]:
+    def decode(self, codes: Int[Tensor, "B S P K"], memory: Memory | None = None) -> Float[Tensor, "B P S C"]:
         folded = codes.transpose(1, 2)
         return self.grids.get_output_from_indices(folded.flatten(0, 1)).unflatten(0, folded.shape[:2])

@@ -27,6 +27,10 @@ class Optimisation(Config):
     """AdamW weight decay, applied to matrices only."""
     clip_norm: float = Field(default=1.0, gt=0)
     """Maximum gradient norm."""
+    accumulate: int = Field(default=1, gt=0)
+    """Batches whose gradients are averaged before each step."""
+    ema: float = Field(default=0.0, ge=0, lt=1)
+    """Decay of the running means of the weights, which the checkpoints then hold; 0: the weights themselves."""
     bf16: bool = True
     """Autocast to bfloat16; faster on GPUs and on CPUs that support it."""
 
@@ -65,12 +69,17 @@ class Run(Config):
     """Whether to mirror half of the samples, texts included."""
     log_every: int = Field(default=50, gt=0)
     """Steps between lines of metrics.jsonl."""
+    validate_every: int = Field(default=0, ge=0)
+    """Steps between measurements on the val split, on steps that are logged; 0: none."""
+    validation_samples: int = Field(default=64, gt=0)
+    """Motions of the val split that are measured."""
     save_every: int = Field(default=5000, gt=0)
     """Steps between checkpoints; the last step always saves one."""
     keep: int = Field(default=2, gt=0)
     """Number of checkpoints to keep."""
     resume: bool = True
-    """Resume from the newest checkpoint in `output`, if there is one of the same architecture."""
+    """Resume from the newest checkpoint in `output`, if there is one of the same architecture, with the statistics, the text
+    vocabulary and the tokenizer that the run began with."""
 
 
 class TokenizerTraining(Run):

@@ -1,5 +1,6 @@
 """Training of the language model on a dataset's texts and on its motions encoded by a tokenizer."""
 
+import itertools
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from model import checkpoints
-from model.data.dataset import check_body_model
+from model.data.dataset import MotionDataset, check_body_model
 from model.data.samples import MotionSample
 from model.data.text import mirror_text
 from model.features.motions import motion_features
@@ -24,8 +25,10 @@ from model.training.config import LanguageModelTraining
 from model.training.loop import Processes, Result, drawn_samples, fit, open_loader
 from schemas.body_model import BodyModel
 from schemas.coverage import mirror_seen, seen_parts
-from schemas.errors import HumoError
+from schemas.dataset import read_description
+from schemas.errors import HumoError, UsageError
 from schemas.records import Instruction
+from schemas.storage import Storage
 
 _MAX_CACHED_MOTIONS = 200_000
 """Motions whose codes are cached in memory, a few kilobytes each."""
@@ -44,11 +47,34 @@ def train_llm(config: LanguageModelTraining) -> Result:
             f"{config.tokenizer}: trained for the body {description['body_model']}, this run uses {body.id}"
         )
     loader = open_loader(config, processes)
-    vocabulary_json = processes.broadcast(_learn_vocabulary(config).to_json() if processes.is_main else None)
-    vocabulary = TextVocabulary.from_json(vocabulary_json)
+    vocabulary = _resumed_vocabulary(config, folder)
+    if vocabulary is None:
+        learned = processes.broadcast(_learn_vocabulary(config).to_json() if processes.is_main else None)
+        vocabulary = TextVocabulary.from_json(learned)
     module = build_model(config.architecture, tokenizer, vocabulary)
     task = _LanguageTask(module, config, body, tokenizer.to(processes.device), vocabulary, folder)
     return fit(task, config, loader, processes)
+
+
+def _resumed_vocabulary(config: LanguageModelTraining, tokenizer: Path) -> TextVocabulary | None:
+    """The text vocabulary of the run that will be resumed, if any: learned anew from a dataset that has grown, its tokens would be
+    others than those the weights know. Raises UsageError if the run began with other codes or another size of vocabulary."""
+    begun = checkpoints.newest(Path(config.output)) if config.resume else None
+    if begun is None:
+        return None
+    before, now = checkpoints.fingerprint(begun / TOKENIZER), checkpoints.fingerprint(tokenizer)
+    if before != now:
+        raise UsageError(
+            f"{config.output}: began with the tokenizer {before}, {config.tokenizer} is {now}; name that tokenizer, set another "
+            "output, or resume: false to start over"
+        )
+    size = checkpoints.find(begun, "language_model")[1]["training"].get("text_vocabulary", config.text_vocabulary)
+    if size != config.text_vocabulary:
+        raise UsageError(
+            f"{config.output}: began with text_vocabulary {size}, now {config.text_vocabulary}; set it back, set another "
+            "output, or resume: false to start over"
+        )
+    return TextVocabulary.from_json((begun / TEXT_VOCABULARY).read_text())
 
 
 def training_texts(sample: MotionSample) -> Iterator[str]:
@@ -166,6 +192,16 @@ class _LanguageTask:
         if len(self._codes) >= _MAX_CACHED_MOTIONS:
             self._codes.pop(next(iter(self._codes)))
         self._codes[key] = codes.short()
+
+    def validate(self) -> dict[str, float]:
+        """The losses of training on examples of the val split, the same ones every time."""
+        splits = {shard.split for shard in read_description(Storage(self.config.dataset)).shards if shard.samples}
+        if "val" not in splits:
+            return {}
+        samples = list(itertools.islice(MotionDataset(self.config.dataset, split="val", subsets=self.config.subsets),
+                                        self.config.validation_samples))  # fmt: skip
+        torch.manual_seed(self.config.seed)
+        return {name: value.item() for name, value in self.losses(self.module, samples, 0).items()}
 
     def description(self) -> dict[str, Any]:
         return {"architecture": self.module.config.model_dump(), "body_model": self.body.id}

@@ -9,6 +9,7 @@ import math
 import os
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -24,9 +25,13 @@ from model.data.dataset import MotionDataset
 from model.data.loader import MotionLoader
 from model.data.samples import MotionSample
 from model.training.config import Optimisation, Run
+from model.training.metrics import MetricsLog
 from schemas.devices import choose_device
 from schemas.errors import HumoError, UsageError
 from schemas.secrets import public_settings
+
+_RAW = "raw/"
+"""Prefix of parameters in the training state where the model's own file holds their running means."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +99,10 @@ class Task(Protocol):
         """`loss`, to be minimised, and further metrics to log. `module` is `self.module`, possibly wrapped."""
         ...
 
+    def validate(self) -> dict[str, float]:
+        """Metrics of the module as it is on the validation split; empty where there is none."""
+        ...
+
     def description(self) -> dict[str, Any]:
         """Content of model.json."""
         ...
@@ -133,7 +142,10 @@ def fit(task: Task, config: Run, loader: MotionLoader, processes: Processes) -> 
     optimisation = config.optimisation
     task.module.to(processes.device).train()
     optimiser = make_optimiser(task.module, optimisation)
-    step = _resume(task, config, loader, optimiser, output) if config.resume else 0
+    averages = WeightAverages(task.module, optimisation.ema) if optimisation.ema else None
+    step = _resume(task, config, loader, optimiser, averages, output) if config.resume else 0
+    if not step and processes.is_main:  # what the run began with: a later resume continues with that
+        _save(task, config, loader, optimiser, averages, output, 0)
     module: nn.Module = task.module
     if processes.count > 1:
         # Codebooks synchronise their own updates; broadcasting the buffers of rank 0 at every step would undo that.
@@ -146,27 +158,33 @@ def fit(task: Task, config: Run, loader: MotionLoader, processes: Processes) -> 
     while step < optimisation.steps:
         for group in optimiser.param_groups:
             group["lr"] = optimisation.learning_rate * schedule(step, optimisation)
-        samples = next(batches)
+        drawn = [next(batches) for _ in range(optimisation.accumulate)]
         # Noise depends only on step and rank, so that a resumed run draws the same as an uninterrupted one.
         torch.manual_seed((config.seed * 1_000_003 + step) * 4099 + processes.rank)
-        with torch.autocast(processes.device.type, torch.bfloat16, enabled=optimisation.bf16):
-            losses = task.losses(module, samples, step)
         optimiser.zero_grad(set_to_none=True)
-        losses["loss"].backward()
+        for number, samples in enumerate(drawn, 1):
+            alone = number < len(drawn) and isinstance(module, DistributedDataParallel)
+            with module.no_sync() if alone else nullcontext():  # type: ignore[operator]
+                with torch.autocast(processes.device.type, torch.bfloat16, enabled=optimisation.bf16):
+                    losses = task.losses(module, samples, step)
+                (losses["loss"] / optimisation.accumulate).backward()
         gradient_norm = nn.utils.clip_grad_norm_(task.module.parameters(), optimisation.clip_norm)
         optimiser.step()
         step += 1
+        if averages:
+            averages.update(task.module)
         if log:
             log.add(losses | {"gradient_norm": gradient_norm})
             if step % config.log_every == 0 or step == optimisation.steps:
-                log.write(step, optimiser.param_groups[0]["lr"])
+                due = config.validate_every and (step % config.validate_every == 0 or step == optimisation.steps)
+                log.write(step, optimiser.param_groups[0]["lr"], _validate(task, averages) if due else None)
                 if not math.isfinite(log.last["loss"]):
                     raise HumoError(
                         f"{config.output}: the loss is {log.last['loss']} at step {step}; lower learning_rate"
                     )
         if step % config.save_every == 0 or step == optimisation.steps:
             if processes.is_main:
-                _save(task, config, loader, optimiser, output, step)
+                _save(task, config, loader, optimiser, averages, output, step)
             processes.wait()
     if log:
         log.draw(output / "curve.png", task.kind)
@@ -176,6 +194,43 @@ def fit(task: Task, config: Run, loader: MotionLoader, processes: Processes) -> 
         seconds=time.monotonic() - start_s,
         metrics=dict(log.last) if log else {},
     )
+
+
+class WeightAverages:
+    """Running means of a module's parameters, which reconstruct better than the parameters of any one step."""
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.values = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
+
+    @torch.no_grad()
+    def update(self, module: nn.Module) -> None:
+        for name, parameter in module.named_parameters():
+            self.values[name].lerp_(parameter.detach(), 1 - self.decay)
+
+    @contextmanager
+    def in_place(self, module: nn.Module) -> Iterator[None]:
+        """The module with the means for its parameters, within the block."""
+        kept = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
+        self._copy(module, self.values)
+        try:
+            yield
+        finally:
+            self._copy(module, kept)
+
+    @staticmethod
+    @torch.no_grad()
+    def _copy(module: nn.Module, values: dict[str, Tensor]) -> None:
+        for name, parameter in module.named_parameters():
+            parameter.copy_(values[name])
+
+
+def _validate(task: Task, averages: WeightAverages | None) -> dict[str, float]:
+    task.module.eval()
+    with averages.in_place(task.module) if averages else nullcontext(), torch.inference_mode():
+        found = task.validate()
+    task.module.train()
+    return {f"validation_{name}": value for name, value in found.items()}
 
 
 def make_optimiser(module: nn.Module, optimisation: Optimisation) -> torch.optim.AdamW:
@@ -197,69 +252,14 @@ def schedule(step: int, optimisation: Optimisation) -> float:
     return 0.1 + 0.45 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
 
-class MetricsLog:
-    """metrics.jsonl: means since the previous line, also printed."""
-
-    def __init__(self, path: Path, steps: int, start: int) -> None:
-        """`start` is the step to resume from; lines of later steps, from an interrupted run, are deleted."""
-        self.path, self.steps = path, steps
-        self.last: dict[str, float] = {}
-        self._sums: dict[str, Tensor] = {}
-        self._count, self._last_write_s = 0, time.monotonic()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        kept = [row for row in self._rows() if row["step"] <= start]
-        path.write_text("".join(json.dumps(row) + "\n" for row in kept))
-
-    def add(self, values: dict[str, Tensor]) -> None:
-        for name, value in values.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value.detach().float()
-        self._count += 1
-
-    def write(self, step: int, learning_rate: float) -> None:
-        now = time.monotonic()
-        self.last = {name: float(total) / self._count for name, total in self._sums.items()}
-        row = {
-            "step": step,
-            "learning_rate": learning_rate,
-            "steps_per_s": self._count / (now - self._last_write_s),
-            **self.last,
-        }
-        with self.path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        metrics = "  ".join(f"{name} {value:.4g}" for name, value in self.last.items())
-        print(f"step {step}/{self.steps}  {row['steps_per_s']:.2f} steps/s  {metrics}", flush=True)
-        self._sums, self._count, self._last_write_s = {}, 0, now
-
-    def draw(self, path: Path, title: str) -> None:
-        """Plot all metrics of the log, one panel each."""
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
-        rows = self._rows()
-        if not rows:
-            return
-        names = [name for name in rows[-1] if name not in ("step", "learning_rate", "steps_per_s")]
-        figure = Figure(figsize=(4 * min(3, len(names)), 3 * math.ceil(len(names) / 3)), layout="constrained")
-        FigureCanvasAgg(figure)
-        figure.suptitle(title.replace("_", " "))
-        for i, name in enumerate(names):
-            axes = figure.add_subplot(math.ceil(len(names) / 3), min(3, len(names)), i + 1)
-            points = [(row["step"], row[name]) for row in rows if name in row]
-            axes.plot(*zip(*points, strict=True))
-            axes.set_title(name.replace("_", " "))
-            axes.set_xlabel("step")
-            if all(value > 0 for _, value in points):
-                axes.set_yscale("log")
-        figure.savefig(path)
-
-    def _rows(self) -> list[dict[str, float]]:
-        if not self.path.exists():
-            return []
-        return [json.loads(line) for line in self.path.read_text().splitlines() if line.endswith("}")]
-
-
 def _save(
-    task: Task, config: Run, loader: MotionLoader, optimiser: torch.optim.Optimizer, output: Path, step: int
+    task: Task,
+    config: Run,
+    loader: MotionLoader,
+    optimiser: torch.optim.Optimizer,
+    averages: WeightAverages | None,
+    output: Path,
+    step: int,
 ) -> None:
     files, folders = task.extra_files()
     names: dict[Tensor, str] = {parameter: name for name, parameter in task.module.named_parameters()}
@@ -269,11 +269,15 @@ def _save(
         for key, value in state.items()
         if isinstance(value, Tensor)
     }
+    state = task.module.state_dict()
+    if averages:  # those who load the model get the means; resuming needs both
+        moments |= {f"{_RAW}{name}": state[name].clone() for name in averages.values}
+        state |= averages.values
     checkpoints.publish(
         output,
         step,
         {"kind": task.kind, **task.description(), "training": public_settings(config.model_dump())[0]},
-        task.module.state_dict(),
+        state,
         training={"step": step, "loader": loader.state_dict()},
         training_state=moments,
         files=files,
@@ -282,18 +286,35 @@ def _save(
     )
 
 
-def _resume(task: Task, config: Run, loader: MotionLoader, optimiser: torch.optim.Optimizer, output: Path) -> int:
+def _resume(
+    task: Task,
+    config: Run,
+    loader: MotionLoader,
+    optimiser: torch.optim.Optimizer,
+    averages: WeightAverages | None,
+    output: Path,
+) -> int:
     folder = checkpoints.newest(output)
     if folder is None:
         return 0
     saved = json.loads((folder / checkpoints.MODEL).read_text())
     expected = json.loads(json.dumps({"kind": task.kind, **task.description()}))
     if any(saved.get(key) != expected[key] for key in ("kind", "architecture")):
+        differing = _differences(saved.get("architecture", {}), expected["architecture"])
         raise UsageError(
-            f"{output}: contains a training of another architecture; set another output, or resume: false to start over"
+            f"{output}: contains a training of another architecture{differing}; set another output, or resume: false to start over"
         )
     checkpoints.load_into(task.module, folder)
     moments = checkpoints.read_state(folder, checkpoints.TRAINING_STATE)
+    raw = {name.removeprefix(_RAW): value for name, value in moments.items() if name.startswith(_RAW)}
+    if averages:
+        device = next(task.module.parameters()).device
+        state = task.module.state_dict()
+        averages.values = {name: state[name].detach().clone().to(device) for name in averages.values}
+    with torch.no_grad():
+        for name, parameter in task.module.named_parameters():
+            if name in raw:
+                parameter.copy_(raw[name])
     for name, parameter in task.module.named_parameters():
         state = {key.rsplit("/", 1)[1]: value for key, value in moments.items() if key.rsplit("/", 1)[0] == name}
         if state:
@@ -304,3 +325,11 @@ def _resume(task: Task, config: Run, loader: MotionLoader, optimiser: torch.opti
     loader.load_state_dict(training["loader"])
     print(f"resuming from {folder}", flush=True)
     return training["step"]
+
+
+def _differences(saved: dict[str, Any], expected: dict[str, Any]) -> str:
+    """Settings that differ, as ` (width 16, now 24)`; empty where none can be named."""
+    named = [
+        f"{key} {saved[key]}, now {value}" for key, value in expected.items() if key in saved and saved[key] != value
+    ]
+    return f" ({'; '.join(named)})" if named else ""

@@ -1,5 +1,6 @@
 """Training of the motion tokenizer on the shards of a dataset."""
 
+import itertools
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,22 +13,24 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from model import checkpoints
-from model.data.dataset import MotionDataset, check_body_model
+from model.data.dataset import MotionDataset, catalogued_licences, check_body_model
 from model.data.samples import MotionSample
 from model.features.layouts import layout
 from model.features.motions import motion_features, motion_seen
+from model.tokenizer.code_counts import CodeCounts
+from model.tokenizer.initial import start_from
 from model.tokenizer.motion_tokenizer import Batch, MotionTokenizer
 from model.training.config import TokenizerTraining
 from model.training.loop import Processes, Result, drawn_samples, fit, open_loader
 from schemas.body_model import BodyModel
 from schemas.coverage import PART_NAMES
+from schemas.dataset import read_description
 from schemas.errors import HumoError
 from schemas.skeleton import mirror_order
+from schemas.storage import Storage
 
 _MAX_CACHED_FRAMES = 1_000_000
 """Frames whose rows are kept in memory, about 600 bytes each."""
-_START_ROWS = 200_000
-"""Rows from which the principal components are computed."""
 
 
 def train_tokenizer(config: TokenizerTraining) -> Result:
@@ -38,15 +41,14 @@ def train_tokenizer(config: TokenizerTraining) -> Result:
     check_body_model(config.dataset, body)
     loader = open_loader(config, processes)
     tokenizer = MotionTokenizer(config.architecture)
-    task = _TokenizerTask(tokenizer, config, body, loader.dataset)
+    licences = tuple(catalogued_licences(config.dataset, config.subsets))
+    task = _TokenizerTask(tokenizer, config, body, loader.dataset, licences)
     if not (config.resume and checkpoints.newest(Path(config.output))):
         rows = training_rows(config, body)
         mean, std = processes.broadcast(feature_statistics(config, rows) if processes.is_main else None)
         tokenizer.mean.copy_(mean)
         tokenizer.std.copy_(std)
-        step = config.architecture.patch
-        patches = [motion[: len(motion) // step * step] for motion in rows]
-        tokenizer.start_from(torch.cat(patches)[: _START_ROWS // step * step])
+        start_from(tokenizer, rows, task.rest_joints, config.seed)
     return fit(task, config, loader, processes)
 
 
@@ -89,6 +91,8 @@ class _TokenizerTask:
     config: TokenizerTraining
     body: BodyModel
     dataset: MotionDataset
+    licences: tuple[str, ...]
+    """Licences of the motions it is trained on."""
     kind: str = "tokenizer"
     has_unused_parameters: bool = False
     _rows: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
@@ -147,8 +151,40 @@ class _TokenizerTask:
             )
         return numbers
 
+    def validate(self) -> dict[str, float]:
+        """Mean distance of the joints in the heading frame (mm) and use of the codebooks, over motions of the val split."""
+        splits = {shard.split for shard in read_description(Storage(self.config.dataset)).shards if shard.samples}
+        if "val" not in splits:
+            return {}
+        samples = MotionDataset(self.config.dataset, split="val", subsets=self.config.subsets)
+        counts, errors = CodeCounts(self.module.config), []
+        features, device = self.module.features, self.module.device
+        for sample in itertools.islice(samples, self.config.validation_samples):
+            if len(sample.motion.poses) <= self.module.config.downsample:
+                continue
+            rows = motion_features([sample.motion], self.body, self.module.config.features)
+            codes = self.module.encode(rows.to(device))
+            decoded = self.module.decode(codes).cpu()
+            joints = [features.local_joints(one[:, : decoded.shape[1]], self.rest_joints) for one in (decoded, rows)]
+            errors.append((joints[0] - joints[1]).norm(dim=-1).flatten())
+            counts.add(codes)
+        if not errors:
+            return {}
+        return {
+            "mpjpe_mm": 1000 * torch.cat(errors).mean().item(),
+            "codebook_usage": counts.usage.mean().item(),
+            "perplexity": counts.perplexity.mean().item(),
+            "dead_codes": float(counts.dead),
+        }
+
     def description(self) -> dict[str, Any]:
-        return {"architecture": self.module.config.model_dump(), "body_model": self.body.id}
+        dataset = read_description(Storage(self.config.dataset))
+        return {
+            "architecture": self.module.config.model_dump(),
+            "body_model": self.body.id,
+            "dataset_version": dataset.version,
+            "licences": list(self.licences),
+        }
 
     def extra_files(self) -> tuple[dict[str, str], list[tuple[str, Path]]]:
         return {}, []

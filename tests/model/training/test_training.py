@@ -2,12 +2,15 @@
 
 import itertools
 import json
+import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import write_dataset
 from torch import Tensor
 
 from model import checkpoints
@@ -15,17 +18,24 @@ from model.data.dataset import MotionDataset
 from model.data.samples import MotionSample, slice_frames
 from model.evaluation.llm import evaluate_llm, parse_limb
 from model.evaluation.tokenizer import evaluate_tokenizer
+from model.features.layouts import LAYOUTS
+from model.features.motions import motion_features
 from model.generation.generator import Generator, align_to_ground, generate, load_motion, save_motion
-from model.llm.loading import load_llm
+from model.llm.loading import TEXT_VOCABULARY, load_llm
 from model.tokenizer.motion_tokenizer import load_tokenizer
-from model.training.config import LanguageModelTraining, TokenizerTraining
+from model.training.config import LanguageModelTraining, Optimisation, TokenizerTraining
 from model.training.llm import _LanguageTask, train_llm
+from model.training.loop import drawn_samples
 from model.training.tokenizer import train_tokenizer
 from pipeline import PROJECT_ROOT
 from schemas.body_model import BodyModel
 from schemas.config import load_config, parse_config
+from schemas.dataset import read_description, write_description
 from schemas.errors import HumoError, UsageError
 from schemas.kinematics import forward_kinematics
+from schemas.rotations import axis_angle_to_matrix
+from schemas.skeleton import SMPL_JOINTS
+from schemas.storage import Storage
 from stages.synthesis.motions import generate as synthetic_motion
 
 CONFIGS = PROJECT_ROOT / "configs"
@@ -79,6 +89,80 @@ def test_resumed_training_equals_an_uninterrupted_one(dataset: str, tmp_path: Pa
     assert result.steps == 8
     whole, resumed = _weights(tmp_path / "whole"), _weights(tmp_path / "broken")
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_resuming_with_averages_and_accumulation(dataset: str, tmp_path: Path) -> None:
+    """Weights, their running means and the optimiser continue as if nothing had happened."""
+    changes = {
+        "steps": 6, "batch_size": 2, "accumulate": 2, "ema": 0.8, "learning_rate": 1e-3, "warmup_steps": 2, "bf16": False
+    }  # fmt: skip
+    for name in ("whole", "broken"):
+        train_tokenizer(_tokenizer_config(dataset, tmp_path / name, 6, optimisation=changes, validate_every=6))
+    shutil.rmtree(tmp_path / "broken" / "step-00000006")
+    (tmp_path / "broken" / "latest.json").write_text(json.dumps({"checkpoint": "step-00000004"}))
+    train_tokenizer(_tokenizer_config(dataset, tmp_path / "broken", 6, optimisation=changes, validate_every=6))
+    whole, resumed = _weights(tmp_path / "whole"), _weights(tmp_path / "broken")
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    raw = checkpoints.read_state(checkpoints.newest(tmp_path / "whole"), checkpoints.TRAINING_STATE)
+    assert not torch.equal(raw["raw/encoder.last.weight"], whole["encoder.last.weight"])
+    last = json.loads((tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["validation_mpjpe_mm"] > 0
+    assert 0 < last["validation_codebook_usage"] <= 1
+
+
+def test_a_run_resumes_with_the_vocabulary_and_tokenizer_it_began_with(
+    dataset: str, uneven_dataset: str, tmp_path: Path
+) -> None:
+    for name, seed in (("tokenizer", 0), ("other", 1)):
+        train_tokenizer(_tokenizer_config(dataset, tmp_path / name, 2, seed=seed))
+    config = _llm_config(dataset, tmp_path / "tokenizer", tmp_path / "llm", 2)
+    train_llm(config)
+    begun = (checkpoints.newest(tmp_path / "llm") / TEXT_VOCABULARY).read_text()
+    # Other samples, whose sentences would teach other tokens.
+    train_llm(config.model_copy(update={"dataset": uneven_dataset, "optimisation": _steps(config, 3)}))
+    assert (checkpoints.newest(tmp_path / "llm") / TEXT_VOCABULARY).read_text() == begun
+    other = config.model_copy(update={"tokenizer": str(tmp_path / "other")})
+    with pytest.raises(UsageError, match=r"began with the tokenizer \w{12}, .*other is \w{12}"):
+        train_llm(other)
+    with pytest.raises(UsageError, match="began with text_vocabulary 400, now 401"):
+        train_llm(config.model_copy(update={"text_vocabulary": 401}))
+
+
+def _steps(config: LanguageModelTraining, steps: int) -> Optimisation:
+    return config.optimisation.model_copy(update={"steps": steps})
+
+
+def test_vocabulary_and_statistics_come_from_the_whole_split(dataset: str, tmp_path: Path) -> None:
+    """Not from the samples that happen to be stored first."""
+    config = _tokenizer_config(dataset, tmp_path, 2)
+    stored = [sample.key for sample in MotionDataset(dataset)]
+    drawn = [sample.key for sample in drawn_samples(config, 4)]
+    assert drawn == [key for key in stored if key in drawn]
+    assert drawn == [sample.key for sample in drawn_samples(config, 4)]
+    assert drawn != stored[:4]
+    assert [sample.key for sample in drawn_samples(config, 99)] == stored
+
+
+def test_short_clips_are_left_out(body: BodyModel, tmp_path: Path) -> None:
+    """A batch of short clips only draws others; a split of short clips only is an error that names its longest."""
+    mixed = write_dataset(tmp_path / "mixed", clips=4, shards=4, seconds=2.0)
+    long = write_dataset(tmp_path / "long", clips=1, shards=1, seconds=5.0)
+    description = read_description(Storage(mixed))
+    entry = replace(read_description(Storage(long)).shards[0], path="shards/mocap/train-000009.tar")
+    shutil.copy(tmp_path / "long" / "shards" / "mocap" / "train-000000.tar", tmp_path / "mixed" / entry.path)
+    write_description(Storage(mixed), replace(description, shards=[*description.shards, entry]))
+    optimisation = {"steps": 4, "batch_size": 1, "learning_rate": 1e-3, "warmup_steps": 2, "bf16": False}
+    changes = {"window": 100, "optimisation": optimisation}
+    assert train_tokenizer(_tokenizer_config(mixed, tmp_path / "out", 4, **changes)).steps == 4
+    with pytest.raises(HumoError, match="more than 200 frames, the longest 150"):
+        train_tokenizer(_tokenizer_config(mixed, tmp_path / "none", 4, **{**changes, "window": 200}))
+
+
+def test_features_are_the_same_under_autocast(dataset_sample: MotionSample, body: BodyModel) -> None:
+    for features in LAYOUTS:
+        expected = motion_features([dataset_sample.motion], body, features)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(motion_features([dataset_sample.motion], body, features), expected)
 
 
 def test_training_outputs(trained: tuple[Path, Path]) -> None:
@@ -166,6 +250,23 @@ def test_soles_are_aligned_to_the_ground(body: BodyModel) -> None:
     soles = body.contact_rig().points(global_rotations, joints, torch.zeros(10))
     assert abs(soles[..., 1].min()) < 0.02
     assert (contacts == motion.contacts).float().mean() > 0.8
+
+
+def test_a_body_on_its_hands_or_side_is_aligned_to_the_ground(body: BodyModel) -> None:
+    """Its feet in the air are not taken for the ground."""
+    motion = synthetic_motion("walk", 2.0, 1, body=body, betas=torch.zeros(10))
+    for axis, angle, lowest in (
+        ((1.0, 0, 0), math.pi, ("left_hand", "head")),
+        ((0, 0, 1.0), math.pi / 2, ("right_shoulder",)),
+    ):
+        rotations = motion.rotations.clone()
+        rotations[:, 0] = axis_angle_to_matrix(torch.tensor(axis) * angle)
+        trans, contacts = align_to_ground(rotations, motion.trans + torch.tensor([0.0, 0.4, 0.0]), body)
+        joints = forward_kinematics(rotations, body.rest_joints(torch.zeros(10)), trans)[0]
+        assert joints[..., 1].min() > 0
+        low = min(joints[:, SMPL_JOINTS.index(name), 1].min().item() for name in lowest)
+        assert low < 0.25
+        assert not contacts[:, 2:].any() or angle < math.pi
 
 
 def test_evaluation(trained: tuple[Path, Path], dataset: str) -> None:

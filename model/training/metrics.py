@@ -1,0 +1,72 @@
+"""The log of a training: lines of metrics and their curves."""
+
+import json
+import math
+import time
+from pathlib import Path
+
+from torch import Tensor
+
+
+class MetricsLog:
+    """metrics.jsonl: means since the previous line, also printed."""
+
+    def __init__(self, path: Path, steps: int, start: int) -> None:
+        """`start` is the step to resume from; lines of later steps, from an interrupted run, are deleted."""
+        self.path, self.steps = path, steps
+        self.last: dict[str, float] = {}
+        self._sums: dict[str, Tensor] = {}
+        self._count, self._last_write_s = 0, time.monotonic()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kept = [row for row in self._rows() if row["step"] <= start]
+        path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+
+    def add(self, values: dict[str, Tensor]) -> None:
+        for name, value in values.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value.detach().float()
+        self._count += 1
+
+    def write(self, step: int, learning_rate: float, validation: dict[str, float] | None = None) -> None:
+        """Write the means, and what a validation found."""
+        now = time.monotonic()
+        self.last = {name: float(total) / self._count for name, total in self._sums.items()}
+        row = {
+            "step": step,
+            "learning_rate": learning_rate,
+            "steps_per_s": self._count / (now - self._last_write_s),
+            **self.last,
+            **(validation or {}),
+        }
+        with self.path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        metrics = "  ".join(f"{name} {value:.4g}" for name, value in {**self.last, **(validation or {})}.items())
+        print(f"step {step}/{self.steps}  {row['steps_per_s']:.2f} steps/s  {metrics}", flush=True)
+        self._sums, self._count, self._last_write_s = {}, 0, now
+
+    def draw(self, path: Path, title: str) -> None:
+        """Plot all metrics of the log, one panel each."""
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        rows = self._rows()
+        if not rows:
+            return
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        names = [name for name in names if name not in ("step", "learning_rate", "steps_per_s")]
+        figure = Figure(figsize=(4 * min(3, len(names)), 3 * math.ceil(len(names) / 3)), layout="constrained")
+        FigureCanvasAgg(figure)
+        figure.suptitle(title.replace("_", " "))
+        for i, name in enumerate(names):
+            axes = figure.add_subplot(math.ceil(len(names) / 3), min(3, len(names)), i + 1)
+            points = [(row["step"], row[name]) for row in rows if name in row]
+            axes.plot(*zip(*points, strict=True))
+            axes.set_title(name.replace("_", " "))
+            axes.set_xlabel("step")
+            if all(value > 0 for _, value in points):
+                axes.set_yscale("log")
+        figure.savefig(path)
+
+    def _rows(self) -> list[dict[str, float]]:
+        if not self.path.exists():
+            return []
+        return [json.loads(line) for line in self.path.read_text().splitlines() if line.endswith("}")]
