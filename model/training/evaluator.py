@@ -25,7 +25,7 @@ from model.evaluation.sentence_encoder import SentenceEncoder
 from model.features import humo263
 from model.features.motions import motion_features
 from model.training.config import Run
-from model.training.loop import Processes, Result, fit, open_dataset, open_loader
+from model.training.loop import Processes, Result, drawn_samples, fit, open_loader
 from schemas.body_model import BodyModel
 from schemas.errors import HumoError
 from schemas.human_texts import Texts, read_texts
@@ -75,12 +75,10 @@ def train_evaluator(config: EvaluatorTraining) -> Result:
 
 def _statistics(config: EvaluatorTraining, body: BodyModel) -> tuple[Float[Tensor, "263"], Float[Tensor, "263"]]:
     """Mean of each column and deviation of each slice over a seeded sample of the split, mirror images included."""
-    dataset = open_dataset(config)
-    chosen = random.Random(config.seed).sample(range(len(dataset)), min(len(dataset), config.statistics_samples))
     total, squares = torch.zeros(2, humo263.NUM_FEATURES, dtype=torch.float64)
     count = 0
-    for number in sorted(chosen):
-        motion = dataset[number].motion
+    for sample in drawn_samples(config, config.statistics_samples):
+        motion = sample.motion
         if len(motion.poses) < 2:
             continue
         rows = motion_features([motion], body)[0].double()
@@ -153,6 +151,9 @@ class _EvaluatorTask:
             self._rows[sample.key] = rows
             self._cached_frames += len(rows)
         return rows
+
+    def validate(self) -> dict[str, float]:
+        return {}
 
     def description(self) -> dict[str, Any]:
         return {
