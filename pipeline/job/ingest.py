@@ -104,7 +104,9 @@ def run_job(
     config: IngestConfig, on_outcome: Callable[[Outcome], None], worklist: Worklist, lease: Lease
 ) -> IngestReport:
     """`ingest` under a lease that is already held."""
-    _check_layout(lease.storage, config, worklist)
+    problem = layout_problem(lease.storage, config, worklist)
+    if problem:
+        raise HumoError(problem)
     kinds = {source.kind for source in worklist.pending + worklist.done}
     chain = build_chain(config.chain, config.stages, config.digest, kinds=kinds)
     if config.engine.kind == "ray":
@@ -134,11 +136,12 @@ def run_job(
     return report
 
 
-def _check_layout(storage: Storage, config: IngestConfig, worklist: Worklist) -> None:
-    """Raise HumoError if samples of this layout would come beside those of an earlier one: one dataset has one kind of samples."""
+def layout_problem(storage: Storage, config: IngestConfig, worklist: Worklist) -> str:
+    """Why this job is refused if samples of this layout would come beside those of an earlier one: one dataset has one kind of
+    samples; "" if they would not."""
     layout = read_description(storage).layout if storage.exists(DESCRIPTION) else LAYOUT_VERSION
     if layout == LAYOUT_VERSION or not worklist.pending:
-        return
+        return ""
     pending = {source.id for source in worklist.pending}
     decided = decisions(read_history(storage))
     kept = sorted(
@@ -146,18 +149,19 @@ def _check_layout(storage: Storage, config: IngestConfig, worklist: Worklist) ->
         for source_id, decision in decided.items()
         if source_id not in pending and decision.config_digest != config.digest
     )
-    if kept:
-        listed = {source.id for source in worklist.done}
-        others = [source_id for source_id in kept if source_id not in listed]
-        remedy = (
-            f"list its other sources too (such as {others[0]}) and run humo ingest with --recompute"
-            if others
-            else "run humo ingest with --recompute"
-        )
-        raise HumoError(
-            f"{storage.uri}: holds samples of an earlier version (layout {layout}), which tell nothing about unseen parts; this "
-            f"job would add samples of layout {LAYOUT_VERSION} to {len(kept)} such sources: {remedy}, or choose another output"
-        )
+    if not kept:
+        return ""
+    listed = {source.id for source in worklist.done}
+    others = [source_id for source_id in kept if source_id not in listed]
+    remedy = (
+        f"list its other sources too (such as {others[0]}) and run humo ingest with --recompute"
+        if others
+        else "run humo ingest with --recompute"
+    )
+    return (
+        f"{storage.uri}: holds samples of an earlier version (layout {layout}), which tell nothing about unseen parts; this "
+        f"job would add samples of layout {LAYOUT_VERSION} to {len(kept)} such sources: {remedy}, or choose another output"
+    )
 
 
 def _without_decided(worklist: Worklist, storage: Storage) -> Worklist:

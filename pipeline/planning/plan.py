@@ -18,7 +18,7 @@ import torch
 from pipeline.chain.config import IngestConfig, WorkerConfig
 from pipeline.chain.stage_order import build_chain
 from pipeline.execution.ray_engine import max_pool_workers, pool_layout
-from pipeline.job.ingest import make_worklist
+from pipeline.job.ingest import layout_problem, make_worklist
 from pipeline.planning.estimate import ZERO, Estimate
 from pipeline.planning.probe import MeasuredSource, ProbedSource, Survey, measure, probe
 from schemas.ledger import read_ledger
@@ -61,6 +61,8 @@ def make_plan(
     surveys = _surveys(worklist.pending, lengths, measured)
     layout = _layout(config, chain, len(worklist.pending))
     remarks = {stage.name: stage.remark() for stage in chain if stage.remark()}
+    problem = layout_problem(Storage(config.output), config, worklist)
+    remarks |= {"output": f"the job would be refused: {problem}"} if problem else {}
     return {
         "output": config.output,
         "engine": config.engine.kind,

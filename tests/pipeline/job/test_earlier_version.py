@@ -16,6 +16,7 @@ from pipeline.dataset.catalogue import SINCE_VERSION_2
 from pipeline.dataset.pack import repack
 from pipeline.dataset.verify import verify
 from pipeline.job.ingest import ingest, make_worklist
+from pipeline.planning.plan import make_plan
 from schemas.config import parse_config
 from schemas.dataset import LAYOUT_VERSION, read_description, read_table, write_table
 from schemas.errors import HumoError
@@ -87,6 +88,7 @@ def test_nothing_of_a_later_version_is_added_to_it(job: Any, tmp_path: Path) -> 
         HumoError, match=r"earlier version \(layout 4\).*2 such sources: run humo ingest with --recompute"
     ):
         ingest(job(**settings))
+    assert "would be refused" in make_plan(job(**settings))["remarks"]["output"]
     assert len(MotionDataset(job().output)) == 2
     (tmp_path / "in" / "first.bvh").rename(tmp_path / "elsewhere.bvh")
     partial = job(**settings)
