@@ -34,8 +34,8 @@ class CutClips(Stage[Track, Clip]):
         """Longest gap in a track that is bridged, seconds."""
         min_height_px: float = 80.0
         """Lowest median height of the person's box, pixels."""
-        min_height_share: float = 0.15
-        """The same as a share of the image height."""
+        min_height_share: float = 0.0
+        """The same as a share of the image height; 0: whoever is high enough in pixels is kept, however large the picture."""
         min_confidence: float = 0.3
         """Lowest confidence of a visible keypoint."""
         coverage: Literal["any", "upper", "whole"] = "any"

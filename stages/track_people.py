@@ -8,7 +8,7 @@ camera rotation.
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any, ClassVar, Literal
 
 import av
@@ -23,6 +23,7 @@ from stages.media.decoding import TimedFrame, frames
 from stages.perception.camera_motion import CameraRotationEstimator
 from stages.perception.detector import Detections, PoseDetector
 from stages.perception.landmarks.look import LandmarkLooks, Landmarks, without_mirror_error
+from stages.perception.picture_size import needed_px
 
 _LONGEST_FRAME_S = 0.35
 """A frame that is displayed for longer counts for this long, seconds: nothing is tracked in the meantime."""
@@ -45,7 +46,12 @@ class TrackPeople(Stage[Shot, Track]):
         tracker: Literal["bytetrack", "botsort"] = "bytetrack"
         """bytetrack is faster; botsort compensates the camera's motion."""
         picture_px: int = 640
-        """Longer side of the network's input image, pixels."""
+        """Longer side of the network's input image, pixels; larger in shots with smaller people."""
+        far_person_px: float = 80.0
+        """Height of the smallest people who must be found, source pixels. Where they would vanish at `picture_px`, a larger picture
+        of the shot's first and middle frame is searched for them, and the size that shows whom it finds is used."""
+        max_picture_px: int = 1920
+        """Longest side of the network's input image for small people, pixels."""
         max_fps: float = 30.0
         """Highest rate of the frames that are processed, per second."""
         min_score: float = 0.1
@@ -164,23 +170,45 @@ class TrackPeople(Stage[Shot, Track]):
         large video at full size would cost more than the network.
         """
         queue: list[TimedFrame] = []
+        size = self._picture_px(shot)
 
         def images() -> Iterable[np.ndarray]:
-            video = shot.video
-            max_fps, size = self.config.max_fps, self.config.picture_px
-            for frame in frames(
-                video.source.location,
-                picture=video.picture,
-                start_s=shot.start_s,
-                end_s=shot.end_s,
-                max_fps=max_fps,
-                scale_to=size,
-            ):
+            for frame in self._frames(shot, size):
                 queue.append(frame)
                 yield frame.image
 
-        for detections in self.detector.detect(images()):
+        for detections in self.detector.detect(images(), size):
             yield queue.pop(0), detections
+
+    def _frames(self, shot: Shot, size: int, start_s: float | None = None) -> Iterable[TimedFrame]:
+        video = shot.video
+        return frames(
+            video.source.location,
+            picture=video.picture,
+            start_s=shot.start_s if start_s is None else start_s,
+            end_s=shot.end_s,
+            max_fps=self.config.max_fps,
+            scale_to=size,
+        )
+
+    def _picture_px(self, shot: Shot) -> int:
+        """Longer side of the network's input for a shot, by the smallest people that a larger picture shows."""
+        limits, video = self.config, shot.video
+        longer = max(video.width, video.height)
+
+        def size_for(heights: Iterable[float]) -> int:
+            return needed_px(heights, longer, least_px=limits.picture_px, most_px=limits.max_picture_px)
+
+        largest = size_for([limits.far_person_px])
+        if largest == limits.picture_px:
+            return largest
+        heights: list[float] = []
+        for start_s in (shot.start_s, (shot.start_s + shot.end_s) / 2):
+            for frame in islice(self._frames(shot, largest, start_s), 1):
+                (found,) = self.detector.detect([frame.image], largest)
+                tall = (found.boxes[:, 3] - found.boxes[:, 1]) * longer / max(frame.image.shape[:2])
+                heights += tall[(found.scores >= limits.new_track_score) & (tall >= limits.far_person_px)].tolist()
+        return size_for(heights)
 
     def _new_tracker(self, fps: float) -> Any:
         from ultralytics.trackers import BOTSORT, BYTETracker

@@ -109,15 +109,16 @@ class PoseDetector:
         """Name and hash of the weights, and the backend."""
         return f"{self.weights.stem} {file_digest(self.weights)[:12]} {self.backend}"
 
-    def detect(self, images: Iterable[Image]) -> Iterator[Detections]:
-        """Detections of each image, in their order; all images have the same size."""
+    def detect(self, images: Iterable[Image], picture_px: int = 0) -> Iterator[Detections]:
+        """Detections of each image, in their order; all images have the same size. `picture_px`: 0 for the constructor's."""
+        picture_px = picture_px or self.picture_px
         if self.backend != "openvino":
-            yield from self._detect_torch(images)
+            yield from self._detect_torch(images, picture_px)
             return
         with torch_threads(1):  # torch has little left to do, and its threads would compete with the network's
-            yield from self._detect_openvino(images)
+            yield from self._detect_openvino(images, picture_px)
 
-    def _detect_openvino(self, images: Iterable[Image]) -> Iterator[Detections]:
+    def _detect_openvino(self, images: Iterable[Image], picture_px: int) -> Iterator[Detections]:
         # Requests that are waited for, not callbacks: OpenVINO's threads then never wait for Python's lock.
         letterbox: Letterbox | None = None
         idle: list[Any] = []
@@ -133,7 +134,7 @@ class PoseDetector:
         try:
             for image in images:
                 if letterbox is None:
-                    letterbox = Letterbox(image.shape[0], image.shape[1], self.picture_px)
+                    letterbox = Letterbox(image.shape[0], image.shape[1], picture_px)
                     compiled = self._compile(letterbox)
                     idle = [compiled.create_infer_request() for _ in range(self.threads)]
                 if not idle:
@@ -166,14 +167,14 @@ class PoseDetector:
             self._compiled[letterbox.shape] = self._core.compile_model(prepare.build(), "CPU", options)
         return self._compiled[letterbox.shape]
 
-    def _detect_torch(self, images: Iterable[Image]) -> Iterator[Detections]:
+    def _detect_torch(self, images: Iterable[Image], picture_px: int) -> Iterator[Detections]:
         """On CUDA, images are decoded ahead by a thread, and a batch is evaluated while the device computes the next one."""
         letterbox: Letterbox | None = None
 
         def inputs() -> Iterator[np.ndarray]:
             nonlocal letterbox
             for image in images:
-                letterbox = letterbox or Letterbox(image.shape[0], image.shape[1], self.picture_px)
+                letterbox = letterbox or Letterbox(image.shape[0], image.shape[1], picture_px)
                 yield letterbox.apply(image)
 
         started: _StartedBatch | None = None

@@ -70,14 +70,15 @@ def _agreed(kind: str, k: Kinematics, legs: Strides, span: Span, limits: Thresho
     """The kind of a way on which body and legs agree, and whether its direction is sure; empty for a body that is carried, or whose
     steps back or aside belong to a turn."""
     own = limits.strides
-    if not all(k.visible[f"{side}_leg"] for side in SIDES):
-        return kind, True
+    visible = all(k.visible[f"{side}_leg"] for side in SIDES)
     turn_rad = float(np.abs(np.diff(k.heading[slice(*span)])).sum())
     turning = kind != "walk" and path_length_m(k, span) < own.turning_m_per_rad * turn_rad
-    if not turning and legs.disagreement(k, span) <= own.sure:
-        return kind, True
     ahead = legs.alternate(span, own) and legs.forward_mps(span) > own.forward_mps
-    return ("walk" if ahead or (kind == "walk" and legs.carry(k, span, own)) else "", False)
+    # Legs that are hardly seen have to show strides; whoever rides something sways on legs that are estimated to shuffle.
+    if not turning and legs.disagreement(k, span) <= own.sure and (visible or ahead):
+        return kind, True
+    walks = ahead or (kind == "walk" and visible and legs.carry(k, span, own))
+    return ("walk" if walks else "", False)
 
 
 class _Rhythm:
