@@ -30,9 +30,9 @@ class EvaluatorConfig(Config):
 
     latent: int = Field(default=128, gt=0)
     """Numbers of a vector. FID needs at least five times as many motions."""
-    width: int = Field(default=192, gt=0)
+    width: int = Field(default=128, gt=0)
     """Channels of the motion transformer."""
-    layers: int = Field(default=4, gt=0)
+    layers: int = Field(default=3, gt=0)
     """Layers of the motion transformer."""
     heads: int = Field(default=4, gt=0)
     """Attention heads; they divide `width`."""

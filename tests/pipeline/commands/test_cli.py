@@ -30,8 +30,9 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
     "words",
     [
         (), ("demo",), ("plan",), ("ingest",), ("pack",), ("verify",), ("stats",), ("query",), ("report",), ("view",),
-        ("train", "tokenizer"), ("train", "llm"), ("evaluate", "tokenizer"), ("evaluate", "llm"), ("generate",),
-        ("doctor",), ("bench", "track"), ("bench", "loader"),
+        ("train", "tokenizer"), ("train", "llm"), ("train", "evaluator"), ("evaluate", "tokenizer"), ("evaluate", "llm"),
+        ("evaluate", "motions"), ("evaluate", "texts"), ("generate",),
+        ("doctor",), ("bench", "track"), ("bench", "loader"), ("bench", "evaluator"),
     ],
 )  # fmt: skip
 def test_every_command_has_help(words: tuple[str, ...]) -> None:
