@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from model.data.dataset import MotionDataset, check_body_model
@@ -26,7 +26,7 @@ from model.evaluation.protocol import (
     retrieval,
     split_fid,
 )
-from model.evaluation.sentence_encoder import SentenceEncoder
+from model.evaluation.sentence_encoder import SentenceEncoder, same_meaning
 from model.features.motions import motion_features
 from schemas.body_model import BodyModel
 from schemas.errors import HumoError
@@ -34,6 +34,8 @@ from schemas.human_texts import Texts, read_texts
 from schemas.sample import MotionArrays, decode_motion, decode_npz
 
 FPS = 30
+SAME_MEANING = 0.7
+"""Cosine of sentences of equal sides from which a batch holds only one of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +53,7 @@ class MotionReport:
     real: Retrieval
     """Batches from all pairs, as papers draw them."""
     real_distinct: Retrieval
-    """Batches without repeated sentences."""
+    """Batches without sentences that mean the same."""
     real_diversity: Interval
     real_split_fid: Interval | None
     """FID of random halves of the real motions; None for fewer than four."""
@@ -104,8 +106,8 @@ def evaluate_motions(
         pairs=len(real),
         sentences=len(set(sentences)),
         too_short=judge.too_short,
-        real=retrieval(motions, words, sentences, distinct=False, **options),
-        real_distinct=retrieval(motions, words, sentences, distinct=True, **options),
+        real=retrieval(motions, words, **options),
+        real_distinct=retrieval(motions, words, judge.same(sentences), **options),
         real_diversity=diversity(motions, **options),
         real_split_fid=split_fid(motions, **options) if len(real) >= 4 else None,
         warnings=tuple(filter(None, warnings)),
@@ -125,8 +127,8 @@ def evaluate_motions(
             "too_short": judge.too_short,
             "generated": len(made),
             "fid": fid(motions, vectors),
-            "generated_retrieval": retrieval(vectors, made_words, made_sentences, distinct=False, **options),
-            "generated_distinct": retrieval(vectors, made_words, made_sentences, distinct=True, **options),
+            "generated_retrieval": retrieval(vectors, made_words, **options),
+            "generated_distinct": retrieval(vectors, made_words, judge.same(made_sentences), **options),
             "generated_diversity": diversity(vectors, **options),
             "multimodality": multimodality([vectors[numbers] for numbers in by_text.values()], **options),
             "warnings": tuple(filter(None, warnings)),
@@ -188,6 +190,10 @@ class Judge:
     def text_vectors(self, sentences: Sequence[str]) -> Float[Tensor, "N L"]:
         """Vectors of sentences, not normalised."""
         return self.model.text_vectors(self.encoder.encode(sentences).to(self.model.mean.device)).cpu()
+
+    def same(self, sentences: Sequence[str]) -> Bool[Tensor, "N N"]:
+        """Which sentences mean the same."""
+        return same_meaning(sentences, self.encoder.encode(sentences), SAME_MEANING)
 
 
 def read_generated(folder: str, texts: dict[str, str], judge: Judge) -> list[DescribedMotion]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from schemas.errors import HumoError
@@ -47,8 +47,8 @@ class Interval:
 class Retrieval:
     """Retrieval of motions by their texts in small batches."""
 
-    batch: int
-    """Pairs of a batch: 32, or fewer where there are fewer."""
+    batch: float
+    """Pairs of a batch: 32, or the mean number where there are fewer."""
     chance: float
     """R@1 of random vectors."""
     r_precision: tuple[Interval, Interval, Interval]
@@ -59,44 +59,58 @@ class Retrieval:
 def retrieval(
     motions: Float[Tensor, "N L"],
     texts: Float[Tensor, "N L"],
-    sentences: Sequence[str],
+    same: Bool[Tensor, "N N"] | None = None,
     *,
-    distinct: bool,
     repeats: int = REPEATS,
     seed: int = 0,
 ) -> Retrieval:
     """Ranks of the own motion of each text in random batches of pairs, of which row i of both arguments is one.
 
-    With `distinct`, a batch has each sentence at most once, so that no true answer counts as false; without, batches are
-    drawn from all pairs, as papers do. The last, incomplete batch is left out. Raises HumoError for fewer than two pairs.
+    `same[i, j]` says that texts i and j mean the same: only one of them comes into a batch, so that no true answer counts as
+    false. Without it batches are drawn from all pairs, as papers do. Batches shorter than the first are left out.
+    Raises HumoError if no batch has two pairs.
     """
     _check(motions, "motions")
     _check(texts, "texts")
     motions, texts = (torch.nn.functional.normalize(one.float(), dim=-1) for one in (motions, texts))
-    groups: dict[object, list[int]] = {}
-    for number, sentence in enumerate(sentences):
-        groups.setdefault(" ".join(sentence.lower().split()).rstrip(".") if distinct else number, []).append(number)
-    batch = min(BATCH, len(groups))
-    if batch < 2:
-        raise HumoError(
-            f"{len(sentences)} pairs with {len(groups)} distinct sentences: retrieval needs two; give more motions or texts"
-        )
     rng = np.random.default_rng(seed)
-    hits, distances = np.zeros((repeats, _RANKS)), np.zeros(repeats)
+    hits, distances, sizes = np.zeros((repeats, _RANKS)), np.zeros(repeats), np.zeros(repeats)
     for repeat in range(repeats):
-        order = rng.permutation([members[rng.integers(len(members))] for members in groups.values()])
-        count = len(order) // batch * batch
-        chosen = torch.from_numpy(order[:count]).reshape(-1, batch)
-        cosines = texts[chosen] @ motions[chosen].mT
+        batches = _batches(rng.permutation(len(motions)), None if same is None else same.numpy())
+        sizes[repeat] = batches.shape[1]
+        if batches.shape[1] < 2:
+            raise HumoError(
+                f"{len(motions)} pairs of one meaning or fewer than two: retrieval needs two; give more motions or texts"
+            )
+        cosines = texts[batches] @ motions[batches].mT
         own = cosines.diagonal(dim1=1, dim2=2)
         # Equal cosines count against the evaluator: constant vectors must not look perfect.
         better = (cosines >= own[..., None]).sum(-1) - 1
         hits[repeat] = [(better <= rank).float().mean().item() for rank in range(_RANKS)]
-        distances[repeat] = (texts[chosen] - motions[chosen]).norm(dim=-1).mean().item()
+        distances[repeat] = (texts[batches] - motions[batches]).norm(dim=-1).mean().item()
     first, second, third = (Interval.of(hits[:, rank].tolist()) for rank in range(_RANKS))
     return Retrieval(
-        batch=batch, chance=1 / batch, r_precision=(first, second, third), mm_dist=Interval.of(distances.tolist())
+        batch=float(sizes.mean()),
+        chance=float((1 / sizes).mean()),
+        r_precision=(first, second, third),
+        mm_dist=Interval.of(distances.tolist()),
     )
+
+
+def _batches(order: Int[np.ndarray, "N"], same: Bool[np.ndarray, "N N"] | None) -> Int[Tensor, "B b"]:
+    """Batches of equal size from pairs in random order, each filled with the next pairs that mean something else."""
+    left, batches = [int(number) for number in order], []
+    while left:
+        batch: list[int] = []
+        for number in left:
+            if len(batch) < BATCH and (same is None or not same[number, batch].any()):
+                batch.append(number)
+        if batches and len(batch) < len(batches[0]):
+            break
+        batches.append(batch)
+        taken = set(batch)
+        left = [number for number in left if number not in taken]
+    return torch.tensor(batches).reshape(len(batches), -1)
 
 
 def fid(first: Float[Tensor, "N L"], second: Float[Tensor, "M L"]) -> float:

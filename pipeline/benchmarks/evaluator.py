@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 NOISE_DEG = (1.0, 2.0, 5.0, 10.0, 20.0)
 SPEEDS = (1.2, 1.5, 2.0, 3.0)
 DEFINITIONS = {
-    "batches": "distinct sentences, at most 32; chance is one over their number",
+    "batches": "sentences of different meaning, at most 32; chance is one over their number",
     "all pairs": "batches of 32 from all pairs, as papers draw them",
     "shuffled": "each text with another pair's motion",
     "sides swapped": "mirrored motions with the texts of the others; pairs whose text names one side",
@@ -70,22 +70,23 @@ def bench(
         order = np.random.default_rng(seed).permutation(len(pairs))
         shuffled = torch.empty(len(pairs), dtype=torch.long)
         shuffled[order] = torch.from_numpy(np.roll(order, shift))
+        same = judge.same(sentences)
         retrievals = {
-            "real": retrieval(vectors, words, sentences, distinct=True, seed=seed),
-            "real, all pairs": retrieval(vectors, words, sentences, distinct=False, seed=seed),
-            "shuffled": retrieval(vectors[shuffled], words, sentences, distinct=True, seed=seed),
+            "real": retrieval(vectors, words, same, seed=seed),
+            "real, all pairs": retrieval(vectors, words, seed=seed),
+            "shuffled": retrieval(vectors[shuffled], words, same, seed=seed),
         }
         sided = [number for number, text in enumerate(sentences) if len({*map(str.lower, _SIDE.findall(text))}) == 1]
-        if len({sentences[number] for number in sided}) > 1:
+        if len({sentences[number].lower() for number in sided}) > 2:
             mirrored = judge.vectors([sides_swapped(motions[number]) for number in sided])
             own = [sentences[number] for number in sided]
-            retrievals["sided"] = retrieval(vectors[sided], words[sided], own, distinct=True, seed=seed)
-            retrievals["sides swapped"] = retrieval(mirrored, words[sided], own, distinct=True, seed=seed)
+            retrievals["sided"] = retrieval(vectors[sided], words[sided], judge.same(own), seed=seed)
+            retrievals["sides swapped"] = retrieval(mirrored, words[sided], judge.same(own), seed=seed)
         if training:
             known = judge.vectors([one.motion for one in judge.described(training, split="train")])
             unit_words, unit_known = (torch.nn.functional.normalize(one, dim=-1) for one in (words, known))
             nearest = known[(unit_words @ unit_known.mT).argmax(1)]
-            retrievals["nearest"] = retrieval(nearest, words, sentences, distinct=True, seed=seed)
+            retrievals["nearest"] = retrieval(nearest, words, same, seed=seed)
         faults = {
             "noise, degrees": {f"{one:g}": [shaken(m, one, seed) for m in motions] for one in NOISE_DEG},
             "speed": {f"{one:g}": [warped(m, one) for m in motions] for one in SPEEDS},
@@ -136,7 +137,7 @@ def bench_text(report: dict[str, Any]) -> str:
     for name, row in report["retrieval"].items():
         lines.append(
             f"{name:18} R@1 {row['r1']:.3f} ±{row['r1_interval']:.3f} ({row['r1_over_chance']:.1f} x chance of batches of "
-            f"{row['batch']})  R@2 {row['r2']:.3f}  R@3 {row['r3']:.3f}  MM-Dist {row['mm_dist']:.3f}"
+            f"{row['batch']:.1f})  R@2 {row['r2']:.3f}  R@3 {row['r3']:.3f}  MM-Dist {row['mm_dist']:.3f}"
         )
     lines.append(f"FID of random halves {report['fid_of_halves']:.3f}")
     for fault, steps in report["fid"].items():

@@ -14,17 +14,13 @@ def _vectors(count: int, width: int, seed: int) -> Tensor:
     return torch.randn(count, width, generator=torch.Generator().manual_seed(seed))
 
 
-def _names(count: int) -> list[str]:
-    return [f"sentence {number}" for number in range(count)]
-
-
 def test_perfect_pairs_are_found_and_random_ones_are_at_chance() -> None:
     motions = _vectors(320, 16, 0)
-    perfect = retrieval(motions, 3.0 * motions, _names(320), distinct=False)
+    perfect = retrieval(motions, 3.0 * motions)
     assert [one.mean for one in perfect.r_precision] == [1.0, 1.0, 1.0]
     assert perfect.mm_dist.mean == pytest.approx(0.0, abs=1e-5)
     assert perfect.batch == 32
-    random = retrieval(motions, _vectors(320, 16, 1), _names(320), distinct=False)
+    random = retrieval(motions, _vectors(320, 16, 1))
     for rank, value in enumerate(random.r_precision, start=1):
         assert value.mean == pytest.approx(rank / 32, abs=0.02)
     assert random.chance == 1 / 32
@@ -33,18 +29,18 @@ def test_perfect_pairs_are_found_and_random_ones_are_at_chance() -> None:
 
 def test_constant_vectors_do_not_look_perfect() -> None:
     constant = torch.ones(64, 8)
-    assert retrieval(constant, constant, _names(64), distinct=False).r_precision[2].mean == 0.0
+    assert retrieval(constant, constant).r_precision[2].mean == 0.0
 
 
 def test_distinct_batches_hold_each_sentence_once() -> None:
     """Ten motions of each of four sentences: a text cannot tell ten from one another, but well four from one another."""
     centres = torch.eye(4).repeat_interleave(10, 0)
     motions = centres + 0.01 * _vectors(40, 4, 0)
-    sentences = [f"Person does {number // 10}." for number in range(40)]
-    distinct = retrieval(motions, centres, sentences, distinct=True)
-    assert (distinct.batch, distinct.chance) == (4, 0.25)
+    kinds = torch.arange(40) // 10
+    distinct = retrieval(motions, centres, kinds[:, None] == kinds)
+    assert (distinct.batch, distinct.chance) == (4.0, 0.25)
     assert distinct.r_precision[0].mean == 1.0
-    assert retrieval(motions, centres, sentences, distinct=False).r_precision[0].mean < 0.3
+    assert retrieval(motions, centres).r_precision[0].mean < 0.3
 
 
 def test_fid_is_that_of_the_definition() -> None:
@@ -87,7 +83,7 @@ def test_intervals() -> None:
 
 def test_the_same_seed_gives_the_same_figures() -> None:
     motions, texts = _vectors(100, 8, 0), _vectors(100, 8, 0) + _vectors(100, 8, 1)
-    once, again, other = (retrieval(motions, texts, _names(100), distinct=False, seed=seed) for seed in (1, 1, 2))
+    once, again, other = (retrieval(motions, texts, seed=seed) for seed in (1, 1, 2))
     assert once == again != other
 
 
@@ -98,7 +94,7 @@ def test_unusable_vectors_are_named() -> None:
         fid(broken, _vectors(40, 8, 1))
     with pytest.raises(HumoError, match="FID needs two"):
         fid(broken[:1], broken[:1])
-    with pytest.raises(HumoError, match="1 distinct sentences"):
-        retrieval(broken[8:], broken[8:], ["walks"] * 32, distinct=True)
+    with pytest.raises(HumoError, match="of one meaning"):
+        retrieval(broken[8:], broken[8:], torch.ones(32, 32, dtype=torch.bool))
     with pytest.raises(HumoError, match="diversity needs two"):
         diversity(broken[:1])
