@@ -17,6 +17,7 @@ from model.data.described_motions import DescribedMotion, described
 from model.evaluation.motion_text_model import MotionTextModel, load_evaluator
 from model.evaluation.protocol import (
     REPEATS,
+    SAME_MEANING,
     Interval,
     Retrieval,
     diversity,
@@ -34,8 +35,6 @@ from schemas.human_texts import Texts, read_texts
 from schemas.sample import MotionArrays, decode_motion, decode_npz
 
 FPS = 30
-SAME_MEANING = 0.7
-"""Cosine of sentences of equal sides from which a batch holds only one of them."""
 
 
 @dataclass(frozen=True, kw_only=True)

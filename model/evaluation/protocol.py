@@ -23,6 +23,8 @@ from schemas.errors import HumoError
 
 BATCH = 32
 REPEATS = 20
+SAME_MEANING = 0.7
+"""Cosine of sentences of equal sides above which a batch holds only one of them."""
 DIVERSITY_PAIRS = 300
 MULTIMODALITY_PAIRS = 10
 VECTORS_PER_WIDTH = 5

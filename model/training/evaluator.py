@@ -4,6 +4,7 @@ Sentences are the dataset's own captions and what people wrote about its takes. 
 batch where their sentences differ, so that sides count; sentences that mean the same are no negatives of each other.
 """
 
+import itertools
 import random
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,19 +15,22 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from model.data.dataset import check_body_model
+from model.data.dataset import MotionDataset, check_body_model
 from model.data.described_motions import human_sentences
 from model.data.samples import MotionSample
 from model.data.text import mirror_text
 from model.evaluation.motion_text_model import KIND, EvaluatorConfig, MotionTextModel, contrastive_loss
+from model.evaluation.protocol import SAME_MEANING, retrieval
 from model.evaluation.sentence_encoder import SentenceEncoder, same_meaning
 from model.features import humo263
 from model.features.motions import motion_features
 from model.training.config import Run
 from model.training.loop import Processes, Result, drawn_samples, fit, open_loader
 from schemas.body_model import BodyModel
+from schemas.dataset import read_description
 from schemas.errors import HumoError
 from schemas.human_texts import Texts, read_texts
+from schemas.storage import Storage
 
 _MAX_CACHED_FRAMES = 2_000_000
 """Feature rows that are kept in memory, a kilobyte each."""
@@ -150,7 +154,26 @@ class _EvaluatorTask:
         return rows
 
     def validate(self) -> dict[str, float]:
-        return {}
+        """R-precision of the first captions of motions of the val split, in batches of different meaning."""
+        splits = {shard.split for shard in read_description(Storage(self.config.dataset)).shards if shard.samples}
+        if "val" not in splits:
+            return {}
+        samples = MotionDataset(self.config.dataset, split="val", subsets=self.config.subsets)
+        chosen = [
+            one
+            for one in itertools.islice(samples, self.config.validation_samples)
+            if one.body and len(one.motion.poses) > 1
+        ]
+        rows = [motion_features([one.motion], self.body)[0] for one in chosen]
+        long_enough = [len(one) >= self.module.config.min_frames for one in rows]
+        sentences = [one.body[0] for one, enough in zip(chosen, long_enough, strict=True) if enough]
+        if len(set(sentences)) < 2:
+            return {}
+        motions = self.module.embed_motions([one for one, enough in zip(rows, long_enough, strict=True) if enough])
+        vectors = self.encoder.encode(sentences)
+        texts = self.module.text_vectors(vectors.to(self.module.mean.device)).cpu()
+        found = retrieval(motions, texts, same_meaning(sentences, vectors, SAME_MEANING))
+        return {"r1": found.r_precision[0].mean, "r3": found.r_precision[2].mean, "chance": found.chance}
 
     def description(self) -> dict[str, Any]:
         return {

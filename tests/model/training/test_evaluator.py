@@ -36,7 +36,7 @@ def trained(dataset: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An evaluator that has learned the twelve clips of the train split."""
     torch.set_num_threads(1)
     output = tmp_path_factory.mktemp("evaluator")
-    train_evaluator(_config(dataset, output, 30))
+    train_evaluator(_config(dataset, output, 30, validate_every=10))
     return output
 
 
@@ -52,6 +52,7 @@ def _save(path: Path, motion: MotionArrays, body_model: str = "") -> None:
 def test_training_pulls_pairs_together(trained: Path, dataset: str) -> None:
     rows = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["loss"] < 0.6 * rows[0]["loss"]
+    assert rows[-1]["validation_r1"] > rows[-1]["validation_chance"]
     # Mirror images with other sentences came on top of the twelve samples.
     assert rows[-1]["pairs"] > 12
     real = evaluate_motions(trained, dataset, split="train", repeats=3).real_distinct
