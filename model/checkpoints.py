@@ -82,6 +82,13 @@ def find(path: str | Path, kind: str) -> tuple[Path, dict[str, Any]]:
     return folder, description
 
 
+def save_model(folder: Path, description: dict[str, Any], state: dict[str, Tensor]) -> None:
+    """Write a model alone, without what resuming needs; `find` reads it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({key: value.detach().cpu().contiguous() for key, value in state.items()}, folder / MODEL_STATE)
+    _write(folder / MODEL, json.dumps(description, indent=1, sort_keys=True))
+
+
 def fingerprint(folder: Path) -> str:
     """Twelve hex digits that name a model by its kind, architecture and weights, wherever it lies."""
     description = json.loads((folder / MODEL).read_text())

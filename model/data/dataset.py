@@ -90,13 +90,19 @@ def check_body_model(dataset: str, body: BodyModel) -> None:
         )
 
 
-def catalogued_licences(dataset: str, subsets: Sequence[str] = (), split: str = "train") -> list[str]:
-    """Licences of a split's motions, by the catalogue; empty where there is none."""
+def licences(dataset: str, subsets: Sequence[str] = (), split: str = "train") -> list[str]:
+    """Licences of a split's motions, by the catalogue or, where a shard has none, by its samples."""
     storage = Storage(dataset)
+    samples = MotionDataset(dataset, split=split, subsets=subsets)
     found: set[str] = set()
-    for shard in read_description(storage).shards:
+    first = 0
+    for shard in samples.reader.shards:
         path = table_path(shard.path)
-        if shard.split == split and (not subsets or shard.subset in subsets) and storage.exists(path):
+        if storage.exists(path):
             names = read_table(storage, path)["licence"].unique().to_pylist()
-            found |= {name for row in names for name in row.split(" AND ")}
+        else:
+            numbers = range(first, first + shard.samples)
+            names = [samples.sample(number).meta["licence"] for number in numbers if not samples.removed[number]]
+        first += shard.samples
+        found |= {name for row in names for name in row.split(" AND ")}
     return sorted(found)

@@ -64,6 +64,18 @@ class MotionTokenizer(nn.Module):
         self.decoder = Decoder(config, [len(columns) for columns in written])
         self.quantizer = build_quantizer(config)
 
+    def save_pretrained(self, folder: str | Path, description: dict[str, Any]) -> None:
+        """Write weights (safetensors), statistics and config into a folder that `from_pretrained` reads. `description` is the
+        model.json of the checkpoint it was trained to: body model, dataset version, licences of the motions."""
+        entries = {**description, "kind": "tokenizer", "architecture": self.config.model_dump()}
+        checkpoints.save_model(Path(folder), entries, self.state_dict())
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> "MotionTokenizer":
+        """A trained tokenizer in eval mode, from a checkpoint, a training's output or `save_pretrained`. Raises HumoError if there
+        is none."""
+        return load_tokenizer(folder)[0]
+
     @property
     def device(self) -> torch.device:
         return self.mean.device

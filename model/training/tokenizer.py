@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from model import checkpoints
-from model.data.dataset import MotionDataset, catalogued_licences, check_body_model
+from model.data.dataset import MotionDataset, check_body_model, licences
 from model.data.samples import MotionSample
 from model.features.layouts import layout
 from model.features.motions import motion_features, motion_seen
@@ -41,8 +41,8 @@ def train_tokenizer(config: TokenizerTraining) -> Result:
     check_body_model(config.dataset, body)
     loader = open_loader(config, processes)
     tokenizer = MotionTokenizer(config.architecture)
-    licences = tuple(catalogued_licences(config.dataset, config.subsets))
-    task = _TokenizerTask(tokenizer, config, body, loader.dataset, licences)
+    names = tuple(licences(config.dataset, config.subsets))
+    task = _TokenizerTask(tokenizer, config, body, loader.dataset, names)
     if not (config.resume and checkpoints.newest(Path(config.output))):
         rows = training_rows(config, body)
         mean, std = processes.broadcast(feature_statistics(config, rows) if processes.is_main else None)

@@ -24,9 +24,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 train_app = typer.Typer(help="Train from shards.", no_args_is_help=True)
+ablate_app = typer.Typer(help="Train rivals on the same data and compare them.", no_args_is_help=True)
 evaluate_app = typer.Typer(help="Measure a checkpoint on a dataset.", no_args_is_help=True)
 app.add_typer(train_app, name="train")
 app.add_typer(evaluate_app, name="evaluate")
+app.add_typer(ablate_app, name="ablate")
 app.add_typer(bench_app, name="bench")
 app.add_typer(dataset_app)
 app.command()(skeleton)
@@ -281,6 +283,52 @@ def evaluate_tokenizer(
     from model.evaluation.tokenizer import evaluate_tokenizer as run
 
     _print_evaluation(run(checkpoint, dataset, split=split, limit=limit or None), as_json)
+
+
+@ablate_app.command("tokenizer")
+def ablate_tokenizer(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    rivals: Annotated[
+        list[str] | None, typer.Option("--rival", help="A rival's name; repeatable. Default: all.")
+    ] = None,
+    rates: Annotated[list[float] | None, typer.Option("--rate", help="A learning rate to try; repeatable.")] = None,
+    on: Annotated[str, typer.Option(help="Dataset to measure on; default: the one trained on.")] = "",
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "val",
+    limit: Annotated[int, typer.Option(help="Most motions measured; 0: all.")] = 64,
+    as_json: AsJson = False,
+) -> None:
+    """VQ, RQ, PRQ and their variants: error against bits as a table and a picture."""
+    from contextlib import redirect_stdout
+    from dataclasses import asdict
+
+    from model.training.ablation import RIVALS, ablate, table
+    from model.training.config import TokenizerTraining
+    from schemas.config import load_config
+
+    parsed = load_config(config, TokenizerTraining, overrides or [])
+    with redirect_stdout(sys.stderr):
+        trials = ablate(
+            parsed, rivals=rivals or tuple(RIVALS), learning_rates=rates or (1e-4, 4e-4), dataset=on, split=split,
+            limit=limit or None,
+        )  # fmt: skip
+    print_result({"trials": [asdict(trial) for trial in trials]}, as_json, table(trials))
+
+
+@app.command()
+def tokenize(
+    checkpoint: Annotated[str, typer.Argument(help="Folder that humo train tokenizer wrote.")],
+    dataset: Dataset,
+    as_json: AsJson = False,
+) -> None:
+    """Write the codes of all motions beside the shards."""
+    from dataclasses import asdict
+
+    from model.training.tokenize import tokenize as run
+
+    result = run(checkpoint, dataset)
+    text = f"{result.folder}: codes of {result.motions} motions in {result.shards} shards ({result.kept_shards} kept)"
+    print_result(asdict(result), as_json, text)
 
 
 @evaluate_app.command("llm")
