@@ -38,7 +38,7 @@ class TokenizerConfig(Config):
     run at this fraction of the frame rate."""
     strides: tuple[int, ...] = (2, 2)
     """Downsampling strides from patches to steps; `patch` times their product is the number of frames per step."""
-    dilations: tuple[int, ...] = (1, 3, 9)
+    dilations: tuple[int, ...] = (1, 3)
     """Dilations of the residual blocks after each downsampling or upsampling."""
     share_levels: bool = False
     """Whether the levels share one codebook as well."""
@@ -92,26 +92,12 @@ class TokenizerConfig(Config):
     @property
     def encoder_frames(self) -> int:
         """Frames on which the codes of a step depend, its own included."""
-        frames, rate = 1, self.patch  # frames that the last patch sees so far, in patches; frames per patch
-        behind = 2  # the first convolution
-        scale = 1
+        behind, scale = 2, 1  # patches before the last that the first convolution sees; patches per output
         for stride in self.strides:
             behind += (2 * stride - 1) * scale
             scale *= stride
             behind += 2 * sum(self.dilations) * scale
-        return (frames + behind) * rate
-
-    @property
-    def decoder_frames(self) -> int:
-        """Frames of codes on which a decoded frame depends, rounded up to whole steps."""
-        scale = math.prod(self.strides)
-        behind = 2 * scale  # the first convolution
-        for stride in self.strides[::-1]:
-            behind += 2 * sum(self.dilations) * scale
-            scale //= stride
-            behind += 2 * scale
-        behind += 2  # the last convolution
-        return (math.ceil((behind + 1) / math.prod(self.strides))) * self.downsample
+        return (1 + behind) * self.patch
 
 
 PRESETS = {

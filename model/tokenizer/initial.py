@@ -5,6 +5,7 @@ k-means for the codebooks. Training then refines what they leave.
 """
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -53,11 +54,13 @@ def start_from(
         covariance = (part - mean).T.double() @ (part - mean).double()
         axes = torch.linalg.eigh(covariance).eigenvectors.flip(1)[:, : config.code_width].float()
         column_weights = weights[written].repeat_interleave(config.patch)
-        encode, decode = encoder.direct[i], decoder.direct[i]
+        encode, decode = cast(nn.Conv1d, encoder.direct[i]), cast(nn.Conv1d, decoder.direct[i])
         place = torch.searchsorted(read, written)[:, None] * config.patch + torch.arange(config.patch)
         count = axes.shape[1]
         encode.weight.zero_()
         encode.weight[:count, place.flatten(), 0] = (axes * column_weights[:, None]).T / scale
+        assert encode.bias is not None
+        assert decode.bias is not None
         encode.bias.zero_()
         encode.bias[:count] = -(mean @ axes) / scale
         decode.weight.zero_()
@@ -137,7 +140,7 @@ def _differences(
     return torch.stack(differences, 2)
 
 
-def _set_codebooks(codebooks: nn.Module, vectors: Float[Tensor, "M C"]) -> None:
+def _set_codebooks(codebooks: Any, vectors: Float[Tensor, "M C"]) -> None:
     """Codebooks of the levels by k-means, one after the other; with one codebook for all levels that of the first."""
     from vector_quantize_pytorch.vector_quantize_pytorch import kmeans
 

@@ -4,7 +4,7 @@ Shape letters: B motions, S steps, P parts, K levels, C channels.
 """
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -76,7 +76,7 @@ class ResidualCodebooks(nn.Module):
         levels = self.levels
         if drop_levels and self.levels > 1:
             levels = int(torch.randint(1, self.levels + 1, ()))
-        books = [codebooks.codebooks for codebooks in self.sets]
+        books = [cast(Any, codebooks).codebooks for codebooks in self.sets]
         history = self._history(latents, memory)
         values, codes, differences, errors = [], [], [], latents.new_zeros(())
         for step in range(latents.shape[2]):
@@ -102,7 +102,7 @@ class ResidualCodebooks(nn.Module):
         groups: Sequence[Tensor] = codes.transpose(1, 2).chunk(len(self.sets), dim=1)
         nearest = torch.cat(
             [
-                codebooks.get_output_from_indices(group.flatten(0, 1)).unflatten(0, group.shape[:2])
+                cast(Any, codebooks).get_output_from_indices(group.flatten(0, 1)).unflatten(0, group.shape[:2])
                 for codebooks, group in zip(self.sets, groups, strict=True)
             ],
             dim=1,
@@ -125,7 +125,7 @@ class ResidualCodebooks(nn.Module):
         parts = latents.shape[1]
         quantized, codes, commitment = [], [], latents.new_zeros(())
         for codebooks, group in zip(self.sets, latents.chunk(len(self.sets), dim=1), strict=True):
-            codebooks.quantize_dropout = drop_levels
+            cast(Any, codebooks).quantize_dropout = drop_levels
             values, indices, losses = codebooks(group.flatten(0, 1))
             quantized.append(values.unflatten(0, group.shape[:2]))
             codes.append(indices.unflatten(0, group.shape[:2]))

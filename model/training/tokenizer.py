@@ -2,6 +2,7 @@
 
 import itertools
 import random
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +41,12 @@ def train_tokenizer(config: TokenizerTraining) -> Result:
     body = BodyModel.load(config.body_model or None)
     check_body_model(config.dataset, body)
     loader = open_loader(config, processes)
+    if config.window < (needed := config.architecture.encoder_frames):
+        warnings.warn(
+            f"window is {config.window} frames, a step depends on {needed}: what training never shows follows in longer motions; "
+            f"set window: {needed}, or smaller dilations",
+            stacklevel=2,
+        )
     tokenizer = MotionTokenizer(config.architecture)
     names = tuple(licences(config.dataset, config.subsets))
     task = _TokenizerTask(tokenizer, config, body, loader.dataset, names)

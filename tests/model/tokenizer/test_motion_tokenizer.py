@@ -157,6 +157,17 @@ def test_every_rival_trains_streams_and_decodes(rival: str, features: str) -> No
         assert torch.allclose(torch.cat(chunks, 1), tokenizer.decode(codes), atol=1e-5)
 
 
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_step_depends_on_as_many_frames_as_the_config_says(name: str) -> None:
+    config = TokenizerConfig(**{**PRESETS[name].model_dump(), "width": 8, "code_width": 8, "predict": 0})
+    tokenizer = MotionTokenizer(config).eval()
+    frames = config.encoder_frames // 4 * 4 + 8
+    rows = torch.randn(1, frames, len(tokenizer.mean), requires_grad=True)
+    tokenizer.latents(rows)[:, :, -1].sum().backward()
+    touched = rows.grad.abs().sum((0, 2)).nonzero().min().item()
+    assert frames - touched == config.encoder_frames
+
+
 def _config(rival: str, features: str) -> TokenizerConfig:
     return TokenizerConfig(**{**TINY.model_dump(), "features": features, **RIVALS[rival]})
 

@@ -295,6 +295,9 @@ def test_shipped_configs_are_valid() -> None:
         tiny = load_config(CONFIGS / f"{name}_tiny.yaml", model, ["optimisation.steps=7", "seed=3"])
         assert tiny.optimisation.steps == 7
         assert tiny.architecture.width < whole.architecture.width
+        if name == "tokenizer":
+            fast = load_config(CONFIGS / "tokenizer_fast.yaml", model)
+            assert all(one.window >= one.architecture.encoder_frames for one in (whole, tiny, fast))
         fields = [field for config in (model, type(whole.architecture)) for field in config.model_fields.values()]
         assert all(field.description for field in fields)
 
