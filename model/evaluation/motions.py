@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -98,7 +99,7 @@ def evaluate_motions(
         )
     motions, words = judge.vectors([one.motion for one in real]), judge.text_vectors([one.text for one in real])
     sentences = [one.text for one in real]
-    options = {"repeats": repeats, "seed": seed}
+    options: dict[str, Any] = {"repeats": repeats, "seed": seed}
     warnings = [fid_warning(len(real) // 2, motions.shape[1])] if not generated else []
     result = MotionReport(
         evaluator=judge.name,

@@ -101,7 +101,8 @@ def retrieval(
 
 def _batches(order: Int[np.ndarray, "N"], same: Bool[np.ndarray, "N N"] | None) -> Int[Tensor, "B b"]:
     """Batches of equal size from pairs in random order, each filled with the next pairs that mean something else."""
-    left, batches = [int(number) for number in order], []
+    left = [int(number) for number in order]
+    batches: list[list[int]] = []
     while left:
         batch: list[int] = []
         for number in left:
