@@ -4,6 +4,8 @@ A step (four frames at the default downsampling) is decoded as soon as its codes
 are final. The first frames are available after the prompt and one step: latency is the computation of one step.
 """
 
+import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -287,5 +289,5 @@ def load_motion(path: str | Path) -> MotionArrays:
         raise HumoError(f"{path}: cannot be read ({error.strerror}); use an .npz written by humo") from None
     try:
         return decode_motion(content, str(path))
-    except ValueError as error:
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise HumoError(f"{path}: not a motion .npz ({error}); use one written by humo") from None

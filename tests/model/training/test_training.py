@@ -215,6 +215,9 @@ def test_generation(trained: tuple[Path, Path], tmp_path: Path, dataset_sample: 
             generator.generate(**options)
     with pytest.raises(HumoError):
         load_motion(tmp_path / "missing.npz")
+    (tmp_path / "text.npz").write_text("no archive")
+    with pytest.raises(HumoError, match="not a motion"):
+        load_motion(tmp_path / "text.npz")
 
 
 def test_streaming_equals_decoding_at_once(trained: tuple[Path, Path]) -> None:
