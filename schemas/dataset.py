@@ -5,6 +5,7 @@ parts/*.tar          samples of one commit, written first
 ledger/*.parquet     decisions on the sources of one commit, written last: it completes the commit
 shards/SUBSET/SPLIT-000000-DIGEST.tar    packed from the parts, split by source
 catalogue/*.parquet  one row per sample
+codes/TOKENIZER/*.parquet    the codes of one shard by a motion tokenizer, if humo tokenize wrote them
 jobs/*.json          the settings that commits were made with
 tombstones.parquet   keys of removed samples, and why they were removed
 versions/*.json      the commits that each packing contains
@@ -123,6 +124,11 @@ def table_path(shard: str) -> str:
     """Path of the catalogue table of a shard, given by its path: shards/SUBSET/NAME.tar has catalogue/SUBSET-NAME.parquet."""
     _, subset, name = shard.split("/")
     return f"catalogue/{subset}-{name.removesuffix('.tar')}.parquet"
+
+
+def codes_path(tokenizer: str, shard: str) -> str:
+    """Path of the codes of a shard by the tokenizer with this fingerprint; named like the shard's catalogue table."""
+    return f"codes/{tokenizer}/{table_path(shard).removeprefix('catalogue/')}"
 
 
 def read_table(storage: Storage, relative: str) -> pa.Table:

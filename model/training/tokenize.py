@@ -7,7 +7,7 @@ import io
 import json
 from collections import defaultdict
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +20,7 @@ from model.data.dataset import MotionDataset, check_body_model
 from model.features.motions import motion_features
 from model.tokenizer.motion_tokenizer import load_tokenizer
 from schemas.body_model import BodyModel
-from schemas.dataset import read_description, table_path
+from schemas.dataset import codes_path, read_description
 from schemas.errors import HumoError
 from schemas.storage import Storage
 
@@ -84,11 +84,6 @@ def tokenize(checkpoint: str | Path, dataset: str, *, body_model: str = "", devi
         folder=f"codes/{name}", motions=counts["motions"], frames=counts["frames"], too_short=counts["short"],
         shards=counts["shards"] + counts["kept"], kept_shards=counts["kept"],
     )  # fmt: skip
-
-
-def codes_path(fingerprint: str, shard: str) -> str:
-    """Path of the codes of a shard, given by its path."""
-    return f"codes/{fingerprint}/{PurePosixPath(table_path(shard)).name}"
 
 
 def read_codes(storage: Storage, path: str, parts: int, levels: int) -> dict[str, Int[np.ndarray, "S P K"]]:

@@ -4,6 +4,7 @@ import contextlib
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 import pyarrow as pa
 
@@ -47,10 +48,13 @@ def orphans(storage: Storage, history: pa.Table) -> list[str]:
 
 
 def unreferenced(storage: Storage, description: DatasetDescription) -> list[str]:
-    """Shards and tables that dataset.json does not name: of earlier packings, and of those that did not get to its end."""
+    """Shards, tables and codes that belong to no shard of dataset.json: of earlier packings, and of those that did not get to its
+    end."""
     named = {shard.path for shard in description.shards} | {table_path(shard.path) for shard in description.shards}
     found = storage.list("shards", ".tar") + storage.list("catalogue", ".parquet")
-    return [path for path in found if path not in named]
+    tables = {PurePosixPath(path).name for path in named}
+    codes = [path for path in storage.list("codes", ".parquet") if PurePosixPath(path).name not in tables]
+    return [path for path in found if path not in named] + codes
 
 
 def older_than(storage: Storage, paths: Iterable[str], grace_s: float) -> list[str]:

@@ -169,11 +169,11 @@ class Scan:
 
 
 def scan(storage: Storage, removed: set[str]) -> Iterator[Scan]:
-    """Scan the content of every shard, part and catalogue table: members of tars, keys of tables."""
+    """Scan the content of every shard, part, catalogue table and table of codes: members of tars, keys of tables."""
     for path in storage.list("shards", ".tar") + storage.list("parts", ".tar"):
         keys, sha256 = keys_of_tar(storage, path)
         yield Scan(path=path, sha256=sha256, removed_keys=sorted(keys & removed))
-    for path in storage.list("catalogue", ".parquet"):
+    for path in storage.list("catalogue", ".parquet") + storage.list("codes", ".parquet"):
         keys = set(read_table(storage, path).column("key").to_pylist())
         yield Scan(path=path, sha256=storage.sha256(path), removed_keys=sorted(keys & removed))
 

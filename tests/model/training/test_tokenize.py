@@ -14,11 +14,11 @@ from model.features.motions import motion_features
 from model.tokenizer.motion_tokenizer import MotionTokenizer, load_tokenizer
 from model.training.ablation import RIVALS, ablate, table
 from model.training.config import TokenizerTraining
-from model.training.tokenize import codes_path, read_codes, tokenize
+from model.training.tokenize import read_codes, tokenize
 from model.training.tokenizer import train_tokenizer
 from schemas.body_model import BodyModel
 from schemas.config import parse_config
-from schemas.dataset import read_description
+from schemas.dataset import codes_path, read_description
 from schemas.errors import UsageError
 from schemas.storage import Storage
 

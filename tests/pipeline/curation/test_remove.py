@@ -19,13 +19,22 @@ from pipeline.dataset.maintenance import run_maintenance
 from pipeline.dataset.pack import is_packed, pack, repack
 from pipeline.dataset.purge import scan
 from pipeline.dataset.verify import verify
-from schemas.dataset import iterate_samples, read_causes, read_description, read_tombstones
+from schemas.dataset import (
+    codes_path,
+    iterate_samples,
+    read_causes,
+    read_description,
+    read_table,
+    read_tombstones,
+    table_path,
+)
 from schemas.errors import HumoError, UsageError
 from schemas.ledger import read_ledger
 from schemas.records import Source
 from schemas.sample import encode_json
 from schemas.shards import decode_sample_bytes
 from schemas.storage import Storage
+from schemas.tables import parquet_bytes
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +51,24 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def dataset(original: Path, tmp_path: Path) -> str:
     shutil.copytree(original, tmp_path / "data")
     return str(tmp_path / "data")
+
+
+def test_codes_of_removed_samples_go_with_them(dataset: str) -> None:
+    """What humo tokenize writes is derived from the samples."""
+    storage = Storage(dataset)
+    for shard in read_description(storage).shards:
+        keys = read_table(storage, table_path(shard.path)).select(["key"])
+        storage.write_bytes(codes_path("f1", shard.path), parquet_bytes(keys))
+    kept = len(storage.list("codes", ".parquet"))
+    removed = remove(dataset, ["source-2"], packing=False).removed
+    assert any(
+        problem.startswith("codes/f1/") and "was removed" in problem for problem in verify(dataset).problems
+    ) or any(one.removed_keys for one in scan(storage, set(removed)) if one.path.startswith("codes/"))
+    repack(dataset)
+    left = storage.list("codes", ".parquet")
+    assert 0 < len(left) < kept
+    assert not [one for one in scan(storage, set(removed)) if one.removed_keys]
+    assert verify(dataset).problems == []
 
 
 def tar_bytes(dataset: str) -> bytes:
