@@ -134,12 +134,14 @@ def _train(out: Path, dataset: str, seed: int, quiet: bool) -> list[dict[str, st
     runs = out / "runs"
     common = [f"dataset={dataset}", f"seed={seed}"]
     tokenizer = load_config(
-        _CONFIGS / "tokenizer_tiny.yaml", TokenizerTraining, [*common, f"output={runs / 'tokenizer'}"]
+        _CONFIGS / "tokenizer_tiny.yaml",
+        TokenizerTraining,
+        [*common, f"output={runs / 'tokenizer'}", "optimisation.steps=200"],
     )
     llm = load_config(
         _CONFIGS / "llm_tiny.yaml",
         LanguageModelTraining,
-        [*common, f"tokenizer={runs / 'tokenizer'}", f"output={runs / 'llm'}", "optimisation.steps=240"],
+        [*common, f"tokenizer={runs / 'tokenizer'}", f"output={runs / 'llm'}", "optimisation.steps=160"],
     )
     jobs: list[tuple[str, Callable[[Any], Any], Any]] = [
         ("tokenizer", train_tokenizer, tokenizer),
