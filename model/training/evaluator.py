@@ -23,18 +23,18 @@ from model.evaluation.motion_text_model import KIND, EvaluatorConfig, MotionText
 from model.evaluation.protocol import SAME_MEANING, retrieval
 from model.evaluation.sentence_encoder import SentenceEncoder, same_meaning
 from model.features import humo263
+from model.features.layouts import layout
 from model.features.motions import motion_features
 from model.training.config import Run
-from model.training.loop import Processes, Result, drawn_samples, fit, open_loader
+from model.training.loop import Processes, Result, fit, open_loader
+from model.training.statistics import drawn_rows, feature_statistics
 from schemas.body_model import BodyModel
 from schemas.dataset import read_description
-from schemas.errors import HumoError
 from schemas.human_texts import Texts, read_texts
 from schemas.storage import Storage
 
 _MAX_CACHED_FRAMES = 2_000_000
 """Feature rows that are kept in memory, a kilobyte each."""
-_MIN_STD = 1e-3
 
 
 class EvaluatorTraining(Run):
@@ -68,30 +68,11 @@ def train_evaluator(config: EvaluatorTraining) -> Result:
     encoder = SentenceEncoder.load(config.sentence_encoder)
     loader = open_loader(config, processes)
     model = MotionTextModel(config.architecture)
-    mean, std = processes.broadcast(_statistics(config, body) if processes.is_main else None)
+    rows = drawn_rows(config, config.statistics_samples, body, features="humo263", mirror=True)
+    mean, std = processes.broadcast(feature_statistics(layout("humo263"), rows) if processes.is_main else None)
     model.mean.copy_(mean)
     model.std.copy_(std)
     return fit(_EvaluatorTask(model, config, body, texts, encoder), config, loader, processes)
-
-
-def _statistics(config: EvaluatorTraining, body: BodyModel) -> tuple[Float[Tensor, "263"], Float[Tensor, "263"]]:
-    """Mean of each column and deviation of each slice over a seeded sample of the split, mirror images included."""
-    total, squares = torch.zeros(2, humo263.NUM_FEATURES, dtype=torch.float64)
-    count = 0
-    for sample in drawn_samples(config, config.statistics_samples):
-        motion = sample.motion
-        if len(motion.poses) < 2:
-            continue
-        rows = motion_features([motion], body)[0].double()
-        rows = torch.cat([rows, humo263.mirror(rows)])
-        total, squares, count = total + rows.sum(0), squares + rows.square().sum(0), count + len(rows)
-    if not count:
-        raise HumoError(f"{config.dataset}: no motion of at least two frames in its train split; ingest longer clips")
-    variance = (squares / count - (total / count).square()).clamp(min=0)
-    std = torch.empty_like(total)
-    for columns in humo263.SLICES.values():
-        std[columns] = variance[columns].mean().sqrt().clamp(min=_MIN_STD)
-    return (total / count).float(), std.float()
 
 
 @dataclass(eq=False)

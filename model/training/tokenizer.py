@@ -3,7 +3,6 @@
 import itertools
 import random
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,8 @@ from model.tokenizer.code_counts import CodeCounts
 from model.tokenizer.initial import start_from
 from model.tokenizer.motion_tokenizer import Batch, MotionTokenizer
 from model.training.config import TokenizerTraining
-from model.training.loop import Processes, Result, drawn_samples, fit, open_loader
+from model.training.loop import Processes, Result, fit, open_loader
+from model.training.statistics import drawn_rows, feature_statistics
 from schemas.body_model import BodyModel
 from schemas.coverage import PART_NAMES
 from schemas.dataset import read_description
@@ -51,45 +51,13 @@ def train_tokenizer(config: TokenizerTraining) -> Result:
     names = tuple(licences(config.dataset, config.subsets))
     task = _TokenizerTask(tokenizer, config, body, loader.dataset, names)
     if not (config.resume and checkpoints.newest(Path(config.output))):
-        rows = training_rows(config, body)
-        mean, std = processes.broadcast(feature_statistics(config, rows) if processes.is_main else None)
+        features = config.architecture.features
+        rows = drawn_rows(config, config.statistics_samples, body, features=features, mirror=config.mirror)
+        mean, std = processes.broadcast(feature_statistics(layout(features), rows) if processes.is_main else None)
         tokenizer.mean.copy_(mean)
         tokenizer.std.copy_(std)
         start_from(tokenizer, rows, task.rest_joints, config.seed)
     return fit(task, config, loader, processes)
-
-
-def training_rows(config: TokenizerTraining, body: BodyModel) -> list[Float[Tensor, "_ F"]]:
-    """Feature rows of motions drawn from the whole training split, mirrored ones included if training mirrors.
-
-    Raises HumoError if none has two frames.
-    """
-    features = config.architecture.features
-    rows = []
-    for sample in drawn_samples(config, config.statistics_samples):
-        if len(sample.motion.poses) < 2:
-            continue
-        rows.append(motion_features([sample.motion], body, features)[0])
-        if config.mirror:
-            rows.append(layout(features).mirror(rows[-1]))
-    if not rows:
-        raise HumoError(f"{config.dataset}: no motion of at least two frames in its train split; ingest longer clips")
-    return rows
-
-
-def feature_statistics(
-    config: TokenizerTraining, rows: Sequence[Float[Tensor, "_ F"]]
-) -> tuple[Float[Tensor, "F"], Float[Tensor, "F"]]:
-    """Mean per column and deviation per slice: the columns of a slice share unit and importance, and a column that hardly
-    varies must not get more weight."""
-    features = layout(config.architecture.features)
-    count = sum(map(len, rows))
-    mean = torch.stack([motion.double().sum(0) for motion in rows]).sum(0) / count
-    squares = torch.stack([(motion.double() - mean).square().sum(0) for motion in rows]).sum(0)
-    std = torch.empty_like(mean)
-    for name, columns in features.SLICES.items():
-        std[columns] = (squares[columns] / count).mean().sqrt().clamp(min=features.MIN_STD[name])
-    return mean.float(), std.float()
 
 
 @dataclass(eq=False)
