@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import write_dataset
+from motion_datasets import write_dataset
 from torch import Tensor
 
 from model import checkpoints
