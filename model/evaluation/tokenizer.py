@@ -15,7 +15,7 @@ from torch import Tensor
 
 from model.data.dataset import MotionDataset, check_body_model
 from model.data.samples import MotionSample
-from model.evaluation import reconstruction as distances
+from model.evaluation import reconstruction
 from model.features.motions import motion_features
 from model.tokenizer.code_counts import CodeCounts
 from model.tokenizer.motion_tokenizer import MotionTokenizer, load_tokenizer
@@ -139,24 +139,24 @@ class Measurements:
             decoded = tokenizer.reconstruct(tokenizer.latents(normalised))[0].cpu()
         rows = rows[: len(decoded)]
         self.rows.append(rows)
-        local = distances.joint_distances(
+        local = reconstruction.joint_distances(
             features.local_joints(decoded, self.rest), features.local_joints(rows, self.rest)
         )
         found, true = self._pose(decoded), self._pose(rows)
         fk = [_in_heading(joints, features.root_path(one)) for joints, one in ((found[1], decoded), (true[1], rows))]
         self._note(
             local=local,
-            fk=distances.joint_distances(*fk),
-            pa=distances.aligned_distances(*fk),
-            rotation=distances.angles_deg(found[0][:, 1:22], true[0][:, 1:22]),
-            acceleration=(distances.accelerations(found[1]) - distances.accelerations(true[1])).norm(dim=-1),
-            slide=distances.planted_speeds(found[1], rows[:, features.CONTACTS]),
-            true_slide=distances.planted_speeds(true[1], rows[:, features.CONTACTS]),
+            fk=reconstruction.joint_distances(*fk),
+            pa=reconstruction.aligned_distances(*fk),
+            rotation=reconstruction.angles_deg(found[0][:, 1:22], true[0][:, 1:22]),
+            acceleration=(reconstruction.accelerations(found[1]) - reconstruction.accelerations(true[1])).norm(dim=-1),
+            slide=reconstruction.planted_speeds(found[1], rows[:, features.CONTACTS]),
+            true_slide=reconstruction.planted_speeds(true[1], rows[:, features.CONTACTS]),
         )
         for seconds in _DRIFT_S:
             self._add_windows(decoded, rows, seconds)
-        if (jerk := distances.peak_jerk(true[1])) > 0:
-            self._jerks.append(distances.peak_jerk(found[1]) / jerk)
+        if (jerk := reconstruction.peak_jerk(true[1])) > 0:
+            self._jerks.append(reconstruction.peak_jerk(found[1]) / jerk)
         self._actions[action_of(sample.meta)].append(local.flatten())
         self._of_key[sample.key] = 1000 * local.mean().item()
 
@@ -215,7 +215,7 @@ class Measurements:
             a, b = (self._pose(one[start : start + count])[1] for one in (decoded, rows))
             self._note(**{f"drift_{seconds}": (a[-1, 0] - b[-1, 0])[[0, 2]].norm()})
             if seconds == _WORLD_S:
-                self._note(world=distances.joint_distances(a, b))
+                self._note(world=reconstruction.joint_distances(a, b))
 
     @torch.inference_mode()
     def _speeds(self) -> tuple[float, float]:
