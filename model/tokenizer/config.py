@@ -36,6 +36,8 @@ class TokenizerConfig(Config):
     patch: int = 1
     """Consecutive frames that the first convolution takes as channels and the last one gives back; the convolutions in between
     run at this fraction of the frame rate."""
+    lookahead: int = 0
+    """Steps after a step that its decoding waits for. With 1 the seams between steps are smooth, and frames come one step later."""
     strides: tuple[int, ...] = (2, 2)
     """Downsampling strides from patches to steps; `patch` times their product is the number of frames per step."""
     dilations: tuple[int, ...] = (1, 3)
@@ -66,8 +68,9 @@ class TokenizerConfig(Config):
                 f"fsq_grid {list(self.fsq_grid)} has {math.prod(self.fsq_grid)} codes, codebook_size is {self.codebook_size}; "
                 "make them equal"
             )
-        if self.predict < 0:
-            raise ValueError("predict must be at least 0")
+        for name in ("predict", "lookahead"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be at least 0")
         if self.predict and self.quantizer == "fsq":
             raise ValueError("predict needs quantizer: residual")
         if self.mix_parts and self.parts == "whole":

@@ -92,7 +92,7 @@ class Decoder(nn.Module):
 
     def __init__(self, config: TokenizerConfig, channels: list[int]) -> None:
         super().__init__()
-        self.patch = config.patch
+        self.patch, self.lookahead = config.patch, config.lookahead
         mixed = len(channels) if config.mix_parts else 1
         self.mark = nn.Parameter(torch.zeros(len(channels), 1, config.code_width))
         self.first = CausalConv(config.code_width, config.width, 3)
@@ -106,17 +106,31 @@ class Decoder(nn.Module):
         self.direct = _direct(config, [(config.code_width, count * config.patch) for count in channels])
 
     def forward(self, latents: Float[Tensor, "B P S C"], memory: Memory | None = None) -> list[Float[Tensor, "B _c N"]]:
-        codes = latents.transpose(-1, -2)
-        x = self.first((latents + self.mark).flatten(0, 1).transpose(-1, -2), memory)
+        """Rows of each part. With a `lookahead` the convolutions see that many steps after the one whose rows they give: without
+        a memory the last step stands for those that follow it, with one the rows of the last steps come with later calls."""
+        decoded, following = latents, latents
+        if self.lookahead and memory is None:
+            following = torch.cat([latents, latents[:, :, -1:].expand(-1, -1, self.lookahead, -1)], dim=2)
+        elif self.lookahead and memory is not None:
+            decoded = torch.cat([memory[self], latents], dim=2) if self in memory else latents
+            memory[self] = decoded[:, :, -self.lookahead :]
+            decoded = decoded[:, :, : max(decoded.shape[2] - self.lookahead, 0)]
+        x = self.first((following + self.mark).flatten(0, 1).transpose(-1, -2), memory)
         for stride, blocks, merge in zip(self.strides, self.blocks, self.merge, strict=True):
             for block in cast(nn.ModuleList, blocks):
                 x = block(x, memory)
             x = merge(x.repeat_interleave(stride, dim=-1), memory)
         x = F.relu(x).unflatten(0, latents.shape[:2])
-        patches = [last(x[:, i], memory) for i, last in enumerate(self.last)]
-        if self.direct is not None:
+        count = decoded.shape[2] * math.prod(self.strides)
+        patches = [last(x[:, i], memory)[..., x.shape[-1] - count :] for i, last in enumerate(self.last)]
+        if self.direct is not None and count:
+            codes = decoded.transpose(-1, -2)
             patches = [patch + self.direct[i](codes[:, i]) for i, patch in enumerate(patches)]
         return [patch.unflatten(1, (-1, self.patch)).transpose(-1, -2).flatten(2) for patch in patches]
+
+    def pending(self, memory: Memory) -> Float[Tensor, "B P S C"] | None:
+        """Latents whose rows wait for the steps that follow; None if there are none."""
+        return memory.get(self)
 
 
 def _direct(config: TokenizerConfig, shapes: list[tuple[int, int]]) -> nn.ModuleList | None:

@@ -97,8 +97,16 @@ class MotionTokenizer(nn.Module):
         return self.quantizer(latents.float(), memory=memory)[1]
 
     def decode(self, codes: Int[Tensor, "B S P K"], memory: Memory | None = None) -> Float[Tensor, "B N F"]:
-        """Rows, `downsample` per step. With a memory (initially an empty dict) consecutive calls decode without seams."""
+        """Rows, `downsample` per step. With a memory (initially an empty dict) consecutive calls decode without seams; the rows of
+        the last `lookahead` steps then come with the next call, or with `finish`."""
         return self.reconstruct(self.quantizer.decode(codes, memory), memory)
+
+    def finish(self, memory: Memory) -> Float[Tensor, "B N F"]:
+        """The rows that a memory still holds back, when no step follows; none without a `lookahead`."""
+        pending = self.decoder.pending(memory)
+        if pending is None:
+            return self.mean.new_zeros(1, 0, len(self.mean))
+        return self.reconstruct(pending[:, :, -1:].expand(-1, -1, self.config.lookahead, -1), memory)
 
     def latents(self, normalised: Float[Tensor, "B N F"], memory: Memory | None = None) -> Float[Tensor, "B P S C"]:
         """Encoder output before quantization."""
