@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from model import checkpoints
-from model.evaluation.sentence_encoder import WIDTH as SENTENCE_WIDTH
+from model.llm.sentence_encoder import WIDTH as SENTENCE_WIDTH
 from model.features import humo263
 from schemas.config import Config
 from schemas.errors import HumoError

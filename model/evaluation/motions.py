@@ -28,7 +28,7 @@ from model.evaluation.protocol import (
     retrieval,
     split_fid,
 )
-from model.evaluation.sentence_encoder import SentenceEncoder, same_meaning
+from model.llm.sentence_encoder import SentenceEncoder, same_meaning
 from model.features.motions import motion_features
 from schemas.body_model import BodyModel
 from schemas.errors import HumoError

@@ -1,10 +1,13 @@
 """A trained language model with what it needs."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from model import checkpoints
 from model.llm.language_model import LanguageModelConfig, MotionLanguageModel
+from model.llm.packing import MINILM, Packer
+from model.llm.sentence_encoder import WIDTH, SentenceEncoder
 from model.llm.vocabulary import TextVocabulary
 from model.tokenizer.motion_tokenizer import MotionTokenizer, load_tokenizer
 
@@ -13,35 +16,58 @@ TEXT_VOCABULARY, TOKENIZER = "text_vocabulary.json", "tokenizer"
 
 
 def build_model(
-    architecture: LanguageModelConfig, tokenizer: MotionTokenizer, vocabulary: TextVocabulary
+    architecture: LanguageModelConfig,
+    tokenizer: MotionTokenizer,
+    vocabulary: TextVocabulary,
+    features: Mapping[str, int] | None = None,
 ) -> MotionLanguageModel:
-    """An untrained model for a tokenizer and a text vocabulary."""
+    """An untrained model for a tokenizer and a text vocabulary. `features` are further frozen encoders with their widths."""
     shape = tokenizer.config
+    own = {MINILM: WIDTH} if architecture.prompts == "minilm" else {}
     return MotionLanguageModel(
         architecture,
         text_tokens=len(vocabulary),
         parts=len(shape.streams),
         levels=shape.levels,
         codebook_size=shape.codebook_size,
+        code_width=shape.code_width,
+        features={**own, **(features or {})},
     )
+
+
+def build_packer(
+    model: MotionLanguageModel, tokenizer: MotionTokenizer, vocabulary: TextVocabulary, sentence_encoder: str = ""
+) -> Packer:
+    """What packs examples for a model. `sentence_encoder` is a folder, empty for the installed package; it is loaded only where
+    prompts need it."""
+    encoder = SentenceEncoder.load(sentence_encoder) if model.config.prompts == "minilm" else None
+    shape = tokenizer.config
+    return Packer(vocabulary, len(shape.streams), shape.levels, shape.code_width, model.context, encoder)
 
 
 @dataclass(frozen=True, eq=False)
 class LoadedModel:
-    """A language model with its tokenizer and text vocabulary."""
+    """A language model with its tokenizer, its packer and the id of the body model that its motions use."""
 
     model: MotionLanguageModel
     tokenizer: MotionTokenizer
-    vocabulary: TextVocabulary
+    packer: Packer
     body_model: str
-    """Id of the body model that its motions use."""
+
+    @property
+    def vocabulary(self) -> TextVocabulary:
+        """The text vocabulary."""
+        return self.packer.vocabulary
 
 
-def load_llm(path: str | Path) -> LoadedModel:
+def load_llm(path: str | Path, *, sentence_encoder: str = "") -> LoadedModel:
     """A trained language model in eval mode. Raises HumoError if there is none."""
     folder, description = checkpoints.find(path, "language_model")
     tokenizer, _ = load_tokenizer(folder / TOKENIZER)
     vocabulary = TextVocabulary.from_json((folder / TEXT_VOCABULARY).read_text())
-    model = build_model(LanguageModelConfig(**description["architecture"]), tokenizer, vocabulary)
+    model = build_model(
+        LanguageModelConfig(**description["architecture"]), tokenizer, vocabulary, description.get("features")
+    )
     checkpoints.load_into(model, folder)
-    return LoadedModel(model.eval(), tokenizer, vocabulary, description["body_model"])
+    packer = build_packer(model, tokenizer, vocabulary, sentence_encoder)
+    return LoadedModel(model.eval(), tokenizer, packer, description["body_model"])

@@ -13,8 +13,8 @@ from torch import Tensor, tensor
 
 from schemas.errors import HumoError
 
-PAD, START, END, MOTION, ANSWER = "<pad>", "<start>", "<end>", "<motion>", "<answer>"
-SPECIAL = (PAD, START, END, MOTION, ANSWER)
+PAD, END = "<pad>", "<end>"
+SPECIAL = (PAD, END)
 _MOTION_TOKEN = re.compile(r"<(\w+)_(\d+)>")
 
 
@@ -76,7 +76,7 @@ class TextVocabulary:
         self._tokenizer = tokenizer
         # A special token spelled out in a user's text is plain text.
         tokenizer.encode_special_tokens = True
-        self.pad, self.start, self.end, self.motion, self.answer = (_token_id(tokenizer, name) for name in SPECIAL)
+        self.pad, self.end = (_token_id(tokenizer, name) for name in SPECIAL)
 
     @classmethod
     def learn(cls, texts: Iterable[str], size: int) -> "TextVocabulary":

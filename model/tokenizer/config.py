@@ -36,6 +36,9 @@ class TokenizerConfig(Config):
     patch: int = 1
     """Consecutive frames that the first convolution takes as channels and the last one gives back; the convolutions in between
     run at this fraction of the frame rate."""
+    preroll: int = 0
+    """Steps before a motion, in which its first frame stands still: a predictive tokenizer needs them to come to the first pose.
+    Their codes come first; decoding drops their frames."""
     lookahead: int = 0
     """Steps after a step that its decoding waits for. With 1 the seams between steps are smooth, and frames come one step later."""
     strides: tuple[int, ...] = (2, 2)
@@ -68,7 +71,7 @@ class TokenizerConfig(Config):
                 f"fsq_grid {list(self.fsq_grid)} has {math.prod(self.fsq_grid)} codes, codebook_size is {self.codebook_size}; "
                 "make them equal"
             )
-        for name in ("predict", "lookahead"):
+        for name in ("predict", "lookahead", "preroll"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be at least 0")
         if self.predict and self.quantizer == "fsq":
@@ -115,7 +118,10 @@ PRESETS = {
         dilations=(1, 2, 4),
         replace_below=0.1,
         predict=3,
+        preroll=2,
+        lookahead=1,
         beam=4,
+        share_parts=False,
         rotation_trick=False,
     ),
 }

@@ -95,7 +95,7 @@ def _fit_codebooks(tokenizer: MotionTokenizer, steps: Sequence[Float[Tensor, "_ 
         long_enough = [rows[:frames] for rows in steps] if frames else []
     if not long_enough:
         return
-    latents = tokenizer.latents(torch.stack(long_enough))  # B P S C
+    latents = tokenizer.latents(tokenizer.with_preroll(torch.stack(long_enough)))  # B P S C
     order = quantizer.order
     noise = 0.03 * latents.square().mean(
         (0, 2, 3)

@@ -7,7 +7,7 @@ Design choices:
 - K residual levels, one codebook per level, shared by the parts.
 - All convolutions are causal and padded with the first frame: a prefix of a motion has the same codes as in the whole
   motion, and encoding or decoding step by step (`Memory`) gives exactly the result of doing it at once.
-- A step is `downsample` = patch * prod(strides) frames.
+- A step is `downsample` = patch * prod(strides) frames; `preroll` steps come before the first frame.
 
 Shape letters: B motions, N feature rows, F features, S steps, P parts, K levels, C channels.
 """
@@ -91,22 +91,47 @@ class MotionTokenizer(nn.Module):
         return [getattr(self, f"written_{i}") for i in range(len(self.config.streams))]
 
     def encode(self, features: Float[Tensor, "B N F"], memory: Memory | None = None) -> Int[Tensor, "B S P K"]:
-        """Codes of whole steps; up to `downsample` - 1 rows at the end are dropped. With a memory (initially an empty dict)
-        consecutive calls with whole steps encode without seams."""
-        latents = self.latents(self.normalise(features), memory)
-        return self.quantizer(latents.float(), memory=memory)[1]
+        """Codes of whole steps, after those of the preroll; up to `downsample` - 1 rows at the end are dropped. With a memory
+        (initially an empty dict) consecutive calls with whole steps encode without seams."""
+        return self.quantize(features, memory)[0]
+
+    def quantize(
+        self, features: Float[Tensor, "B N F"], memory: Memory | None = None, *, noise: float = 0.0
+    ) -> tuple[Int[Tensor, "B S P K"], Float[Tensor, "B S P C"]]:
+        """Codes as of `encode`, and the quantized latents that they stand for. With `noise` every sequence gets an own amount of
+        disturbance, up to that deviation, in the steps that later ones are predicted from; the latents include it."""
+        latents = self.latents(self.normalise(features if memory else self.with_preroll(features)), memory)
+        values, codes, _ = self.quantizer(latents.float(), memory=memory, noise=noise)
+        return codes, values.transpose(1, 2)
 
     def decode(self, codes: Int[Tensor, "B S P K"], memory: Memory | None = None) -> Float[Tensor, "B N F"]:
         """Rows, `downsample` per step. With a memory (initially an empty dict) consecutive calls decode without seams; the rows of
         the last `lookahead` steps then come with the next call, or with `finish`."""
-        return self.reconstruct(self.quantizer.decode(codes, memory), memory)
+        return self.reconstruct_motion(self.quantizer.decode(codes, memory), memory)
+
+    def reconstruct_motion(
+        self, latents: Float[Tensor, "B P S C"], memory: Memory | None = None
+    ) -> Float[Tensor, "B N F"]:
+        """Rows of quantized latents that begin with a preroll; see `decode`."""
+        rows = self.reconstruct(latents, memory)
+        preroll = self.config.preroll * self.config.downsample
+        if memory is None:
+            return rows[:, preroll:]
+        before = int(memory[self]) if self in memory else 0
+        memory[self] = torch.tensor(before + rows.shape[1])
+        return rows[:, min(max(preroll - before, 0), rows.shape[1]) :]
+
+    def with_preroll(self, features: Float[Tensor, "B N F"]) -> Float[Tensor, "B M F"]:
+        """Rows, normalised or not, after copies of their first one."""
+        count = self.config.preroll * self.config.downsample
+        return torch.cat([features[:, :1].expand(-1, count, -1), features], dim=1) if count else features
 
     def finish(self, memory: Memory) -> Float[Tensor, "B N F"]:
         """The rows that a memory still holds back, when no step follows; none without a `lookahead`."""
         pending = self.decoder.pending(memory)
         if pending is None:
             return self.mean.new_zeros(1, 0, len(self.mean))
-        return self.reconstruct(pending[:, :, -1:].expand(-1, -1, self.config.lookahead, -1), memory)
+        return self.reconstruct_motion(pending[:, :, -1:].expand(-1, -1, self.config.lookahead, -1), memory)
 
     def latents(self, normalised: Float[Tensor, "B N F"], memory: Memory | None = None) -> Float[Tensor, "B P S C"]:
         """Encoder output before quantization."""
@@ -135,13 +160,14 @@ class MotionTokenizer(nn.Module):
         """Training losses: `loss` and its terms. `drop_levels` drops a random number of the last levels (quantizer
         dropout), so that the first ones learn to work alone; without `quantize` the latents are decoded as they are."""
         target = self.normalise(batch.features)
-        latents = self.latents(target)
+        latents = self.latents(self.with_preroll(target))
         # The nearest-code search needs full precision, and so do losses in metres.
         with torch.autocast(batch.features.device.type, enabled=False):
             values, commitment = latents.float(), latents.new_zeros((), dtype=torch.float32)
             if quantize:
                 values, _, commitment = self.quantizer(values, drop_levels=drop_levels)
-        parts = [part.float() for part in self.decoder(values)]
+        preroll = self.config.preroll * self.config.downsample
+        parts = [part[..., preroll:].float() for part in self.decoder(values)]
         with torch.autocast(batch.features.device.type, enabled=False):
             return self._losses(parts, target[:, : parts[0].shape[-1]], commitment, batch, weights)
 

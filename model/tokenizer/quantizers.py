@@ -19,11 +19,17 @@ class Quantizer(Protocol):
     """Codes of latents, one per part, step and level; a module."""
 
     def __call__(
-        self, latents: Float[Tensor, "B P S C"], *, drop_levels: bool = False, memory: Memory | None = None
+        self,
+        latents: Float[Tensor, "B P S C"],
+        *,
+        drop_levels: bool = False,
+        memory: Memory | None = None,
+        noise: float = 0.0,
     ) -> tuple[Float[Tensor, "B P S C"], Int[Tensor, "B S P K"], Float[Tensor, ""]]:
         """Quantized latents, codes and the commitment loss, summed over levels and parts. While training, codebooks learn from
         every call; `drop_levels` leaves out a random number of the last levels. With a memory (initially an empty dict)
-        consecutive calls quantize without seams."""
+        consecutive calls quantize without seams. `noise` disturbs the quantized latents, each sequence by a deviation up to it;
+        what is predicted from them makes up for it."""
         ...
 
     def decode(self, codes: Int[Tensor, "B S P K"], memory: Memory | None = None) -> Float[Tensor, "B P S C"]:
@@ -69,7 +75,12 @@ class ResidualCodebooks(nn.Module):
         )
 
     def forward(
-        self, latents: Float[Tensor, "B P S C"], *, drop_levels: bool = False, memory: Memory | None = None
+        self,
+        latents: Float[Tensor, "B P S C"],
+        *,
+        drop_levels: bool = False,
+        memory: Memory | None = None,
+        noise: float = 0.0,
     ) -> tuple[Float[Tensor, "B P S C"], Int[Tensor, "B S P K"], Float[Tensor, ""]]:
         if self.training and not self.order:
             return self._learn(latents, drop_levels and self.levels > 1)
@@ -78,6 +89,7 @@ class ResidualCodebooks(nn.Module):
             levels = int(torch.randint(1, self.levels + 1, ()))
         books = [cast(Any, codebooks).codebooks for codebooks in self.sets]
         history = self._history(latents, memory)
+        amount = noise * torch.rand(len(latents), 1, 1, device=latents.device)
         values, codes, differences, errors = [], [], [], latents.new_zeros(())
         for step in range(latents.shape[2]):
             predicted = self.predict(history)
@@ -86,6 +98,8 @@ class ResidualCodebooks(nn.Module):
             errors = errors + (difference - nearest).square().mean()
             # Straight through: the decoder gets the code, the encoder the decoder's gradient.
             value = predicted + difference + (nearest - difference).detach()
+            if noise:
+                value = value + amount * torch.randn_like(value)
             history = self.append(history, value)
             values.append(value)
             codes.append(chosen)
@@ -198,11 +212,19 @@ class ResidualGrids(nn.Module):
         )
 
     def forward(
-        self, latents: Float[Tensor, "B P S C"], *, drop_levels: bool = False, memory: Memory | None = None
+        self,
+        latents: Float[Tensor, "B P S C"],
+        *,
+        drop_levels: bool = False,
+        memory: Memory | None = None,
+        noise: float = 0.0,
     ) -> tuple[Float[Tensor, "B P S C"], Int[Tensor, "B S P K"], Float[Tensor, ""]]:
         self.grids.quantize_dropout = drop_levels and self.levels > 1
         values, indices = self.grids(latents.flatten(0, 1))
         shape = latents.shape[:2]
+        if noise:
+            amount = noise * torch.rand(shape[0], device=latents.device).repeat_interleave(shape[1])
+            values = values + amount[:, None, None] * torch.randn_like(values)
         return values.unflatten(0, shape), indices.unflatten(0, shape).transpose(1, 2), latents.new_zeros(())
 
     def decode(self, codes: Int[Tensor, "B S P K"], memory: Memory | None = None) -> Float[Tensor, "B P S C"]:

@@ -122,6 +122,11 @@ class LanguageModelTraining(Run):
     """Fraction of examples that pair a caption with its motion; the rest are the samples' instructions."""
     tasks: list[str] = []
     """Tasks of instructions.json to train on; empty means all that consist of text and motion."""
+    sentence_encoder: str = ""
+    """Folder of the sentence encoder for `architecture.prompts: minilm`; empty means the installed package."""
+    latent_noise: float = Field(default=0.0, ge=0)
+    """Largest deviation of the disturbance of motion histories, in units of latents: the codes then show how to come back from
+    what sampling may do."""
     drop_text: float = Field(default=0.1, ge=0, le=1)
     """Fraction of motions trained without their text, for classifier-free guidance."""
     drop_words: float = Field(default=0.1, ge=0, le=1)

@@ -21,7 +21,7 @@ from model.data.samples import MotionSample
 from model.data.text import mirror_text
 from model.evaluation.motion_text_model import KIND, EvaluatorConfig, MotionTextModel, contrastive_loss
 from model.evaluation.protocol import SAME_MEANING, retrieval
-from model.evaluation.sentence_encoder import SentenceEncoder, same_meaning
+from model.llm.sentence_encoder import SentenceEncoder, same_meaning
 from model.features import humo263
 from model.features.layouts import layout
 from model.features.motions import motion_features

