@@ -6,21 +6,22 @@ are final. The first frames are available after the prompt and one step: latency
 
 import zipfile
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from model.features.layouts import Start
-from model.features.motions import motion_features
-from model.generation.motion_steps import EncodedPrompt, steps_after
-from model.llm.examples import Example, prompt_segments
-from model.llm.language_model import CodeSampler
+from model.generation.motion_steps import EncodedPrompt, Given, steps_after
+from model.llm.encoding import MotionEncoder
 from model.llm.loading import LoadedModel, load_llm
+from model.llm.sampling import CodeSampler
+from model.llm.segments import Example, Motion, MotionAnswer, Pose, Segment, TextAnswer, Words
 from model.tokenizer.convolutions import Memory
 from schemas.body_model import BodyModel
 from schemas.errors import HumoError, UsageError
@@ -30,10 +31,13 @@ from schemas.rotations import axis_angle_to_matrix, matrix_to_axis_angle
 from schemas.sample import MOTION_ARRAYS, MotionArrays, decode_motion, encode_npz
 from schemas.skeleton import joint
 
+_NONE = torch.empty(0)
 MAX_SECONDS = 10.0
 """Maximum length of a motion if the model does not end it."""
 MIN_SECONDS = 1.0
 """Minimum length before the model may end a motion."""
+GUIDANCE = 2.0
+"""Classifier-free guidance scale; 1 is no guidance."""
 _FLESH_M = {
     joint(name): radius
     for names, radius in (
@@ -45,8 +49,24 @@ _FLESH_M = {
     for name in names
 }
 """Joint -> distance of the skin from it, metres, roughly."""
-GUIDANCE = 2.0
-"""Classifier-free guidance scale; 1 is no guidance."""
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How codes are drawn."""
+
+    seed: int = 0
+    temperature: float = 1.0
+    """0 takes the most likely code."""
+    top_k: int = 0
+    """Codes among which one is drawn, the most likely ones; 0: all of them."""
+    guidance: float = GUIDANCE
+    """Above 1 the text has more influence, at the cost of a second pass of the model; 1: no guidance."""
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0:
+            raise UsageError(f"temperature is {self.temperature}; set 0 (most likely code) or more")
+        if self.top_k < 0:
+            raise UsageError(f"top_k is {self.top_k}; set 0 (all codes) or more")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -62,15 +82,33 @@ class GeneratedMotion:
         return len(self.motion.poses) / FPS
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Request:
+    """What a motion is asked to be. A field that is left out asks nothing."""
+
+    text: str
+    seconds: float | None = None
+    """Length; None: the model ends the motion, between `MIN_SECONDS` and `MAX_SECONDS`."""
+    initial: MotionArrays | None = None
+    """A motion to continue, which is not repeated; of a single frame: the pose to start from."""
+    keep: MotionArrays | None = None
+    """A motion of which all parts but `parts` are kept."""
+    parts: tuple[str, ...] = ()
+    """Parts to make anew, with `keep`."""
+
+
 class Generator:
     """A loaded language model that generates motions; reusable across prompts."""
 
-    def __init__(self, checkpoint: str | Path | LoadedModel, *, body_model: str = "", device: str = "cpu") -> None:
-        """`body_model` is the path of the body model file, empty for the shipped one.
+    def __init__(
+        self, checkpoint: str | Path | LoadedModel, *, body_model: str = "", device: str = "cpu", sentence_encoder: str = ""
+    ) -> None:
+        """`body_model` is the path of the body model file, empty for the shipped one; `sentence_encoder` a folder, empty for the
+        installed package.
 
         Raises HumoError for a checkpoint that is missing or trained for another body.
         """
-        loaded = checkpoint if isinstance(checkpoint, LoadedModel) else load_llm(checkpoint)
+        loaded = checkpoint if isinstance(checkpoint, LoadedModel) else load_llm(checkpoint, sentence_encoder=sentence_encoder)
         self.body = BodyModel.load(body_model or None)
         if loaded.body_model != self.body.id:
             raise HumoError(
@@ -79,77 +117,31 @@ class Generator:
             )
         self.device = torch.device(device)
         self.model, self.tokenizer = loaded.model.to(self.device).eval(), loaded.tokenizer.to(self.device).eval()
-        self.vocabulary = loaded.vocabulary
+        self.packer = loaded.packer
+        self.encoder = MotionEncoder(self.tokenizer, self.body)
         self.rest_joints = self.body.rest_joints(torch.zeros(10))
 
-    @torch.inference_mode()
-    def codes(
-        self,
-        text: str,
-        *,
-        seconds: float | None = None,
-        initial: MotionArrays | None = None,
-        seed: int = 0,
-        temperature: float = 1.0,
-        top_k: int = 0,
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Names of the parts that can be made or kept; one for a tokenizer of the whole body."""
+        return self.tokenizer.config.streams
+
+    def steps(self, request: Request, options: Sampling) -> "RequestedSteps":
+        """The steps of a request, drawn one by one. Raises UsageError for a request that the model cannot meet."""
+        return RequestedSteps(self, request, options)
+
+    def frames(
+        self, text: str, *, seconds: float | None = None, initial: MotionArrays | None = None,
+        keep: MotionArrays | None = None, parts: Sequence[str] = (), seed: int = 0, temperature: float = 1.0, top_k: int = 0,
         guidance: float = GUIDANCE,
-    ) -> Iterator[Int[Tensor, "P K"]]:
-        """Codes step by step; `initial` is a motion to continue and is not repeated. Guidance above 1 strengthens the
-        influence of the text at the cost of a second pass; 1 disables it.
+    ) -> Iterator[tuple[Float[Tensor, "n 24 3 3"], Float[Tensor, "n 3"]]]:  # fmt: skip
+        """Rotations and translations, streamed step by step; see `Request` and `Sampling`."""
+        request = Request(text=text, seconds=seconds, initial=initial, keep=keep, parts=tuple(parts))
+        options = Sampling(seed=seed, temperature=temperature, top_k=top_k, guidance=guidance)
+        return self.steps(request, options).frames()
 
-        Without `seconds` the model ends the motion itself, between `MIN_SECONDS` and `MAX_SECONDS`.
-        """
-        if not text.strip():
-            raise UsageError("the text is empty; describe what the person should do")
-        if seconds is not None and not seconds > 0:
-            raise UsageError(f"seconds is {seconds}; set a length above 0")
-        if temperature < 0:
-            raise UsageError(f"temperature is {temperature}; set 0 (most likely code) or more")
-        input_motion = self._encode_motion(initial) if initial is not None else None
-        example = Example(prompt=self.vocabulary.encode(text), input_motion=input_motion, answer=[], target_motion=None)
-        prompt_length = sum(map(len, prompt_segments(example, self.vocabulary))) + 1
-        step_s = self.tokenizer.config.downsample / FPS
-        max_steps = round((seconds or MAX_SECONDS) / step_s) or 1
-        min_steps = round(MIN_SECONDS / step_s)
-        available = self.model.config.context - prompt_length
-        if available < (max_steps if seconds is not None else 1):
-            raise UsageError(
-                f"{prompt_length} positions of prompt and {max_steps} steps exceed the context of "
-                f"{self.model.config.context}; use fewer seconds, a shorter text or a shorter initial motion"
-            )
-        rng = torch.Generator(self.device).manual_seed(seed)
-        sampler = CodeSampler(temperature, top_k, guidance, rng)
-        prompts = [self._encode_prompt(example, [self.vocabulary.motion])]
-        if guidance != 1:
-            prompts.append(self._encode_prompt(replace(example, prompt=[]), [self.vocabulary.motion]))
-        steps = steps_after(prompts, self.model, sampler)
-        for step in range(min(max_steps, available)):
-            yield steps.draw()
-            stop_probability = torch.sigmoid(steps.read()).item()
-            if (
-                seconds is None
-                and step + 1 >= min_steps
-                and torch.rand((), generator=rng, device=self.device).item() < stop_probability
-            ):
-                return
-
-    def frames(self, text: str, **options: object) -> Iterator[tuple[Float[Tensor, "n 24 3 3"], Float[Tensor, "n 3"]]]:
-        """Rotations and translations, streamed step by step; options as for `codes`."""
-        memory: Memory = {}
-        start: Start = (0.0, (0.0, 0.0))
-        features = self.tokenizer.features
-        initial = options.get("initial")
-        if isinstance(initial, MotionArrays):
-            memory, start = self._decoder_state_after(initial)
-        for codes in self.codes(text, **options):  # type: ignore[arg-type]
-            with torch.inference_mode():
-                rows = self.tokenizer.decode(codes[None, None], memory)[0].cpu()
-                rotations, trans = features.decode(rows, self.rest_joints, *start)
-                start = features.next_start(rows, *start)
-            yield rotations, trans
-
-    def generate(self, text: str, **options: object) -> GeneratedMotion:
-        """A whole motion, aligned to the ground; options as for `codes`. The same seed gives the same motion."""
+    def generate(self, text: str, **options: Any) -> GeneratedMotion:
+        """A whole motion, aligned to the ground; options as for `frames`. The same seed gives the same motion."""
         chunks = list(self.frames(text, **options))
         rotations, trans = (torch.cat(column) for column in zip(*chunks, strict=True))
         trans, contacts = align_to_ground(rotations, trans, self.body)
@@ -162,64 +154,168 @@ class Generator:
         )
         return GeneratedMotion(motion=motion, body_model=self.body.id, text=text)
 
-    def describe(self, motion: MotionArrays, instruction: str = "describe the motion", *, max_tokens: int = 64) -> str:
-        """Text for a motion, by greedy decoding."""
-        input_motion = self._encode_motion(motion)
+    @torch.inference_mode()
+    def describe(
+        self, motion: MotionArrays, instruction: str = "Describe this motion.", *, parts: Sequence[str] = (), max_tokens: int = 64
+    ) -> str:
+        """Text for a motion, or for some of its parts, by greedy decoding."""
+        codes, latents = self.encode_motion(motion)[:2]
+        shown = self.part_mask(parts) if parts else None
         example = Example(
-            prompt=self.vocabulary.encode(instruction), input_motion=input_motion, answer=[], target_motion=None
+            task="m2t",
+            prompt=(Words(text=instruction), Motion(codes=codes, latents=latents, shown=shown)),
+            answer=TextAnswer(text=""),
         )
-        with torch.inference_mode():
-            prompt = self._encode_prompt(example, [])
-            state, cache = prompt.state, prompt.cache
-            tokens: list[int] = []
-            while len(tokens) < max_tokens and cache.length < self.model.config.context:
-                token = int(self.model.text_logits(state).argmax())
-                if token == self.vocabulary.end:
-                    break
-                tokens.append(token)
-                embedding = self.model.embed_text(torch.tensor([[token]], device=self.device))
-                state = self.model.backbone(embedding + prompt.pooled_motion, cache)[:, -1]
-        return self.vocabulary.decode(tokens)
+        prompt = self.encode_prompt(example)
+        state, cache = prompt.state, prompt.cache
+        length = self.packer.length(example)
+        tokens: list[int] = []
+        while len(tokens) < max_tokens and length + len(tokens) < self.model.context:
+            token = int(self.model.text_model.text_logits(state).argmax())
+            if token == self.packer.vocabulary.end:
+                break
+            tokens.append(token)
+            embedding = self.model.text_model.embed_text(torch.tensor([[token]], device=self.device))
+            state = self.model.text_model(embedding + prompt.motion_vector, cache)[:, -1]
+        return self.packer.vocabulary.decode(tokens)
 
-    def _encode_prompt(self, example: Example, suffix: list[int]) -> EncodedPrompt:
-        """Run the backbone over the prompt and `suffix`: the motion token, or nothing for a text answer."""
-        tokens = torch.tensor([example.prompt], dtype=torch.long, device=self.device)
-        pooled_text = self.model.pool_text(tokens, torch.ones_like(tokens, dtype=torch.bool))
-        pooled_motion = torch.zeros_like(pooled_text)
-        if example.input_motion is not None:
-            steps = example.input_motion[None].to(self.device)
-            pooled_motion = self.model.pool_motion(steps, torch.ones_like(steps[..., 0, 0], dtype=torch.bool))
-        inputs = []
-        for segment in [*prompt_segments(example, self.vocabulary), suffix]:
-            if isinstance(segment, Tensor):
-                inputs.append(self.model.embed_motion(segment[None].to(self.device), pooled_text))
-            elif segment:
-                inputs.append(self.model.embed_text(torch.tensor([segment], device=self.device)))
-        if not suffix:
-            inputs[-1] = inputs[-1] + pooled_motion
-        cache = self.model.new_cache(1)
-        state = self.model.backbone(torch.cat(inputs, dim=1), cache)[:, -1]
-        return EncodedPrompt(cache, pooled_text, pooled_motion, state)
+    def encode_prompt(self, example: Example) -> EncodedPrompt:
+        """Run the backbone over an example up to where its answer begins."""
+        batch = self.packer.collate([self.packer.sequence(example, answered=False)]).to(self.device)
+        cache = self.model.text_model.new_cache(1)
+        state = self.model.text_model(self.model.embed(batch), cache)[:, -1]
+        return EncodedPrompt(cache, self.model.prompt_vector(batch), self.model.motion_vector(batch), state)
 
-    def _rows(self, motion: MotionArrays) -> Float[Tensor, "1 N F"]:
-        step = self.tokenizer.config.downsample
-        if len(motion.poses) <= step:
-            raise UsageError(f"the initial motion has {len(motion.poses)} frames; at least {step + 1} are needed")
-        rows = motion_features([motion], self.body, self.tokenizer.config.features).to(self.device)
+    @torch.inference_mode()
+    def encode_motion(self, motion: MotionArrays) -> tuple[Int[Tensor, "S P K"], Float[Tensor, "S P C"], Memory]:
+        """Codes and latents of a motion, and what the quantizer remembers of them. Raises UsageError for one that is too short."""
+        config = self.tokenizer.config
+        if len(motion.poses) <= config.downsample:
+            raise UsageError(f"the motion has {len(motion.poses)} frames; at least {config.downsample + 1} are needed")
+        rows = self.encoder.rows(motion)
         # Trimmed to whole steps at the start: the last frames matter most.
-        return rows[:, rows.shape[1] % step :]
-
-    @torch.inference_mode()
-    def _encode_motion(self, motion: MotionArrays) -> Int[Tensor, "S P K"]:
-        return self.tokenizer.encode(self._rows(motion))[0]
-
-    @torch.inference_mode()
-    def _decoder_state_after(self, motion: MotionArrays) -> tuple[Memory, Start]:
-        """State to continue a motion: the decoder memory, heading and ground position."""
         memory: Memory = {}
-        self.tokenizer.decode(self._encode_motion(motion)[None], memory)
-        rotations = axis_angle_to_matrix(torch.from_numpy(motion.poses))
-        return memory, self.tokenizer.features.start_after(rotations, torch.from_numpy(motion.trans), self.rest_joints)
+        codes, latents = self.tokenizer.quantize(rows[None, len(rows) % config.downsample :].to(self.device), memory)
+        return codes[0].cpu(), latents[0].cpu(), memory
+
+    def part_mask(self, parts: Sequence[str]) -> Bool[Tensor, "P"]:
+        """Parts by name. Raises UsageError for one that the tokenizer does not know."""
+        for part in parts:
+            if part not in self.parts:
+                raise UsageError(f"part {part!r} is unknown; use one of: {', '.join(self.parts)}")
+        return torch.tensor([part in parts for part in self.parts])
+
+
+class RequestedSteps:
+    """The steps of a request: codes, and frames as soon as they are final."""
+
+    def __init__(self, generator: Generator, request: Request, options: Sampling) -> None:
+        if not request.text.strip():
+            raise UsageError("the text is empty; describe what the person should do")
+        if request.seconds is not None and not request.seconds > 0:
+            raise UsageError(f"seconds is {request.seconds}; set a length above 0")
+        if bool(request.parts) != (request.keep is not None):
+            raise UsageError("parts and keep belong together: a motion, and the parts of it that are made anew")
+        self.generator, self.request, self.options = generator, request, options
+        config = generator.tokenizer.config
+        self._given: list[Given] = []
+        self._memory: Memory = {}
+        self._start: Start = (0.0, (0.0, 0.0))
+        self._skipped = 0
+        """Rows that the decoder still owes to the motion that is continued."""
+        inputs, history, preroll = self._inputs()
+        example = Example(
+            task="t2m", prompt=(Words(text=request.text), *inputs), answer=MotionAnswer(codes=_NONE, latents=_NONE)
+        )
+        step_s = config.downsample / FPS
+        seconds = request.seconds if request.keep is None else len(request.keep.poses) / FPS
+        self.max_steps = (round((seconds or MAX_SECONDS) / step_s) or 1) + preroll
+        self.min_steps = round(MIN_SECONDS / step_s) + preroll
+        if self._given and request.keep is not None:
+            self.max_steps = len(self._given)
+        self.ends_itself = seconds is None
+        length = generator.packer.length(example)
+        available = generator.model.context - length
+        if available < (1 + preroll if self.ends_itself else self.max_steps):
+            raise UsageError(
+                f"{length} positions of prompt and {self.max_steps} steps exceed the context of {generator.model.context}; "
+                "use fewer seconds, a shorter text or a shorter initial motion"
+            )
+        self.max_steps = min(self.max_steps, available)
+        with torch.inference_mode():
+            self._rng = torch.Generator(generator.device).manual_seed(options.seed)
+            sampler = CodeSampler(options.temperature, options.top_k, options.guidance, self._rng)
+            prompts = [generator.encode_prompt(example)]
+            if options.guidance != 1:
+                prompts.append(generator.encode_prompt(example.without_words()))
+            self._steps = steps_after(prompts, generator.model, sampler, generator.tokenizer.quantizer, history)
+
+    def _inputs(self) -> tuple[list[Segment], Tensor | None, int]:
+        """Segments beside the text, the quantizer's history, and the steps of the preroll."""
+        generator, request = self.generator, self.request
+        config, tokenizer = generator.tokenizer.config, generator.tokenizer
+        inputs: list[Segment] = []
+        history, preroll = None, config.preroll
+        if request.initial is not None and len(request.initial.poses) == 1:
+            inputs.append(Pose(latents=generator.encoder.pose(request.initial, 0)))
+            still = generator.encoder.still(request.initial, 0, config.preroll + 1)
+            codes = generator.encoder.encode(still)[0][: config.preroll]
+            everything = torch.ones(codes.shape[1], dtype=torch.bool)
+            self._given = [Given(one.to(generator.device), everything.to(generator.device)) for one in codes]
+        elif request.initial is not None:
+            codes, latents, memory = generator.encode_motion(request.initial)
+            inputs.append(Motion(codes=codes, latents=latents))
+            history, preroll = memory.get(tokenizer.quantizer), 0
+            with torch.inference_mode():
+                tokenizer.decode(codes[None].to(generator.device), self._memory)
+            rotations = axis_angle_to_matrix(torch.from_numpy(request.initial.poses))
+            trans = torch.from_numpy(request.initial.trans)
+            self._start = tokenizer.features.start_after(rotations, trans, generator.rest_joints)
+            self._skipped = config.lookahead * config.downsample
+        if request.keep is not None:
+            if request.initial is not None:
+                raise UsageError("keep and initial cannot go together: the kept parts are those of one motion from its start")
+            codes, latents, _ = generator.encode_motion(request.keep)
+            kept = ~generator.part_mask(request.parts)
+            inputs.append(Motion(codes=codes, latents=latents, shown=kept))
+            self._given = [Given(one.to(generator.device), kept.to(generator.device)) for one in codes]
+        return inputs, history, preroll
+
+    @torch.inference_mode()
+    def __iter__(self) -> Iterator[Int[Tensor, "P K"]]:
+        """Codes step by step, the preroll included."""
+        for step in range(self.max_steps):
+            codes = self._steps.draw(self._given[step] if step < len(self._given) else None)
+            stop_probability = torch.sigmoid(self._steps.read()).item()
+            yield codes
+            if not self.ends_itself or step + 1 < self.min_steps:
+                continue
+            if torch.rand((), generator=self._rng, device=self.generator.device).item() < stop_probability:
+                return
+
+    def frames(self) -> Iterator[tuple[Float[Tensor, "n 24 3 3"], Float[Tensor, "n 3"]]]:
+        """Rotations and translations of the frames that are final."""
+        tokenizer = self.generator.tokenizer
+        for _ in self:
+            with torch.inference_mode():
+                rows = tokenizer.reconstruct_motion(self._steps.latents.transpose(1, 2), self._memory)[0].cpu()
+            yield from self._placed(rows)
+        with torch.inference_mode():
+            rows = tokenizer.finish(self._memory)[0].cpu()
+        yield from self._placed(rows)
+
+    def _placed(
+        self, rows: Float[Tensor, "n F"]
+    ) -> Iterator[tuple[Float[Tensor, "n 24 3 3"], Float[Tensor, "n 3"]]]:
+        skipped = min(self._skipped, len(rows))
+        self._skipped -= skipped
+        rows = rows[skipped:]
+        if not len(rows):
+            return
+        features = self.generator.tokenizer.features
+        frames = features.decode(rows, self.generator.rest_joints, *self._start)
+        self._start = features.next_start(rows, *self._start)
+        yield frames
 
 
 def generate(
@@ -228,6 +324,8 @@ def generate(
     *,
     seconds: float | None = None,
     initial: MotionArrays | None = None,
+    keep: MotionArrays | None = None,
+    parts: Sequence[str] = (),
     seed: int = 0,
     temperature: float = 1.0,
     top_k: int = 0,
@@ -240,6 +338,8 @@ def generate(
         text,
         seconds=seconds,
         initial=initial,
+        keep=keep,
+        parts=parts,
         seed=seed,
         temperature=temperature,
         top_k=top_k,

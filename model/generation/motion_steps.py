@@ -8,13 +8,16 @@ one batch.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from model.llm.language_model import Cache, CodeSampler, MotionLanguageModel
+from model.llm.language_model import MotionLanguageModel
+from model.llm.sampling import CodeSampler
+from model.llm.transformer import Cache
+from model.tokenizer.quantizers import Quantizer
 
 _WARM_UP = 3
 """Runs before a capture, in which libraries choose kernels and allocate their workspaces."""
@@ -24,19 +27,27 @@ _WARM_UP = 3
 class EncodedPrompt:
     """State of the model after a prompt."""
 
-    cache: Cache
-    pooled_text: Float[Tensor, "1 1 D"]
-    """Pooled prompt text, added to every motion step."""
-    pooled_motion: Float[Tensor, "1 1 D"]
-    """Pooled input motion, added to every text position of an answer."""
+    cache: Any
+    prompt_vector: Float[Tensor, "1 1 D"]
+    """Added to every motion step."""
+    motion_vector: Float[Tensor, "1 1 D"]
+    """Added to every text position of an answer."""
     state: Float[Tensor, "1 D"]
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """Codes that are known before a step is drawn."""
+
+    codes: Int[Tensor, "P K"]
+    parts: Bool[Tensor, "P"]
 
 
 @runtime_checkable
 class MotionSteps(Protocol):
     """The steps that follow a prompt; `draw` and `read` alternate."""
 
-    def draw(self) -> Int[Tensor, "P K"]:
+    def draw(self, given: Given | None = None) -> Int[Tensor, "P K"]:
         """Codes of the next step."""
         ...
 
@@ -44,28 +55,76 @@ class MotionSteps(Protocol):
         """Pass the drawn codes to the model; the logit that the motion ends with them."""
         ...
 
+    @property
+    def latents(self) -> Float[Tensor, "1 1 P C"]:
+        """What the codes that were read last stand for."""
+        ...
 
-def steps_after(prompts: Sequence[EncodedPrompt], model: MotionLanguageModel, sampler: CodeSampler) -> MotionSteps:
-    """Steps after a prompt and, with guidance, the same prompt without text. Use them in inference mode."""
+
+def steps_after(
+    prompts: Sequence[EncodedPrompt],
+    model: MotionLanguageModel,
+    sampler: CodeSampler,
+    quantizer: Quantizer,
+    history: Tensor | None = None,
+) -> MotionSteps:
+    """Steps after a prompt and, with guidance, the same prompt without text. `history` is what a predictive quantizer remembers of
+    the steps before. Use them in inference mode."""
     captured = prompts[0].state.device.type == "cuda"
-    return (CapturedSteps if captured else SequentialSteps)(prompts, model, sampler)
+    return (CapturedSteps if captured else SequentialSteps)(prompts, model, sampler, CodeReader(quantizer, history))
+
+
+class CodeReader:
+    """Latents of codes, one step after another, in memory that stays where it is."""
+
+    def __init__(self, quantizer: Quantizer, history: Tensor | None = None) -> None:
+        self._quantizer, self._history = quantizer, history
+
+    def __call__(self, codes: Int[Tensor, "1 P K"]) -> Float[Tensor, "1 1 P C"]:
+        memory = {} if self._history is None else {self._quantizer: self._history}
+        latents = self._quantizer.decode(codes[:, None], memory)
+        after = memory.get(self._quantizer)
+        if self._history is None:
+            self._history = after
+        elif after is not None:
+            self._history.copy_(after)
+        return latents.transpose(1, 2)
+
+    @property
+    def state(self) -> Tensor | None:
+        """What is remembered."""
+        return None if self._history is None else self._history.clone()
+
+    @state.setter
+    def state(self, state: Tensor | None) -> None:
+        if self._history is not None and state is not None:
+            self._history.copy_(state)
+        else:
+            self._history = None if state is None else state.clone()
 
 
 class SequentialSteps:
     """Operations run one by one, each prompt by itself."""
 
-    def __init__(self, prompts: Sequence[EncodedPrompt], model: MotionLanguageModel, sampler: CodeSampler) -> None:
-        self._prompts, self._model, self._sampler = prompts, model, sampler
+    latents: Float[Tensor, "1 1 P C"]
+
+    def __init__(
+        self, prompts: Sequence[EncodedPrompt], model: MotionLanguageModel, sampler: CodeSampler, reader: CodeReader
+    ) -> None:
+        self._prompts, self._model, self._sampler, self._reader = prompts, model, sampler, reader
         self._states = [prompt.state for prompt in prompts]
 
-    def draw(self) -> Int[Tensor, "P K"]:
-        self._codes = self._model.step_decoder.sample(torch.cat(self._states), self._sampler)
+    def draw(self, given: Given | None = None) -> Int[Tensor, "P K"]:
+        rows = len(self._states)
+        known = () if given is None else (given.codes.expand(rows, -1, -1), given.parts.expand(rows, -1))
+        self._codes = self._model.step_decoder.sample(torch.cat(self._states), self._sampler, *known)
         return self._codes[0]
 
     def read(self) -> Float[Tensor, ""]:
-        codes, model = self._codes[:1, None], self._model
+        model = self._model
+        self.latents = self._reader(self._codes[:1])
         self._states = [
-            model.backbone(model.embed_motion(codes, prompt.pooled_text), prompt.cache)[:, -1]
+            model.text_model(model.embed_steps(self.latents, prompt.prompt_vector), prompt.cache)[:, -1]
             for prompt in self._prompts
         ]
         return model.stop(self._states[0])[0, 0]
@@ -110,35 +169,60 @@ class StaticCache(Cache):
 
 
 class CapturedSteps:
-    """All prompts in one batch, on CUDA as two graphs: the codes of a step are known before the backbone has read them."""
+    """All prompts in one batch, on CUDA as graphs: the codes of a step are known before the backbone has read them.
 
-    def __init__(self, prompts: Sequence[EncodedPrompt], model: MotionLanguageModel, sampler: CodeSampler) -> None:
-        self._model, self._sampler = model, sampler
+    Steps with given parts, and the first one, run operation by operation.
+    """
+
+    latents: Float[Tensor, "1 1 P C"]
+
+    def __init__(
+        self, prompts: Sequence[EncodedPrompt], model: MotionLanguageModel, sampler: CodeSampler, reader: CodeReader
+    ) -> None:
+        self._model, self._sampler, self._reader = model, sampler, reader
         self._cache = StaticCache([prompt.cache for prompt in prompts])
-        self._pooled = torch.cat([prompt.pooled_text for prompt in prompts])
+        self._vectors = torch.cat([prompt.prompt_vector for prompt in prompts])
         states = torch.cat([prompt.state for prompt in prompts])
         self._state = states.clone()
         self._codes = torch.zeros(len(states), model.parts, model.levels, dtype=torch.long, device=states.device)
         self._stop = torch.zeros_like(states[:, 0])
         self._draw = capture(self._draw_codes, states.device, sampler.generator)
-        self._read = capture(self._read_codes, states.device)
         self._state.copy_(states)
+        self._read: Callable[[], None] | None = None
 
-    def draw(self) -> Int[Tensor, "P K"]:
-        self._draw()
+    def draw(self, given: Given | None = None) -> Int[Tensor, "P K"]:
+        if given is None:
+            self._draw()
+        else:
+            rows = len(self._state)
+            known = (given.codes.expand(rows, -1, -1), given.parts.expand(rows, -1))
+            self._codes.copy_(self._model.step_decoder.sample(self._state, self._sampler, *known))
         return self._codes[0].clone()
 
     def read(self) -> Float[Tensor, ""]:
-        self._read()
+        if self._read is None:
+            self._read_codes()
+            self._read = self._capture_read
+        else:
+            self._read()
         self._cache.positions.add_(1)
         return self._stop[0]
+
+    def _capture_read(self) -> None:
+        """The second step: only now does the quantizer's history exist."""
+        state, history = self._state.clone(), self._reader.state
+        self._read = capture(self._read_codes, state.device)
+        self._state.copy_(state)
+        self._reader.state = history
+        self._read()
 
     def _draw_codes(self) -> None:
         self._codes.copy_(self._model.step_decoder.sample(self._state, self._sampler))
 
     def _read_codes(self) -> None:
-        embedded = self._model.embed_motion(self._codes[:, None], self._pooled)
-        self._state.copy_(self._model.backbone(embedded, self._cache)[:, -1])
+        self.latents = self._reader(self._codes[:1])
+        embedded = self._model.embed_steps(self.latents.expand(len(self._codes), -1, -1, -1), self._vectors)
+        self._state.copy_(self._model.text_model(embedded, self._cache)[:, -1])
         self._stop.copy_(self._model.stop(self._state)[:, 0])
 
 

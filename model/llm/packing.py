@@ -48,7 +48,22 @@ class Packer:
 
     def length(self, example: Example) -> int:
         """Positions of an example."""
-        return len(self.sequence(example))
+        total = 1
+        for segment in example.prompt:
+            if isinstance(segment, Words):
+                count = self.sentence_encoder.count if self.sentence_encoder else self._tokens
+                total += count(segment.text)
+            elif isinstance(segment, Gap):
+                total += 1 + self._tokens(str(segment.steps))
+            elif isinstance(segment, Picture):
+                total += 1 + len(segment.features)
+            else:
+                total += 1 + len(segment.latents)
+        answer = example.answer
+        return total + (2 + len(answer.codes) if isinstance(answer, MotionAnswer) else 2 + self._tokens(answer.text))
+
+    def _tokens(self, text: str) -> int:
+        return len(self.vocabulary.encode(text))
 
     def sequence(
         self, example: Example, *, answered: bool = True, drop_words: float = 0.0, rng: random.Random | None = None

@@ -82,6 +82,10 @@ class SentenceEncoder(nn.Module):
             self._vectors.update(zip(batch, self._embed(batch), strict=True))
         return torch.stack([self._vectors[one] for one in sentences])
 
+    def count(self, sentence: str) -> int:
+        """Number of word pieces that `states` gives."""
+        return len(self._tokenizer.encode(sentence).ids) - 2
+
     def states(self, sentence: str) -> Float[Tensor, "n 384"]:
         """The last states of a sentence's word pieces, without the marks around it; on the CPU."""
         self.prepare_states([sentence])

@@ -158,8 +158,7 @@ def _words(instruction: Instruction, encoded: EncodedSample) -> list[Segment]:
 
 def _words_of_window(encoded: EncodedSample, window: slice) -> list[Segment]:
     """The texts of the segments of a joined motion that lie in a window for the most part, in their order."""
-    step_s = encoded.encoder.downsample / FPS
-    first_s, last_s = window.start * step_s, window.stop * step_s
+    first_s, last_s = encoded.seconds_at(window.start), encoded.seconds_at(window.stop)
     texts = []
     for one in encoded.sample.meta.get("segments", ()):
         overlap_s = min(last_s, one["end_s"]) - max(first_s, one["start_s"])
@@ -169,9 +168,9 @@ def _words_of_window(encoded: EncodedSample, window: slice) -> list[Segment]:
 
 
 def _steps(span: InstructionInput, encoded: EncodedSample) -> tuple[int, int]:
-    step_s = encoded.encoder.downsample / FPS
-    start, end = (min(round(seconds / step_s), len(encoded.codes)) for seconds in (span.start_s, span.end_s))
-    return start, end
+    """First and last step of a span; the preroll goes with the first frame."""
+    start, end = (min(encoded.step_at(seconds), len(encoded.codes)) for seconds in (span.start_s, span.end_s))
+    return 0 if span.start_s <= 0 and end else start, end
 
 
 def _mask(names: tuple[str, ...], encoded: EncodedSample) -> Bool[Tensor, "P"] | None:
@@ -184,10 +183,6 @@ def _mask(names: tuple[str, ...], encoded: EncodedSample) -> Bool[Tensor, "P"] |
 
 def _learned(encoded: EncodedSample, start: int, count: int) -> Bool[Tensor, "S P"] | None:
     """Step and part: whether it was seen in all frames of the step; None where all were."""
-    downsample = encoded.encoder.downsample
-    seen = torch.from_numpy(encoded.seen.astype(bool))[start * downsample : (start + count) * downsample]
-    if seen.all() or encoded.codes.shape[1] != len(PART_NAMES):
+    if encoded.seen.all() or encoded.codes.shape[1] != len(PART_NAMES):
         return None
-    missing = count * downsample - len(seen)  # rows that span two frames are one fewer
-    return torch.cat([seen, seen[-1:].expand(max(missing, 0), -1)]).unflatten(0, (count, downsample)).all(1)
-
+    return encoded.seen_steps()[start : start + count]

@@ -158,4 +158,4 @@ def _set_codebooks(codebooks: Any, vectors: Float[Tensor, "M C"]) -> None:
             book.cluster_size.copy_(share.clamp(min=1))
             book.embed_avg.copy_(means * share.clamp(min=1)[..., None])
             book.initted.fill_(True)
-        missing = missing - nearest_codes(missing, book.embed, 1)[0]
+        missing = missing - nearest_codes(missing[None], book.embed[None], 1)[0][0]

@@ -170,30 +170,35 @@ class ResidualCodebooks(nn.Module):
     def _search(
         self, wanted: Float[Tensor, "B P C"], books: Sequence[Float[Tensor, "K V C"]], levels: int
     ) -> tuple[Float[Tensor, "B P C"], Int[Tensor, "B P K"]]:
-        values, codes = [], []
-        for book, group in zip(books, wanted.chunk(len(books), dim=1), strict=True):
-            nearest, chosen = nearest_codes(group.flatten(0, 1), book[:levels], self.beam)
-            values.append(nearest.unflatten(0, group.shape[:2]))
-            codes.append(chosen.unflatten(0, group.shape[:2]))
-        return torch.cat(values, 1), torch.cat(codes, 1)
+        groups = torch.stack(wanted.chunk(len(books), dim=1)).flatten(1, 2)
+        nearest, chosen = nearest_codes(groups, torch.stack([book[:levels] for book in books]), self.beam)
+        shape = (len(books), len(wanted), -1)
+        return (
+            nearest.unflatten(1, shape[1:]).transpose(0, 1).flatten(1, 2),
+            chosen.unflatten(1, shape[1:]).transpose(0, 1).flatten(1, 2),
+        )
 
 
 def nearest_codes(
-    wanted: Float[Tensor, "M C"], books: Float[Tensor, "K V C"], beam: int
-) -> tuple[Float[Tensor, "M C"], Int[Tensor, "M K"]]:
-    """Codes, one of each book, whose sum is near to what is wanted, and the sum; `beam` candidates are kept from book to book."""
-    size = books.shape[1]
-    sums = torch.zeros_like(wanted)[:, None]
-    codes = torch.empty(len(wanted), 1, 0, dtype=torch.long, device=wanted.device)
-    for level, book in enumerate(books):
-        missing = wanted[:, None] - sums
-        squares = missing.square().sum(-1, keepdim=True) + book.square().sum(-1) - 2 * missing @ book.mT
-        kept = 1 if level + 1 == len(books) else min(beam, squares[0].numel())
-        best = squares.flatten(1).topk(kept, largest=False).indices
-        origin, code = best // size, best % size
-        sums = sums.gather(1, origin[..., None].expand(-1, -1, sums.shape[-1])) + book[code]
-        codes = torch.cat([codes.gather(1, origin[..., None].expand(-1, -1, level)), code[..., None]], dim=-1)
-    return sums[:, 0], codes[:, 0]
+    wanted: Float[Tensor, "G M C"], books: Float[Tensor, "G K V C"], beam: int
+) -> tuple[Float[Tensor, "G M C"], Int[Tensor, "G M K"]]:
+    """Codes, one of each book, whose sum is near to what is wanted, and the sum; `beam` candidates are kept from book to book. G
+    sets of books serve as many groups of vectors."""
+    size, levels = books.shape[2], books.shape[1]
+    missing = wanted[:, :, None]
+    codes = torch.empty(*wanted.shape[:2], 1, 0, dtype=torch.long, device=wanted.device)
+    squares_of_books = books.square().sum(-1)
+    for level in range(levels):
+        book = books[:, level]
+        products = torch.bmm(missing.flatten(1, 2), book.mT).unflatten(1, missing.shape[1:3])
+        squares = missing.square().sum(-1, keepdim=True) + squares_of_books[:, level, None, None] - 2 * products
+        kept = 1 if level + 1 == levels else min(beam, squares.shape[2] * size)
+        best = squares.flatten(2).topk(kept, largest=False).indices
+        origin, code = best.div(size, rounding_mode="floor"), best % size
+        chosen = book.gather(1, code.flatten(1)[..., None].expand(-1, -1, book.shape[-1])).unflatten(1, code.shape[1:])
+        missing = missing.gather(2, origin[..., None].expand(-1, -1, -1, missing.shape[-1])) - chosen
+        codes = torch.cat([codes.gather(2, origin[..., None].expand(-1, -1, -1, level)), code[..., None]], dim=-1)
+    return wanted - missing[:, :, 0], codes[:, :, 0]
 
 
 class ResidualGrids(nn.Module):

@@ -3,7 +3,7 @@
 import itertools
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ _MAX_CACHED_MOTIONS = 5_000
 """Motions that are kept encoded, up to half a megabyte each."""
 _USES = 4
 """Times that a motion is used before it is disturbed anew."""
-_LATENT_SAMPLES, _CENSUS_SAMPLES = 300, 200
+_LATENT_SAMPLES, _CENSUS_SAMPLES = 200, 64
 """Samples from which the statistics of latents are computed, and of which the instructions are counted by task."""
 
 
@@ -106,11 +106,10 @@ def _learn_vocabulary(config: LanguageModelTraining) -> TextVocabulary:
 
 def _drawn_latents(config: LanguageModelTraining, encoder: MotionEncoder) -> Float[Tensor, "n P C"]:
     """Latents of steps of the training split, from which the model takes their mean and deviation."""
-    samples = drawn_samples(config, _LATENT_SAMPLES)
-    found = [encoder.encode(encoder.rows(one.motion))[1] for one in samples if len(one.motion.poses) > encoder.downsample]
-    if not found:
+    samples = [one for one in drawn_samples(config, _LATENT_SAMPLES) if len(one.motion.poses) > encoder.downsample]
+    if not samples:
         raise HumoError(f"{config.dataset}: no motion is longer than a step of {encoder.downsample} frames")
-    return torch.cat(found)
+    return torch.cat([one.latents for one in EncodedSample.encode([(one, False) for one in samples], encoder)])
 
 
 def _census(config: LanguageModelTraining, task: "_LanguageTask") -> str:
@@ -118,13 +117,9 @@ def _census(config: LanguageModelTraining, task: "_LanguageTask") -> str:
     used: Counter[str] = Counter()
     left: dict[str, Counter[str]] = defaultdict(Counter)
     rng = random.Random(config.seed)
-    samples = 0
-    for sample in drawn_samples(config, _CENSUS_SAMPLES):
-        if len(sample.motion.poses) <= task.encoder.downsample:
-            continue
-        samples += 1
-        encoded = EncodedSample(sample, task.encoder)
-        for instruction in sample.instructions:
+    encoded_samples = task.encode(list(drawn_samples(config, _CENSUS_SAMPLES)), rng)
+    for encoded in encoded_samples:
+        for instruction in encoded.sample.instructions:
             if not task.is_selected(instruction):
                 left[instruction.task]["not among tasks"] += 1
                 continue
@@ -136,7 +131,7 @@ def _census(config: LanguageModelTraining, task: "_LanguageTask") -> str:
             else:
                 used[instruction.task] += 1
     names = sorted({*used, *left})
-    lines = [f"instructions of {samples} samples, by task:"]
+    lines = [f"instructions of {len(encoded_samples)} samples, by task:"]
     for name in names:
         reasons = "".join(f", {count} not ({reason})" for reason, count in left[name].most_common())
         lines.append(f"  {name}: {used[name]} used{reasons}")
@@ -156,7 +151,8 @@ class _LanguageTask:
 
     def losses(self, module: nn.Module, samples: list[MotionSample], step: int) -> dict[str, Tensor]:
         rng = random.Random(int(torch.randint(2**31, ())))
-        examples = [example for sample in samples if (example := self._example(sample, rng)) is not None]
+        found = [self._example(encoded, rng) for encoded in self.encode(samples, rng)]
+        examples = [example for example in found if example is not None]
         if not examples:
             raise HumoError(
                 f"{self.config.dataset}: no sample of a batch has an example of the tasks {self.config.tasks or 'known'} "
@@ -171,10 +167,8 @@ class _LanguageTask:
         loss = losses["motion"] + self.config.text_weight * losses["text"] + self.config.stop_weight * losses["stop"]
         return {"loss": loss, **losses}
 
-    def _example(self, sample: MotionSample, rng: random.Random) -> Example | None:
-        encoded = self._encode(sample, self.config.mirror and rng.random() < 0.5)
-        if encoded is None:
-            return None
+    def _example(self, encoded: EncodedSample, rng: random.Random) -> Example | None:
+        sample = encoded.sample
         instructions = [instruction for instruction in sample.instructions if self.is_selected(instruction)]
         rng.shuffle(instructions)
         if not instructions or rng.random() < self.config.caption_share:
@@ -193,19 +187,23 @@ class _LanguageTask:
         """Whether the run trains on its task."""
         return not self.config.tasks or instruction.task in self.config.tasks
 
-    def _encode(self, sample: MotionSample, mirrored: bool) -> EncodedSample | None:
-        """The sample's codes, disturbed anew every few times; None for a motion shorter than a step."""
-        if len(sample.motion.poses) <= self.encoder.downsample:
-            return None
-        key = (sample.key, mirrored)
-        found = self._encoded.get(key)
-        if found is None or (self.config.latent_noise and found.uses >= _USES):
-            found = EncodedSample(sample, self.encoder, mirrored=mirrored, noise=self.config.latent_noise)
-            if len(self._encoded) >= _MAX_CACHED_MOTIONS:
-                self._encoded.pop(next(iter(self._encoded)))
-            self._encoded[key] = found
-        found.uses += 1
-        return found
+    def encode(self, samples: Sequence[MotionSample], rng: random.Random) -> list[EncodedSample]:
+        """The samples that are longer than a step, half of them mirrored; disturbed anew every few times."""
+        long_enough = [sample for sample in samples if len(sample.motion.poses) > self.encoder.downsample]
+        drawn = [(sample, self.config.mirror and rng.random() < 0.5) for sample in long_enough]
+        missing = []
+        for sample, mirrored in drawn:
+            found = self._encoded.get((sample.key, mirrored))
+            if found is None or (self.config.latent_noise and found.uses >= _USES):
+                missing.append((sample, mirrored))
+        while self._encoded and len(self._encoded) + len(missing) > _MAX_CACHED_MOTIONS:
+            self._encoded.pop(next(iter(self._encoded)))
+        for encoded in EncodedSample.encode(missing, self.encoder, self.config.latent_noise):
+            self._encoded[encoded.sample.key, encoded.mirrored] = encoded
+        chosen = [self._encoded[sample.key, mirrored] for sample, mirrored in drawn]
+        for encoded in chosen:
+            encoded.uses += 1
+        return chosen
 
     def validate(self) -> dict[str, float]:
         """The losses of training on examples of the val split, the same ones every time."""
