@@ -16,8 +16,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from model import checkpoints
-from model.llm.sentence_encoder import WIDTH as SENTENCE_WIDTH
 from model.features import humo263
+from model.llm.sentence_encoder import WIDTH as SENTENCE_WIDTH
 from schemas.config import Config
 from schemas.errors import HumoError
 

@@ -28,8 +28,8 @@ from model.evaluation.protocol import (
     retrieval,
     split_fid,
 )
-from model.llm.sentence_encoder import SentenceEncoder, same_meaning
 from model.features.motions import motion_features
+from model.llm.sentence_encoder import SentenceEncoder, same_meaning
 from schemas.body_model import BodyModel
 from schemas.errors import HumoError
 from schemas.human_texts import Texts, read_texts

@@ -1,11 +1,9 @@
-"""Text-to-motion generation, at once or streaming, and storage in the layout of a sample.
+"""Motion from text, at once or streaming: from nothing, from a pose, after a motion, or for some of its parts.
 
 A step (four frames at the default downsampling) is decoded as soon as its codes are sampled; decoding is causal, so frames
-are final. The first frames are available after the prompt and one step: latency is the computation of one step.
+are final. The first frames come after the prompt, the tokenizer's preroll and one step, with a `lookahead` one more.
 """
 
-import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +14,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+import model
+from model import checkpoints
 from model.features.layouts import Start
+from model.generation.ground import align_to_ground
+from model.generation.motion_files import GeneratedMotion
 from model.generation.motion_steps import EncodedPrompt, Given, steps_after
 from model.llm.encoding import MotionEncoder
 from model.llm.loading import LoadedModel, load_llm
@@ -25,30 +27,25 @@ from model.llm.segments import Example, Motion, MotionAnswer, Pose, Segment, Tex
 from model.tokenizer.convolutions import Memory
 from schemas.body_model import BodyModel
 from schemas.errors import HumoError, UsageError
-from schemas.kinematics import forward_kinematics
 from schemas.records import FPS
 from schemas.rotations import axis_angle_to_matrix, matrix_to_axis_angle
-from schemas.sample import MOTION_ARRAYS, MotionArrays, decode_motion, encode_npz
-from schemas.skeleton import joint
+from schemas.sample import MotionArrays
 
-_NONE = torch.empty(0)
 MAX_SECONDS = 10.0
 """Maximum length of a motion if the model does not end it."""
 MIN_SECONDS = 1.0
 """Minimum length before the model may end a motion."""
 GUIDANCE = 2.0
 """Classifier-free guidance scale; 1 is no guidance."""
-_FLESH_M = {
-    joint(name): radius
-    for names, radius in (
-        (("pelvis", "spine1", "spine2", "spine3"), 0.1),
-        (("left_shoulder", "right_shoulder", "head"), 0.07),
-        (("left_knee", "right_knee"), 0.05),
-        (("left_elbow", "right_elbow", "left_wrist", "right_wrist", "left_hand", "right_hand"), 0.03),
-    )
-    for name in names
-}
-"""Joint -> distance of the skin from it, metres, roughly."""
+
+
+def shipped_checkpoint() -> Path:
+    """The model that comes with the package. Raises HumoError where the files are missing."""
+    folder = Path(model.__file__).parent / "pretrained"
+    if not (folder / checkpoints.MODEL).exists():
+        raise HumoError(f"{folder}: the shipped model is missing; name a checkpoint that humo train llm wrote")
+    return folder
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
@@ -70,19 +67,6 @@ class Sampling:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class GeneratedMotion:
-    """A generated motion, the id of its body model and the prompt."""
-
-    motion: MotionArrays
-    body_model: str
-    text: str
-
-    @property
-    def seconds(self) -> float:
-        return len(self.motion.poses) / FPS
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
 class Request:
     """What a motion is asked to be. A field that is left out asks nothing."""
 
@@ -101,14 +85,23 @@ class Generator:
     """A loaded language model that generates motions; reusable across prompts."""
 
     def __init__(
-        self, checkpoint: str | Path | LoadedModel, *, body_model: str = "", device: str = "cpu", sentence_encoder: str = ""
+        self,
+        checkpoint: str | Path | LoadedModel,
+        *,
+        body_model: str = "",
+        device: str = "cpu",
+        sentence_encoder: str = "",
     ) -> None:
         """`body_model` is the path of the body model file, empty for the shipped one; `sentence_encoder` a folder, empty for the
         installed package.
 
         Raises HumoError for a checkpoint that is missing or trained for another body.
         """
-        loaded = checkpoint if isinstance(checkpoint, LoadedModel) else load_llm(checkpoint, sentence_encoder=sentence_encoder)
+        loaded = (
+            checkpoint
+            if isinstance(checkpoint, LoadedModel)
+            else load_llm(checkpoint, sentence_encoder=sentence_encoder)
+        )
         self.body = BodyModel.load(body_model or None)
         if loaded.body_model != self.body.id:
             raise HumoError(
@@ -156,7 +149,12 @@ class Generator:
 
     @torch.inference_mode()
     def describe(
-        self, motion: MotionArrays, instruction: str = "Describe this motion.", *, parts: Sequence[str] = (), max_tokens: int = 64
+        self,
+        motion: MotionArrays,
+        instruction: str = "Describe this motion.",
+        *,
+        parts: Sequence[str] = (),
+        max_tokens: int = 64,
     ) -> str:
         """Text for a motion, or for some of its parts, by greedy decoding."""
         codes, latents = self.encode_motion(motion)[:2]
@@ -224,9 +222,8 @@ class RequestedSteps:
         self._skipped = 0
         """Rows that the decoder still owes to the motion that is continued."""
         inputs, history, preroll = self._inputs()
-        example = Example(
-            task="t2m", prompt=(Words(text=request.text), *inputs), answer=MotionAnswer(codes=_NONE, latents=_NONE)
-        )
+        answer = MotionAnswer.unknown(len(config.streams), config.levels, config.code_width)
+        example = Example(task="t2m", prompt=(Words(text=request.text), *inputs), answer=answer)
         step_s = config.downsample / FPS
         seconds = request.seconds if request.keep is None else len(request.keep.poses) / FPS
         self.max_steps = (round((seconds or MAX_SECONDS) / step_s) or 1) + preroll
@@ -274,7 +271,9 @@ class RequestedSteps:
             self._skipped = config.lookahead * config.downsample
         if request.keep is not None:
             if request.initial is not None:
-                raise UsageError("keep and initial cannot go together: the kept parts are those of one motion from its start")
+                raise UsageError(
+                    "keep and initial cannot go together: the kept parts are those of one motion from its start"
+                )
             codes, latents, _ = generator.encode_motion(request.keep)
             kept = ~generator.part_mask(request.parts)
             inputs.append(Motion(codes=codes, latents=latents, shown=kept))
@@ -304,9 +303,7 @@ class RequestedSteps:
             rows = tokenizer.finish(self._memory)[0].cpu()
         yield from self._placed(rows)
 
-    def _placed(
-        self, rows: Float[Tensor, "n F"]
-    ) -> Iterator[tuple[Float[Tensor, "n 24 3 3"], Float[Tensor, "n 3"]]]:
+    def _placed(self, rows: Float[Tensor, "n F"]) -> Iterator[tuple[Float[Tensor, "n 24 3 3"], Float[Tensor, "n 3"]]]:
         skipped = min(self._skipped, len(rows))
         self._skipped -= skipped
         rows = rows[skipped:]
@@ -345,49 +342,3 @@ def generate(
         top_k=top_k,
         guidance=guidance,
     )
-
-
-def align_to_ground(
-    rotations: Float[Tensor, "T 24 3 3"], trans: Float[Tensor, "T 3"], body: BodyModel
-) -> tuple[Float[Tensor, "T 3"], Tensor]:
-    """Translations shifted vertically so that the body is on the ground, and the ground contacts of the soles.
-
-    The ground is the lower quartile of each frame's lowest point, so that neither a jump nor a few frames below the ground
-    determine it. The lowest point is a sole or, for a body on its hands, knees, back or side, another joint with the flesh around
-    it. A sole is in contact within 3 cm of the ground and below 0.3 m/s.
-    """
-    betas = torch.zeros(10)
-    joints, global_rotations = forward_kinematics(rotations, body.rest_joints(betas), trans)
-    soles = body.contact_rig().points(global_rotations, joints, betas)
-    around = joints[..., list(_FLESH_M), 1] - joints.new_tensor(list(_FLESH_M.values()))
-    ground_y = torch.cat([soles[..., 1], around], dim=-1).min(-1).values.quantile(0.25)
-    speed = torch.zeros_like(soles[..., 0])
-    if len(soles) > 1:
-        speed[1:] = (soles[1:] - soles[:-1]).norm(dim=-1) * FPS
-    contacts = (soles[..., 1] - ground_y < 0.03) & (speed < 0.3)
-    return trans - torch.tensor([0.0, 1.0, 0.0]) * ground_y, contacts
-
-
-def save_motion(path: str | Path, generated: GeneratedMotion) -> None:
-    """Write an .npz with the arrays of motion.npz and additionally `fps`, `body_model` and `text`."""
-    path = Path(path)
-    if path.suffix != ".npz":
-        raise UsageError(f"{path}: a motion is saved as .npz; use a name that ends in .npz")
-    arrays = {name: getattr(generated.motion, name).astype(dtype) for name, (dtype, _) in MOTION_ARRAYS.items()}
-    metadata = {"fps": np.array(FPS), "body_model": np.array(generated.body_model), "text": np.array(generated.text)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(encode_npz({**arrays, **metadata}))
-    partial.replace(path)
-
-
-def load_motion(path: str | Path) -> MotionArrays:
-    """Load a motion.npz or a file written by `save_motion`. Raises HumoError for any other file."""
-    try:
-        content = Path(path).read_bytes()
-    except OSError as error:
-        raise HumoError(f"{path}: cannot be read ({error.strerror}); use an .npz written by humo") from None
-    try:
-        return decode_motion(content, str(path))
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise HumoError(f"{path}: not a motion .npz ({error}); use one written by humo") from None

@@ -106,13 +106,12 @@ class CodeReader:
 class SequentialSteps:
     """Operations run one by one, each prompt by itself."""
 
-    latents: Float[Tensor, "1 1 P C"]
-
     def __init__(
         self, prompts: Sequence[EncodedPrompt], model: MotionLanguageModel, sampler: CodeSampler, reader: CodeReader
     ) -> None:
         self._prompts, self._model, self._sampler, self._reader = prompts, model, sampler, reader
         self._states = [prompt.state for prompt in prompts]
+        self.latents = _no_latents(model)
 
     def draw(self, given: Given | None = None) -> Int[Tensor, "P K"]:
         rows = len(self._states)
@@ -174,14 +173,13 @@ class CapturedSteps:
     Steps with given parts, and the first one, run operation by operation.
     """
 
-    latents: Float[Tensor, "1 1 P C"]
-
     def __init__(
         self, prompts: Sequence[EncodedPrompt], model: MotionLanguageModel, sampler: CodeSampler, reader: CodeReader
     ) -> None:
         self._model, self._sampler, self._reader = model, sampler, reader
         self._cache = StaticCache([prompt.cache for prompt in prompts])
         self._vectors = torch.cat([prompt.prompt_vector for prompt in prompts])
+        self.latents = _no_latents(model)
         states = torch.cat([prompt.state for prompt in prompts])
         self._state = states.clone()
         self._codes = torch.zeros(len(states), model.parts, model.levels, dtype=torch.long, device=states.device)
@@ -224,6 +222,10 @@ class CapturedSteps:
         embedded = self._model.embed_steps(self.latents.expand(len(self._codes), -1, -1, -1), self._vectors)
         self._state.copy_(self._model.text_model(embedded, self._cache)[:, -1])
         self._stop.copy_(self._model.stop(self._state)[:, 0])
+
+
+def _no_latents(model: MotionLanguageModel) -> Float[Tensor, "1 1 P C"]:
+    return torch.zeros_like(model.steps.mean)[None, None]
 
 
 def capture(

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from model.llm.transformer import Block, Cache, rotary_frequencies
+from model.llm.transformer import Block, Cache, RMSNorm, rotary_frequencies
 
 EMBEDDING_STD = 0.02
 
@@ -46,7 +46,7 @@ class OwnBackbone(nn.Module):
         self.width, self.heads, self.context = width, heads, context
         self.text = nn.Embedding(text_tokens, width)
         self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(layers))
-        self.norm = nn.RMSNorm(width)
+        self.norm = RMSNorm(width)
         nn.init.normal_(self.text.weight, std=EMBEDDING_STD)
         for block in self.blocks:
             assert isinstance(block, Block)

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
-from model.data.samples import MotionSample
+from model.data.samples import MotionSample, slice_frames
 from model.features.motions import motion_features
 from model.tokenizer.motion_tokenizer import MotionTokenizer
 from schemas.body_model import BodyModel
@@ -129,7 +129,11 @@ class EncodedSample:
     def from_step(self, step: int) -> tuple[Int[Tensor, "S P K"], Float[Tensor, "S P C"]]:
         """Codes and latents of the motion from a step on, as if nothing had been before."""
         config = self.encoder.tokenizer.config
-        return self.encoder.encode(self.rows[max(step - config.preroll, 0) * config.downsample :])
+        first = max(step - config.preroll, 0) * config.downsample
+        later = slice_frames(self.sample.motion, first, len(self.sample.motion.poses))
+        if len(later.poses) <= config.downsample:
+            return self.codes[:0], self.latents[:0]
+        return self.encoder.encode(self.encoder.rows(later, self.mirrored))
 
     def pose(self, seconds: float) -> Float[Tensor, "1 P C"]:
         """Latents of the pose at a time."""

@@ -70,6 +70,7 @@ class LanguageModelConfig(Config):
         return self
 
 
+_STEP_MULTIPLE = 64
 PRESETS = {
     "tiny": LanguageModelConfig(
         width=128, layers=4, heads=4, step_width=96, step_layers=2, step_heads=4, context=256, step_share=0.5
@@ -142,7 +143,9 @@ class MotionLanguageModel(nn.Module):
         words = self._words(batch)
         prompt = self.pooled_prompt(words, batch.is_prompt)
         steps = self.steps(batch.latents if latents is None else latents, batch.shown)
-        x = torch.where((batch.markers >= 0)[..., None], self.markers(batch.markers.clamp(min=0)).to(words.dtype), words)
+        x = torch.where(
+            (batch.markers >= 0)[..., None], self.markers(batch.markers.clamp(min=0)).to(words.dtype), words
+        )
         x = x + self.pooled_motion(steps, batch.is_input_motion) * batch.is_answer[..., None]
         return torch.where(batch.is_motion[..., None], steps + self.motion_mark + prompt, x)
 
@@ -188,15 +191,19 @@ class MotionLanguageModel(nn.Module):
         return torch.where((torch.rand(shape, device=device) < rate)[..., None], replacements, batch.latents)
 
     def _motion_loss(self, states: Float[Tensor, "B M D"], batch: Batch) -> Tensor:
-        mask = batch.is_target_motion[:, 1:]
+        rows, columns = batch.is_target_motion[:, 1:].nonzero(as_tuple=True)
         if self.training and self.config.step_share < 1:
-            mask = mask & (torch.rand(mask.shape, device=mask.device) < self.config.step_share)
-        codes = batch.codes[:, 1:][mask]
-        given = None if batch.given is None else batch.given[:, 1:][mask]
-        logits = self.step_decoder(states[mask], codes, given).float()
+            # Whole multiples: libraries prepare for every number anew.
+            count = max(1, round(len(rows) * self.config.step_share))
+            count = count // _STEP_MULTIPLE * _STEP_MULTIPLE or count
+            drawn = torch.randperm(len(rows), device=rows.device)[:count]
+            rows, columns = rows[drawn], columns[drawn]
+        codes = batch.codes[rows, columns + 1]
+        given = None if batch.given is None else batch.given[rows, columns + 1]
+        logits = self.step_decoder(states[rows, columns], codes, given).float()
         targets = codes.transpose(1, 2)
         if batch.learned is not None:
-            learned = batch.learned[:, 1:][mask][:, None].expand_as(targets)
+            learned = batch.learned[rows, columns + 1][:, None].expand_as(targets)
             total = F.cross_entropy(logits[learned], targets[learned], reduction="sum")
             return total / learned.sum().clamp(min=1)
         total = F.cross_entropy(logits.flatten(0, -2), targets.flatten(), reduction="sum")

@@ -100,14 +100,15 @@ class Packer:
             sequence.text(tokens, is_answer=True, is_target_text=True)
         return sequence
 
-    def collate(self, sequences: Sequence["PackedSequence"]) -> Batch:
-        """Sequences padded to a batch. Raises HumoError for one that exceeds the context."""
+    def collate(self, sequences: Sequence["PackedSequence"], *, multiple: int = 1) -> Batch:
+        """Sequences padded to a batch, whose length is a multiple of `multiple` where the context allows: libraries prepare for
+        every length anew. Raises HumoError for a sequence that exceeds the context."""
         length = max(map(len, sequences))
         if length > self.context:
             raise HumoError(
                 f"an example has {length} positions, the context {self.context}; raise architecture.context or lower max_steps"
             )
-        shape = (len(sequences), length)
+        shape = (len(sequences), max(length, min(-(-length // multiple) * multiple, self.context)))
         columns: dict[str, Tensor] = {
             "text": torch.full(shape, self.vocabulary.pad),
             "markers": torch.full(shape, -1),

@@ -5,6 +5,7 @@ Shape letters: S motion steps, P parts, K levels, C numbers of a part's latent.
 
 from dataclasses import dataclass, replace
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -64,6 +65,13 @@ class MotionAnswer:
     """Parts that are known before; None: none of them."""
     ends: bool = True
     """Whether the motion ends with the last step."""
+
+    @classmethod
+    def unknown(cls, parts: int, levels: int, code_width: int) -> "MotionAnswer":
+        """An answer that is yet to be drawn."""
+        return cls(
+            codes=torch.zeros(0, parts, levels, dtype=torch.long), latents=torch.zeros(0, parts, code_width), ends=False
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -1,4 +1,5 @@
-"""Vectors of sentences and of their words by all-MiniLM-L6-v2 (Wang et al. 2020; Reimers and Gurevych 2019), from weights that a package brings along.
+"""Vectors of sentences and of their words by all-MiniLM-L6-v2 (Wang et al. 2020; Reimers and Gurevych 2019), from weights that a
+package brings along.
 
 The network is BERT's encoder with six layers of width 384: the mean of its last states over the words, of length one. Its layers
 are torch's own with the layer normalisation after each sum.

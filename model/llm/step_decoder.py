@@ -1,6 +1,6 @@
 """The small transformer that gives the codes of a motion step from a backbone state.
 
-Shape letters: N steps, D width, P parts, K levels, H heads.
+Shape letters: N steps, D width of the state, W own width, P parts, K levels, H heads.
 """
 
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from model.llm.transformer import Block, Cache
+from model.llm.transformer import Block, Cache, RMSNorm
 
 
 class StepDecoder(nn.Module):
@@ -42,7 +42,7 @@ class StepDecoder(nn.Module):
         self.place = nn.Parameter(torch.randn(levels, parts, width) * 0.02)
         self.code = nn.Parameter(torch.randn(max(levels - 1, 1), parts, codebook_size, width) * 0.02)
         self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(layers))
-        self.norm = nn.RMSNorm(width)
+        self.norm = RMSNorm(width)
         self.heads_out = nn.Parameter(torch.randn(levels, parts, width, codebook_size) * width**-0.5)
         level, part = torch.arange(levels).repeat_interleave(parts), torch.arange(parts).repeat(levels)
         earlier = level[:, None] > level
@@ -96,19 +96,19 @@ class StepDecoder(nn.Module):
 
     def _base(
         self, state: Float[Tensor, "N D"], codes: Int[Tensor, "N P K"] | None, given: Bool[Tensor, "N P"] | None
-    ) -> Float[Tensor, "N D"]:
+    ) -> Float[Tensor, "N W"]:
         base = self.state(state)
         if given is None or codes is None:
             return base
         known = self._embed(codes[..., : len(self.code)], range(len(self.code)))
         return base + self.given((known * given[:, None, :, None]).sum((1, 2)).to(base.dtype))
 
-    def _embed(self, codes: Int[Tensor, "N P k"], levels: range) -> Float[Tensor, "N k P D"]:
+    def _embed(self, codes: Int[Tensor, "N P k"], levels: range) -> Float[Tensor, "N k P W"]:
         parts = torch.arange(self.parts, device=codes.device)
         level = torch.arange(levels.start, levels.stop, device=codes.device)[:, None]
         return self.code[level, parts, codes.transpose(1, 2)]
 
-    def _run(self, x: Float[Tensor, "N L D"], mask: Tensor | None, cache: Cache | None) -> Float[Tensor, "N L D"]:
+    def _run(self, x: Float[Tensor, "N L W"], mask: Tensor | None, cache: Cache | None) -> Float[Tensor, "N L W"]:
         for i, block in enumerate(self.blocks):
             x = block(x, None, mask, cache, i)
         return self.norm(x)

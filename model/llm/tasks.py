@@ -113,8 +113,8 @@ def _to_motion(
         if after > end:
             inputs.append(Gap(steps=end - start))
             later_codes, later = encoded.from_step(end)
-            count = min(after - end, max_steps)
-            inputs.append(Motion(codes=later_codes[:count], latents=later[:count]))
+            if len(later):
+                inputs.append(Motion(codes=later_codes[:max_steps], latents=later[:max_steps]))
         if not any(isinstance(one, Motion) for one in inputs):
             return "shorter than a step"
     elif about is not None and rng.random() < 0.5:

@@ -46,6 +46,14 @@ class Cache:
         self.length += count
 
 
+class RMSNorm(nn.RMSNorm):
+    """With its weight in the precision of the input, for which there is a fused kernel also under autocast."""
+
+    def forward(self, x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
+        weight = None if self.weight is None else self.weight.to(x.dtype)
+        return F.rms_norm(x, self.normalized_shape, weight, self.eps)
+
+
 class Attention(nn.Module):
     """Multi-head attention with rotary positions (arXiv 2104.09864)."""
 
@@ -72,7 +80,7 @@ class Block(nn.Module):
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
         hidden = math.ceil(width * 8 / 3 / 32) * 32
-        self.norm_attention, self.norm_mlp = nn.RMSNorm(width), nn.RMSNorm(width)
+        self.norm_attention, self.norm_mlp = RMSNorm(width), RMSNorm(width)
         self.attention = Attention(width, heads)
         self.gate_up = nn.Linear(width, 2 * hidden, bias=False)
         self.down = nn.Linear(hidden, width, bias=False)

@@ -21,10 +21,10 @@ from model.data.samples import MotionSample
 from model.data.text import mirror_text
 from model.evaluation.motion_text_model import KIND, EvaluatorConfig, MotionTextModel, contrastive_loss
 from model.evaluation.protocol import SAME_MEANING, retrieval
-from model.llm.sentence_encoder import SentenceEncoder, same_meaning
 from model.features import humo263
 from model.features.layouts import layout
 from model.features.motions import motion_features
+from model.llm.sentence_encoder import SentenceEncoder, same_meaning
 from model.training.config import Run
 from model.training.loop import Processes, Result, fit, open_loader
 from model.training.statistics import drawn_rows, feature_statistics

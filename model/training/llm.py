@@ -36,6 +36,8 @@ _MAX_CACHED_MOTIONS = 5_000
 """Motions that are kept encoded, up to half a megabyte each."""
 _USES = 4
 """Times that a motion is used before it is disturbed anew."""
+_LENGTH_MULTIPLE = 32
+"""Batches have few different lengths, for which libraries prepare once."""
 _LATENT_SAMPLES, _CENSUS_SAMPLES = 200, 64
 """Samples from which the statistics of latents are computed, and of which the instructions are counted by task."""
 
@@ -161,7 +163,10 @@ class _LanguageTask:
         self.packer.prepare(examples)
         drop = self.config.drop_words
         batch = self.packer.collate(
-            [self.packer.sequence(one, drop_words=drop * isinstance(one.answer, MotionAnswer), rng=rng) for one in examples]
+            [
+                self.packer.sequence(one, drop_words=drop * isinstance(one.answer, MotionAnswer), rng=rng)
+                for one in examples
+            ]
         )
         losses = module(batch.to(self.module.stop.weight.device))
         loss = losses["motion"] + self.config.text_weight * losses["text"] + self.config.stop_weight * losses["stop"]

@@ -159,7 +159,8 @@ def _train(out: Path, dataset: str, seed: int, quiet: bool) -> list[dict[str, st
 
 
 def _generate(out: Path, text: str, seed: int) -> dict[str, Any]:
-    from model.generation.generator import generate, save_motion
+    from model.generation.generator import generate
+    from model.generation.motion_files import save_motion
 
     name = "-".join(text.split()[2:])
     folder = out / "generated"

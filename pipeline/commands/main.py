@@ -392,39 +392,46 @@ def _print_evaluation(result: Any, as_json: bool) -> None:
 
 @app.command()
 def generate(
-    checkpoint: Annotated[str, typer.Argument(help="Folder that humo train llm wrote.")],
     text: Annotated[str, typer.Argument(help="What the person should do.")],
-    out: Annotated[str, typer.Option(help="Path of the .npz; a video of the same name goes beside it.")],
+    out: Annotated[str, typer.Option(help="Path of the .npz; a video of the same name goes beside it.")] = "motion.npz",
+    checkpoint: Annotated[str, typer.Option(help="Folder that humo train llm wrote; empty: the shipped model.")] = "",
     seconds: Annotated[float, typer.Option(help="Length; 0: the model decides.")] = 0.0,
-    initial: Annotated[str, typer.Option(help="An .npz whose motion is continued.")] = "",
+    initial: Annotated[str, typer.Option(help="An .npz whose motion is continued; of one frame: the first pose.")] = "",
+    keep: Annotated[str, typer.Option(help="An .npz of which all parts but those of --part are kept.")] = "",
+    part: Annotated[list[str] | None, typer.Option(help="Part that is made anew, with --keep; repeatable.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0,
     temperature: Annotated[float, typer.Option(help="0 takes the likeliest code each time.")] = 1.0,
     top_k: Annotated[int, typer.Option(help="Sample among the k likeliest codes; 0: among all.")] = 0,
+    guidance: Annotated[float, typer.Option(help="How strongly the text steers; 1: no guidance, twice as fast.")] = 2.0,
+    count: Annotated[int, typer.Option(min=1, help="Motions, with seeds that count up; files are numbered.")] = 1,
+    device: Annotated[str, typer.Option(help="cpu, or a CUDA device.")] = "cpu",
     video: Annotated[bool, typer.Option(help="Whether to render the video.")] = True,
     as_json: AsJson = False,
 ) -> None:
     """Turn a sentence into SMPL motion (.npz) and a video of it."""
-    from model.generation.generator import generate as run
-    from model.generation.generator import load_motion, save_motion
+    from model.generation.generator import Generator, shipped_checkpoint
+    from model.generation.motion_files import load_motion, save_motion
+    from schemas.devices import choose_device
 
-    initial_motion = load_motion(initial) if initial else None
-    generated = run(
-        checkpoint,
-        text,
-        seconds=seconds or None,
-        initial=initial_motion,
-        seed=seed,
-        temperature=temperature,
-        top_k=top_k,
-    )
-    save_motion(out, generated)
-    outputs: dict[str, Any] = {"motion": out, "seconds": generated.seconds, "body_model": generated.body_model}
-    if video:
-        from pipeline.rendering.animation import render_motion_video
+    generator = Generator(checkpoint or shipped_checkpoint(), device=str(choose_device(device)))
+    given = {"initial": load_motion(initial) if initial else None, "keep": load_motion(keep) if keep else None}
+    results = []
+    for number in range(count):
+        path = out if count == 1 else str(Path(out).with_stem(f"{Path(out).stem}-{number}"))
+        generated = generator.generate(
+            text, seconds=seconds or None, **given, parts=tuple(part or ()), seed=seed + number, temperature=temperature,
+            top_k=top_k, guidance=guidance,
+        )  # fmt: skip
+        save_motion(path, generated)
+        outputs: dict[str, Any] = {"motion": path, "seconds": generated.seconds, "body_model": generated.body_model}
+        if video:
+            from pipeline.rendering.animation import render_motion_video
 
-        outputs["video"] = str(Path(out).with_suffix(".mp4"))
-        render_motion_video(generated.motion, outputs["video"], caption=text)
-    print_result(outputs, as_json, "\n".join(f"{name:12} {value}" for name, value in outputs.items()))
+            outputs["video"] = str(Path(path).with_suffix(".mp4"))
+            render_motion_video(generated.motion, outputs["video"], caption=text)
+        results.append(outputs)
+    lines = [f"{name:12} {value}" for outputs in results for name, value in outputs.items()]
+    print_result(results[0] if count == 1 else {"motions": results}, as_json, "\n".join(lines))
 
 
 @app.command()

@@ -1,87 +1,117 @@
-"""The language model: causality, caches, losses, sequences."""
+"""The language model: causality, caches, losses."""
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 
-from model.data.samples import MotionSample
-from model.llm.examples import build, caption_instruction, collate, trainable
-from model.llm.language_model import CodeSampler, LanguageModelConfig, MotionLanguageModel
+from model.llm.batch import Batch, Marker
+from model.llm.language_model import LanguageModelConfig, MotionLanguageModel
+from model.llm.packing import MINILM, Packer
+from model.llm.sampling import CodeSampler
+from model.llm.segments import Example, Gap, Motion, MotionAnswer, Pose, TextAnswer, Words
+from model.llm.step_decoder import StepDecoder
 from model.llm.vocabulary import TextVocabulary
-from schemas.coverage import LEFT_ARM, LEFT_LEG, all_seen, mirror_seen
 from schemas.errors import HumoError
-from schemas.records import Instruction, InstructionInput
 
 TINY = LanguageModelConfig(width=32, layers=2, heads=2, step_width=16, step_layers=2, step_heads=2, context=64)
-PARTS, LEVELS, CODES = 5, 4, 8
+PARTS, LEVELS, CODES, WIDTH = 5, 4, 8, 6
 NO_PROMPT = torch.zeros(1, 1, 32)
+
+
+def build(config: LanguageModelConfig = TINY, **features: int) -> MotionLanguageModel:
+    torch.manual_seed(0)
+    sizes = {"parts": PARTS, "levels": LEVELS, "codebook_size": CODES, "code_width": WIDTH}
+    return MotionLanguageModel(config, text_tokens=400, features=features, **sizes).eval()
 
 
 @pytest.fixture
 def model() -> MotionLanguageModel:
-    torch.manual_seed(0)
-    return MotionLanguageModel(TINY, text_tokens=400, parts=PARTS, levels=LEVELS, codebook_size=CODES).eval()
+    return build()
 
 
 @pytest.fixture(scope="module")
-def vocabulary() -> TextVocabulary:
-    return TextVocabulary.learn(["go on", "what is this", "a person waves with the left hand"], 300)
+def packer() -> Packer:
+    vocabulary = TextVocabulary.learn(["go on", "what is this", "a person waves with the left hand"], 300)
+    return Packer(vocabulary, PARTS, LEVELS, WIDTH, 64)
 
 
-def _codes(steps: int, seed: int = 0) -> torch.Tensor:
+def codes_of(steps: int, seed: int = 0) -> torch.Tensor:
     return torch.randint(CODES, (steps, PARTS, LEVELS), generator=torch.Generator().manual_seed(seed))
 
 
-def _instruction(task: str, inputs: InstructionInput, target: InstructionInput) -> Instruction:
-    return Instruction(task=task, instruction="go on", inputs=inputs, target=target, parts=(), start_s=0, end_s=2)
+def latents_of(codes: torch.Tensor) -> torch.Tensor:
+    """Some function of the codes."""
+    return torch.stack([torch.sin(codes.float() @ torch.arange(1.0, LEVELS + 1) * k) for k in range(1, WIDTH + 1)], -1)
 
 
-MOTION, TEXT = InstructionInput(kind="motion", end_s=2.0), InstructionInput(kind="text", text="a person waves")
+def to_motion(steps: int, seed: int = 0, prompt: str = "go on", **changes: object) -> Example:
+    codes = codes_of(steps, seed)
+    answer = MotionAnswer(codes=codes, latents=latents_of(codes))
+    return Example(task="t2m", prompt=(Words(text=prompt),), answer=replace(answer, **changes))
+
+
+def to_text(steps: int, seed: int = 1) -> Example:
+    codes = codes_of(steps, seed)
+    shown = Motion(codes=codes, latents=latents_of(codes))
+    return Example(task="m2t", prompt=(Words(text="what is this"), shown), answer=TextAnswer(text="a person waves"))
+
+
+def batch_of(packer: Packer, *examples: Example) -> Batch:
+    return packer.collate([packer.sequence(one) for one in examples])
 
 
 def test_states_depend_on_the_past_only(model: MotionLanguageModel) -> None:
-    x = model.embed_motion(_codes(12)[None], NO_PROMPT)
+    x = model.embed_steps(latents_of(codes_of(12))[None], NO_PROMPT)
     changed = x.clone()
     changed[:, 8:] += 1
-    assert torch.allclose(model.backbone(x)[:, :8], model.backbone(changed)[:, :8], atol=1e-5)
+    assert torch.allclose(model.text_model(x)[:, :8], model.text_model(changed)[:, :8], atol=1e-5)
 
 
 def test_cached_states_equal_one_pass(model: MotionLanguageModel) -> None:
-    x = model.embed_motion(_codes(12)[None], NO_PROMPT)
-    cache = model.new_cache(1)
-    chunks = [model.backbone(x[:, :5], cache)] + [model.backbone(x[:, i : i + 1], cache) for i in range(5, 12)]
-    assert torch.allclose(torch.cat(chunks, 1), model.backbone(x), atol=1e-5)
+    x = model.embed_steps(latents_of(codes_of(12))[None], NO_PROMPT)
+    cache = model.text_model.new_cache(1)
+    chunks = [model.text_model(x[:, :5], cache)] + [model.text_model(x[:, i : i + 1], cache) for i in range(5, 12)]
+    assert torch.allclose(torch.cat(chunks, 1), model.text_model(x), atol=1e-5)
 
 
-def test_embedding_depends_on_part_and_level(model: MotionLanguageModel) -> None:
-    """The same codes at other levels or parts have a different embedding."""
-    codes = torch.zeros(1, 1, PARTS, LEVELS, dtype=torch.long)
-    codes[..., 0, 0] = 1
-    assert not torch.allclose(
-        model.embed_motion(codes, NO_PROMPT), model.embed_motion(codes.roll(1, -1), NO_PROMPT), atol=1e-4
-    )
-    assert not torch.allclose(
-        model.embed_motion(codes, NO_PROMPT), model.embed_motion(codes.roll(1, -2), NO_PROMPT), atol=1e-4
-    )
+def step_decoder(in_turn: bool) -> StepDecoder:
+    torch.manual_seed(0)
+    return StepDecoder(state_width=32, width=16, layers=2, heads=2, dropout=0.0, in_turn=in_turn, parts=PARTS, levels=LEVELS,
+                       codebook_size=CODES).eval()  # fmt: skip
 
 
-def test_level_depends_on_all_parts_of_previous_levels(model: MotionLanguageModel) -> None:
-    state, codes = torch.randn(1, 32), _codes(1)
-    logits = model.step_decoder(state, codes)
+@pytest.mark.parametrize("in_turn", [True, False])
+def test_codes_depend_on_those_before(in_turn: bool) -> None:
+    decoder, state, codes = step_decoder(in_turn), torch.randn(1, 32), codes_of(1)
+    logits = decoder(state, codes)
     assert logits.shape == (1, LEVELS, PARTS, CODES)
     changed = codes.clone()
     changed[0, 2, 1] = (changed[0, 2, 1] + 1) % CODES
-    differs = (model.step_decoder(state, changed) - logits).abs().amax(-1)[0] > 1e-7
+    differs = (decoder(state, changed) - logits).abs().amax(-1)[0] > 1e-7
     assert not differs[:2].any()
     assert differs[2:].all()
+    changed = codes.clone()
+    changed[0, 2, 0] = (changed[0, 2, 0] + 1) % CODES
+    differs = (decoder(state, changed) - logits).abs().amax(-1)[0] > 1e-7
+    assert differs[0].tolist() == [False, False, False, in_turn, in_turn]
+    assert differs[1:].all()
 
 
-def test_sampling_matches_training_logits(model: MotionLanguageModel) -> None:
-    state = torch.randn(3, 32)
-    codes = model.step_decoder.sample(state, CodeSampler(0, 0, 1.0, torch.Generator()))
-    assert torch.equal(model.step_decoder(state, codes).argmax(-1).transpose(1, 2), codes)
+@pytest.mark.parametrize("in_turn", [True, False])
+@pytest.mark.parametrize("kept", [(), (1, 4)])
+def test_sampling_matches_training_logits(in_turn: bool, kept: tuple[int, ...]) -> None:
+    decoder, state = step_decoder(in_turn), torch.randn(3, 32)
+    given = torch.tensor([part in kept for part in range(PARTS)]).expand(3, -1) if kept else None
+    known = codes_of(3, 5) if kept else None
+    codes = decoder.sample(state, CodeSampler(0, 0, 1.0, torch.Generator()), known, given)
+    likeliest = decoder(state, codes, given).argmax(-1).transpose(1, 2)
+    free = [part for part in range(PARTS) if part not in kept]
+    assert torch.equal(likeliest[:, free], codes[:, free])
+    if known is not None:
+        assert torch.equal(codes[:, list(kept)], known[:, list(kept)])
+        other = decoder.sample(state, CodeSampler(0, 0, 1.0, torch.Generator()), codes_of(3, 6), given)
+        assert not torch.equal(other[:, free], codes[:, free])  # what is kept matters to the rest
 
 
 def test_code_sampler() -> None:
@@ -95,110 +125,64 @@ def test_code_sampler() -> None:
     assert torch.equal(guided[0], (3 * logits[0] - 2 * logits[1]).argmax(-1))
 
 
-def test_sequences(vocabulary: TextVocabulary) -> None:
-    codes = _codes(15)
-    text_to_motion = build(
-        _instruction("t2m", InstructionInput(kind="none"), MOTION), codes, vocabulary, downsample=4, max_steps=99
-    )
-    motion_to_text = build(_instruction("m2t", MOTION, TEXT), codes, vocabulary, downsample=4, max_steps=10)
-    assert text_to_motion is not None
-    assert motion_to_text is not None
-    batch = collate([text_to_motion, motion_to_text], vocabulary, parts=PARTS, levels=LEVELS, context=64)
-    assert batch.text.shape[1] == max(len(text_to_motion), len(motion_to_text))
+def test_sequences(packer: Packer) -> None:
+    motion, text = to_motion(15), to_text(10)
+    batch = batch_of(packer, motion, text)
+    assert batch.text.shape[1] == max(packer.length(motion), packer.length(text))
     assert batch.is_motion.sum(1).tolist() == [15, 10]
     assert batch.is_target_motion.sum(1).tolist() == [15, 0]
     assert batch.is_continue.sum() == 15
     assert batch.is_stop.sum() == 1
-    assert torch.equal(batch.codes[0][batch.is_motion[0]], codes)
-    assert torch.equal(batch.codes[1][batch.is_motion[1]], codes[5:])
-    assert vocabulary.decode(batch.text[1][batch.is_target_text[1]].tolist()).endswith("a person waves")
-    assert batch.text[1][len(motion_to_text) - 1] == vocabulary.end
-    assert vocabulary.decode(batch.text[0][batch.is_prompt[0]].tolist()) == "go on"
-    assert torch.equal(batch.codes[1][batch.is_input_motion[1]], codes[5:])
-    assert not batch.is_input_motion[0].any()
-    answer = batch.text[1][batch.is_answer[1]].tolist()
-    assert answer[0] == vocabulary.answer
-    assert vocabulary.decode(answer) == "a person waves"
+    assert torch.equal(batch.codes[0][batch.is_motion[0]], motion.answer.codes)
+    assert torch.equal(batch.latents[1][batch.is_input_motion[1]], text.prompt[1].latents)
+    assert packer.vocabulary.decode(batch.text[0][batch.is_prompt[0]].tolist()) == "go on"
+    assert packer.vocabulary.decode(batch.text[1][batch.is_answer[1]].tolist()).endswith("a person waves")
+    assert batch.text[1][packer.length(text) - 1] == packer.vocabulary.end
+    assert batch.markers[0, 0] == Marker.START
+    assert batch.learned is None
+    assert batch.given is None
+    window = batch_of(packer, to_motion(15, ends=False))
+    assert not window.is_stop.any()
+    assert window.is_continue.sum() == 15
+    short = Packer(packer.vocabulary, PARTS, LEVELS, WIDTH, 8)
     with pytest.raises(HumoError, match="context"):
-        collate([text_to_motion], vocabulary, parts=PARTS, levels=LEVELS, context=8)
+        short.collate([short.sequence(motion)])
 
 
-def test_target_is_never_part_of_the_input(vocabulary: TextVocabulary) -> None:
-    codes = _codes(30)
-    middle = InstructionInput(kind="motion", start_s=1.0, end_s=3.0)
-    whole = InstructionInput(kind="motion", start_s=0.0, end_s=4.0)
-    example = build(_instruction("inbetween", whole, middle), codes, vocabulary, downsample=4, max_steps=99)
-    assert example is not None
-    assert example.input_motion is not None
-    assert example.target_motion is not None
-    first, last = round(30 / 4), round(90 / 4)
-    assert torch.equal(example.target_motion, codes[first:last])
-    assert torch.equal(example.input_motion, torch.cat([codes[:first], codes[last:]]))
+def test_every_segment_has_its_positions(packer: Packer) -> None:
+    codes = codes_of(3)
+    shown = torch.tensor([True, False, True, True, True])
+    prompt = (Words(text="go on"), Pose(latents=latents_of(codes[:1])), Gap(steps=12),
+              Motion(codes=codes, latents=latents_of(codes), shown=shown))  # fmt: skip
+    example = Example(task="x", prompt=prompt, answer=TextAnswer(text="what"))
+    batch = batch_of(packer, example)
+    assert batch.text.shape[1] == packer.length(example)
+    kinds = [Marker(one) for one in batch.markers[0].tolist() if one >= 0]
+    assert kinds == [Marker.START, Marker.POSE, Marker.GAP, Marker.MOTION, Marker.ANSWER]
+    assert batch.is_input_motion.sum() == 4
+    assert torch.equal(batch.shown[0][batch.is_motion[0]], torch.stack([torch.ones(5).bool(), shown, shown, shown]))
+    assert example.without_words().prompt == prompt[1:]
 
 
-@pytest.mark.parametrize(
-    "instruction",
-    [
-        replace(_instruction("i2pm", InstructionInput(kind="none"), MOTION), parts=("left_arm",)),
-        _instruction("i2m_image", InstructionInput(kind="image"), MOTION),
-        _instruction("i2m_pose", InstructionInput(kind="pose"), MOTION),
-        _instruction("unknown", InstructionInput(kind="smell"), MOTION),
-        _instruction("unknown", MOTION, InstructionInput(kind="image")),
-    ],
-)
-def test_unsupported_instructions_are_skipped(vocabulary: TextVocabulary, instruction: Instruction) -> None:
-    assert not trainable(instruction)
-    assert build(instruction, _codes(15), vocabulary, downsample=4, max_steps=99) is None
+def test_hidden_parts_do_not_show(model: MotionLanguageModel, packer: Packer) -> None:
+    """Whatever the hidden part does, the states are the same; where it is shown they are not."""
+    shown = torch.tensor([True, False, True, True, True])
+    states = []
+    for seed, mask in ((0, shown), (1, shown), (0, None), (1, None)):
+        codes = codes_of(3)
+        codes[:, 1] = codes_of(3, 20 + seed)[:, 1]
+        motion = Motion(codes=codes, latents=latents_of(codes), shown=mask)
+        batch = batch_of(packer, Example(task="x", prompt=(motion,), answer=TextAnswer(text="what")))
+        states.append(model.text_model(model.embed(batch)))
+    assert torch.equal(states[0], states[1])
+    assert not torch.allclose(states[2], states[3], atol=1e-4)
 
 
-def test_long_motions_are_never_truncated(vocabulary: TextVocabulary) -> None:
-    long = _instruction("i2lm", InstructionInput(kind="none"), MOTION)
-    assert trainable(long)
-    assert build(long, _codes(15), vocabulary, downsample=4, max_steps=15) is not None
-    assert build(long, _codes(15), vocabulary, downsample=4, max_steps=14) is None
-
-
-def test_spans_and_sides(vocabulary: TextVocabulary) -> None:
-    codes = _codes(30)
-    late = InstructionInput(kind="motion", start_s=2.0, end_s=4.0)
-    example = build(_instruction("prediction", MOTION, late), codes, vocabulary, downsample=4, max_steps=99)
-    assert example is not None
-    assert example.input_motion is not None
-    assert example.target_motion is not None
-    assert torch.equal(torch.cat([example.input_motion, example.target_motion]), codes)
-    instant = InstructionInput(kind="motion", start_s=1.0, end_s=1.0)
-    assert build(_instruction("x", instant, late), codes, vocabulary, downsample=4, max_steps=99) is None
-    left = Instruction(
-        task="t2m",
-        instruction="left hand",
-        inputs=InstructionInput(kind="none"),
-        target=MOTION,
-        parts=(),
-        start_s=0,
-        end_s=1,
-    )
-    mirrored = build(left, codes, vocabulary, downsample=4, max_steps=99, mirrored=True)
-    assert mirrored is not None
-    assert vocabulary.decode(mirrored.prompt) == "right hand"
-
-
-def test_losses_ignore_padding_and_decrease(model: MotionLanguageModel, vocabulary: TextVocabulary) -> None:
-    examples = [
-        build(
-            _instruction("t2m", InstructionInput(kind="none"), MOTION),
-            _codes(15),
-            vocabulary,
-            downsample=4,
-            max_steps=99,
-        ),
-        build(_instruction("m2t", MOTION, TEXT), _codes(15, 1), vocabulary, downsample=4, max_steps=4),
-    ]
-    shape = {"parts": PARTS, "levels": LEVELS, "context": 64}
-    both = model(collate(examples, vocabulary, **shape))
-    alone = model(collate(examples[:1], vocabulary, **shape))
-    assert torch.allclose(both["motion"], alone["motion"], atol=1e-5)
-    assert alone["motion"].item() == pytest.approx(torch.tensor(8.0).log().item(), rel=0.3)
-    batch = collate(examples, vocabulary, **shape)
+def test_losses_ignore_padding_and_decrease(model: MotionLanguageModel, packer: Packer) -> None:
+    batch, alone = batch_of(packer, to_motion(15), to_text(4)), batch_of(packer, to_motion(15))
+    both = model(batch)
+    assert torch.allclose(both["motion"], model(alone)["motion"], atol=1e-5)
+    assert both["motion"].item() == pytest.approx(torch.tensor(8.0).log().item(), rel=0.3)
     model.train()
     optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
     for _ in range(30):
@@ -210,56 +194,41 @@ def test_losses_ignore_padding_and_decrease(model: MotionLanguageModel, vocabula
     assert all(model(batch)[name] < both[name] for name in ("text", "motion", "stop"))
 
 
-def test_captions_as_prompts(dataset_sample: MotionSample) -> None:
-    instruction = caption_instruction(dataset_sample, 7)
-    assert instruction.instruction in dataset_sample.body
-    assert instruction.target.end_s == pytest.approx(len(dataset_sample.motion.poses) / 30)
+def test_an_answer_depends_on_its_own_words_and_on_the_motion(model: MotionLanguageModel, packer: Packer) -> None:
+    """What the motion adds to a position is of the size of a word, so that the words before are not drowned."""
+    one, two = (batch_of(packer, to_text(6, seed)) for seed in (1, 2))
+    words = model.text_model.embed_text(one.text)[one.is_answer & (one.markers < 0)].norm(dim=-1).mean()
+    assert 0.5 < model.motion_vector(one).norm() / words < 5
+    assert not torch.allclose(model.motion_vector(one), model.motion_vector(two), atol=1e-3)
 
 
-def _upper(frames: int) -> np.ndarray:
-    seen = all_seen(frames)
-    seen[:, LEFT_LEG:] = 0
-    seen[: frames // 2, LEFT_ARM] = 0
-    return seen
-
-
-def test_targets_carry_the_mask_of_their_steps(vocabulary: TextVocabulary) -> None:
-    parts = ("torso", "right_arm")
-    instruction = replace(_instruction("t2m", InstructionInput(kind="none"), MOTION), parts=parts)
-    seen = _upper(60)
-    assert build(instruction, _codes(15), vocabulary, downsample=4, max_steps=40) is None
-    example = build(instruction, _codes(15), vocabulary, downsample=4, max_steps=40, seen=seen)
-    assert example is not None
-    assert example.target_seen is not None
-    assert example.target_seen.shape == (15, PARTS)
-    assert example.target_seen.all(0).tolist() == [True, False, True, False, False]
-    assert example.target_seen[8:, LEFT_ARM].all()
-    assert not example.target_seen[:8, LEFT_ARM].any()
-    mirrored = build(instruction, _codes(15), vocabulary, downsample=4, max_steps=40, seen=mirror_seen(seen))
-    assert mirrored is None or mirrored.target_seen[:, LEFT_ARM].all()
-    whole = build(
-        _instruction("t2m", InstructionInput(kind="none"), MOTION), _codes(15), vocabulary, downsample=4, max_steps=40
-    )
-    batch = collate([example, whole], vocabulary, parts=PARTS, levels=LEVELS, context=64)
-    assert batch.seen is not None
-    assert torch.equal(batch.seen[0][batch.is_target_motion[0]], example.target_seen)
-    assert batch.seen[1].all()
-    assert collate([whole], vocabulary, parts=PARTS, levels=LEVELS, context=64).seen is None
-
-
-def test_only_seen_parts_of_a_target_count(model: MotionLanguageModel, vocabulary: TextVocabulary) -> None:
-    example = build(
-        _instruction("t2m", InstructionInput(kind="none"), MOTION), _codes(12), vocabulary, downsample=4, max_steps=40
-    )
-    batch = collate([example], vocabulary, parts=PARTS, levels=LEVELS, context=64)
-    everything = torch.ones(1, batch.text.shape[1], PARTS, dtype=torch.bool)
+def test_only_learned_parts_of_a_target_count(model: MotionLanguageModel, packer: Packer) -> None:
+    batch = batch_of(packer, to_motion(12))
     loss = model(batch)["motion"]
-    assert torch.allclose(model(replace(batch, seen=everything))["motion"], loss)
+    everything = torch.ones(1, batch.text.shape[1], PARTS, dtype=torch.bool)
+    assert torch.allclose(model(replace(batch, learned=everything))["motion"], loss)
     alone = []
     for part in range(PARTS):
-        seen = torch.zeros_like(everything)
-        seen[..., part] = True
-        alone.append(model(replace(batch, seen=seen))["motion"])
+        learned = torch.zeros_like(everything)
+        learned[..., part] = True
+        alone.append(model(replace(batch, learned=learned))["motion"])
     assert torch.allclose(torch.stack(alone).mean(), loss)
     assert torch.stack(alone).std() > 1e-4
-    assert model(replace(batch, seen=torch.zeros_like(everything)))["motion"] == 0
+    assert model(replace(batch, learned=torch.zeros_like(everything)))["motion"] == 0
+
+
+def test_frozen_features_enter_at_their_positions(packer: Packer) -> None:
+    """Vectors of a sentence encoder in place of word tokens."""
+    model = build(LanguageModelConfig(**{**TINY.model_dump(), "prompts": "minilm"}), **{MINILM: 7})
+    batch = batch_of(packer, to_motion(5), to_motion(3, 2, "a person waves"))
+    mask = batch.is_prompt
+    features = torch.randn(int(mask.sum()), 7)
+    batch = replace(batch, features={MINILM: (mask, features)})
+    changed = features.clone()
+    changed[-1] = torch.randn(7)
+    before, after = (model(one) for one in (batch, replace(batch, features={MINILM: (mask, changed)})))
+    assert not torch.allclose(before["motion"], after["motion"])
+    states = [
+        model.text_model(model.embed(replace(batch, features={MINILM: (mask, one)}))) for one in (features, changed)
+    ]
+    assert torch.equal(states[0][0], states[1][0])  # the change is in the second sequence

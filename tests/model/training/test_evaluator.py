@@ -12,7 +12,7 @@ from model import checkpoints
 from model.data.dataset import MotionDataset
 from model.evaluation.motions import Judge, evaluate_motions
 from model.evaluation.protocol import fid
-from model.generation.generator import GeneratedMotion, save_motion
+from model.generation.motion_files import GeneratedMotion, save_motion
 from model.training.evaluator import EvaluatorTraining, train_evaluator
 from pipeline import PROJECT_ROOT
 from pipeline.benchmarks.evaluator import bench, bench_text
