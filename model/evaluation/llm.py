@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import random
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +15,9 @@ from model.data.text import mirror_text
 from model.features import humo263
 from model.features.motions import motion_features
 from model.generation.generator import Generator
-from model.llm.examples import build, caption_instruction, collate
+from model.llm.encoding import EncodedSample
 from model.llm.loading import load_llm
+from model.llm.tasks import build, caption_instruction
 from schemas.body_model import BodyModel
 from schemas.errors import HumoError
 from schemas.sample import MotionArrays
@@ -59,35 +61,25 @@ def evaluate_llm(
     loaded = load_llm(checkpoint)
     generator = Generator(loaded, body_model=body_model, device=device)
     check_body_model(dataset, generator.body)
-    model, vocabulary, tokenizer = generator.model, generator.vocabulary, generator.tokenizer
-    downsample = tokenizer.config.downsample
+    model, packer = generator.model, generator.packer
     sums = {"motion": 0.0, "text": 0.0}
     counts = {"motion": 0, "text": 0}
     motions = 0
     prompts: dict[str, tuple[str, str]] = {}
-    samples = MotionDataset(dataset, split=split)
-    for sample in itertools.islice(samples, limit):
-        rows = motion_features([sample.motion], generator.body).to(device)
-        if rows.shape[1] < downsample:
+    rng = random.Random(seed)
+    for sample in itertools.islice(MotionDataset(dataset, split=split), limit):
+        if len(sample.motion.poses) <= generator.encoder.downsample:
             continue
         motions += 1
-        with torch.inference_mode():
-            codes = tokenizer.encode(rows)[0].cpu()
+        (encoded,) = EncodedSample.encode([(sample, False)], generator.encoder)
         instructions = [instruction for instruction in sample.instructions if task in (None, instruction.task)]
         if task in (None, "t2m"):
             instructions.append(caption_instruction(sample, 0))
         for instruction in instructions:
-            example = build(
-                instruction,
-                codes,
-                vocabulary,
-                downsample=downsample,
-                max_steps=model.config.context // 3,
-                seen=sample.motion.seen,
-            )
-            if example is None or len(example) > model.config.context:
+            example = build(instruction, encoded, max_steps=model.context // 3, rng=rng)
+            if isinstance(example, str) or packer.length(example) > model.context:
                 continue
-            batch = collate([example], vocabulary, parts=model.parts, levels=model.levels, context=model.config.context)
+            batch = packer.collate([packer.sequence(example)])
             with torch.inference_mode():
                 losses = model(batch.to(device))
             tokens = {"text": int(batch.is_target_text.sum()), "motion": int(batch.is_target_motion.sum())}

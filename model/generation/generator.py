@@ -280,12 +280,12 @@ class RequestedSteps:
             self._given = [Given(one.to(generator.device), kept.to(generator.device)) for one in codes]
         return inputs, history, preroll
 
-    @torch.inference_mode()
     def __iter__(self) -> Iterator[Int[Tensor, "P K"]]:
         """Codes step by step, the preroll included."""
         for step in range(self.max_steps):
-            codes = self._steps.draw(self._given[step] if step < len(self._given) else None)
-            stop_probability = torch.sigmoid(self._steps.read()).item()
+            with torch.inference_mode():
+                codes = self._steps.draw(self._given[step] if step < len(self._given) else None)
+                stop_probability = torch.sigmoid(self._steps.read()).item()
             yield codes
             if not self.ends_itself or step + 1 < self.min_steps:
                 continue

@@ -267,7 +267,7 @@ def _evaluate_take(expected: Expected, pieces: Sequence[Captions]) -> tuple[dict
         kind
         for captions in pieces
         for event in captions.events
-        for kind in _event_names(event.part, event.kind, event.side)
+        for kind in event_names(event.part, event.kind, event.side)
     }
     missing = [" or ".join(sorted(alternatives)) for alternatives in expected.kinds if not alternatives & kinds]
     problems = [f"no {kind}" for kind in missing] + [f"has {kind}" for kind in sorted(expected.forbidden & kinds)]
@@ -312,7 +312,7 @@ def stated_side(expected: Expected, pieces: Sequence[Captions]) -> str:
         kind
         for captions in pieces
         for event in captions.events
-        for kind in _event_names(event.part, event.kind, event.side)
+        for kind in event_names(event.part, event.kind, event.side)
     }
     expected_limbs = {kind.split(":")[1] for kind in expected_kinds if ":" in kind}
     if expected_limbs:
@@ -330,7 +330,7 @@ def stated_side(expected: Expected, pieces: Sequence[Captions]) -> str:
     return "right" if states_expected else "exchanged"
 
 
-def _event_names(part: str, kind: str, side: str) -> tuple[str, ...]:
+def event_names(part: str, kind: str, side: str) -> tuple[str, ...]:
     """The names by which an `Expected` can refer to an event."""
     if part != "body":
         return (f"{kind}:{part}",)

@@ -141,6 +141,27 @@ def bench_captions(
     print_result(report, as_json, bench_text(report))
 
 
+@bench_app.command("control")
+def bench_control(
+    checkpoint: Annotated[str, typer.Argument(help="Folder that humo train llm wrote; empty: the shipped model.")] = "",
+    seeds: Annotated[int, typer.Option(min=1, help="Motions of each wording.")] = 3,
+    wordings: Annotated[int, typer.Option(min=1, max=10, help="Wordings of each action.")] = 10,
+    action: Annotated[list[str] | None, typer.Option(help="Action to try; repeat it. Without it: all.")] = None,
+    seconds: Annotated[float, typer.Option(help="Length of the motions.")] = 4.0,
+    guidance: Annotated[float, typer.Option(help="How strongly the text steers; 1: no guidance.")] = 2.0,
+    as_json: AsJson = False,
+) -> None:
+    """Whether generated motions do what they were told, sides included, by the events of the caption rules."""
+    from model.generation.generator import Generator, shipped_checkpoint
+    from pipeline.benchmarks.control import bench, bench_text
+
+    generator = Generator(checkpoint or shipped_checkpoint())
+    report = bench(
+        generator, seeds=seeds, wordings=wordings, seconds=seconds, guidance=guidance, actions=tuple(action or ())
+    )
+    print_result(report, as_json, bench_text(report))
+
+
 @bench_app.command("words")
 def bench_words(
     dataset: Annotated[str, typer.Argument(help="Folder of a dataset of the labelled videos; any fsspec path.")],

@@ -15,16 +15,18 @@ from torch import Tensor
 
 from model import checkpoints
 from model.data.dataset import MotionDataset
-from model.data.samples import MotionSample, slice_frames
+from model.data.samples import MotionSample
 from model.evaluation.llm import evaluate_llm, parse_limb
 from model.evaluation.tokenizer import evaluate_tokenizer
 from model.features.layouts import LAYOUTS
 from model.features.motions import motion_features
-from model.generation.generator import Generator, align_to_ground, generate, load_motion, save_motion
-from model.llm.loading import TEXT_VOCABULARY, load_llm
+from model.generation.generator import Generator, Request, Sampling, generate
+from model.generation.ground import align_to_ground
+from model.generation.motion_files import load_motion, save_motion
+from model.llm.loading import TEXT_VOCABULARY
 from model.tokenizer.motion_tokenizer import load_tokenizer
 from model.training.config import LanguageModelTraining, Optimisation, TokenizerTraining
-from model.training.llm import _LanguageTask, train_llm
+from model.training.llm import train_llm
 from model.training.loop import drawn_samples
 from model.training.tokenizer import train_tokenizer
 from pipeline import PROJECT_ROOT
@@ -228,7 +230,7 @@ def test_streaming_equals_decoding_at_once(trained: tuple[Path, Path]) -> None:
     options = {"seconds": 2.0, "seed": 4}
     chunks = list(generator.frames("a person walks", **options))
     assert [len(trans) for _, trans in chunks] == [4] * 15
-    codes = torch.stack(list(generator.codes("a person walks", **options)))[None]
+    codes = torch.stack(list(generator.steps(Request(text="a person walks", seconds=2.0), Sampling(seed=4))))[None]
     with torch.inference_mode():
         rows = generator.tokenizer.decode(codes)[0]
     rotations, trans = humo263.decode(rows, generator.rest_joints)
@@ -310,23 +312,28 @@ def test_metrics_are_written_in_order(trained: tuple[Path, Path]) -> None:
         assert json.loads(before)["step"] < json.loads(after)["step"]
 
 
-def test_motions_encoded_together_have_the_codes_of_each_alone(trained: tuple[Path, Path], dataset: str) -> None:
-    """Motions of different lengths, as on a GPU; mirror images too."""
-    loaded = load_llm(trained[1])
-    config = _llm_config(dataset, trained[0], trained[1], 6)
-    samples = [
-        replace(sample, motion=slice_frames(sample.motion, 0, 40 + 17 * number))
-        for number, sample in enumerate(itertools.islice(MotionDataset(dataset), 4))
-    ]
-    together, alone = (
-        _LanguageTask(loaded.model, config, BodyModel.load(), loaded.tokenizer, loaded.vocabulary, trained[0])
-        for _ in range(2)
-    )
-    together.encode_together(samples)
-    together.encode_together(samples)
-    assert len(together._codes) == 8
-    for (key, mirrored), codes in together._codes.items():
-        (sample,) = (sample for sample in samples if sample.key == key)
-        expected = alone._encode(sample, mirrored)
-        assert codes.shape == expected.shape
-        assert (codes == expected).float().mean() > 0.99  # a code changes where two are equally near
+def test_what_a_run_uses_is_printed(
+    dataset: str, tmp_path: Path, trained: tuple[Path, Path], capsys: pytest.CaptureFixture
+) -> None:
+    config = _llm_config(dataset, trained[0], tmp_path / "llm", 1)
+    train_llm(config.model_copy(update={"tasks": ["t2m", "i2m_image"]}))
+    printed = capsys.readouterr().out
+    assert "t2m: " in printed
+    assert "not among tasks" in printed
+
+
+def test_kept_parts_are_kept(trained: tuple[Path, Path]) -> None:
+    """Their codes are those of the motion, whatever the text; the others are made anew."""
+    generator = Generator(trained[1])
+    motion = generator.generate("a person walks", seconds=1.6, seed=1).motion
+    codes = generator.encode_motion(motion)[0]
+    request = Request(text="wave", keep=motion, parts=("left_arm",))
+    found = torch.stack(list(generator.steps(request, Sampling(seed=5))))
+    assert len(found) == len(codes)
+    kept = [part != "left_arm" for part in generator.parts]
+    assert torch.equal(found[:, kept], codes[:, kept])
+    assert not torch.equal(found, codes)
+    for wrong in ({"keep": motion}, {"parts": ("left_arm",)}, {"keep": motion, "parts": ("tail",)},
+                  {"keep": motion, "parts": ("torso",), "initial": motion}):  # fmt: skip
+        with pytest.raises(UsageError):
+            generator.generate("wave", **wrong)
