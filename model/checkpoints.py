@@ -25,6 +25,7 @@ from schemas.ids import digest
 
 MODEL, MODEL_STATE = "model.json", "model.safetensors"
 TRAINING, TRAINING_STATE = "training.json", "training.safetensors"
+SHIPPED = Path(__file__).parent / "pretrained"
 _LATEST = "latest.json"
 _COMMANDS = {"language_model": "llm"}
 """Kind of checkpoint -> the training command that writes it, where the name differs."""
@@ -80,6 +81,13 @@ def find(path: str | Path, kind: str) -> tuple[Path, dict[str, Any]]:
     if description.get("kind") != kind:
         raise HumoError(f"{path}: a checkpoint of a {description.get('kind')}, not of a {kind}; pass one of {command}")
     return folder, description
+
+
+def shipped() -> Path:
+    """The language model that comes with the package. Raises HumoError where its files are missing."""
+    if not (SHIPPED / MODEL).is_file():
+        raise HumoError(f"{SHIPPED}: the shipped model is missing; name a checkpoint that humo train llm wrote")
+    return SHIPPED
 
 
 def save_model(folder: Path, description: dict[str, Any], state: dict[str, Tensor]) -> None:

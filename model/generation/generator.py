@@ -14,7 +14,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-import model
 from model import checkpoints
 from model.features.layouts import Start
 from model.generation.ground import align_to_ground
@@ -37,14 +36,6 @@ MIN_SECONDS = 1.0
 """Minimum length before the model may end a motion."""
 GUIDANCE = 2.0
 """Classifier-free guidance scale; 1 is no guidance."""
-
-
-def shipped_checkpoint() -> Path:
-    """The model that comes with the package. Raises HumoError where the files are missing."""
-    folder = Path(model.__file__).parent / "pretrained"
-    if not (folder / checkpoints.MODEL).exists():
-        raise HumoError(f"{folder}: the shipped model is missing; name a checkpoint that humo train llm wrote")
-    return folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,21 +77,21 @@ class Generator:
 
     def __init__(
         self,
-        checkpoint: str | Path | LoadedModel,
+        checkpoint: str | Path | LoadedModel = "",
         *,
         body_model: str = "",
         device: str = "cpu",
         sentence_encoder: str = "",
     ) -> None:
-        """`body_model` is the path of the body model file, empty for the shipped one; `sentence_encoder` a folder, empty for the
-        installed package.
+        """`checkpoint` empty is the shipped model. `body_model` is the path of the body model file, empty for the shipped one;
+        `sentence_encoder` a folder, empty for the installed package.
 
         Raises HumoError for a checkpoint that is missing or trained for another body.
         """
         loaded = (
             checkpoint
             if isinstance(checkpoint, LoadedModel)
-            else load_llm(checkpoint, sentence_encoder=sentence_encoder)
+            else load_llm(checkpoint or checkpoints.shipped(), sentence_encoder=sentence_encoder)
         )
         self.body = BodyModel.load(body_model or None)
         if loaded.body_model != self.body.id:

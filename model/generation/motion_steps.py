@@ -8,15 +8,16 @@ one batch.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from model.llm.language_model import MotionLanguageModel
 from model.llm.sampling import CodeSampler
 from model.llm.transformer import Cache
+from model.tokenizer.convolutions import Memory
 from model.tokenizer.quantizers import Quantizer
 
 _WARM_UP = 3
@@ -81,9 +82,10 @@ class CodeReader:
         self._quantizer, self._history = quantizer, history
 
     def __call__(self, codes: Int[Tensor, "1 P K"]) -> Float[Tensor, "1 1 P C"]:
-        memory = {} if self._history is None else {self._quantizer: self._history}
+        module = cast(nn.Module, self._quantizer)
+        memory: Memory = {} if self._history is None else {module: self._history}
         latents = self._quantizer.decode(codes[:, None], memory)
-        after = memory.get(self._quantizer)
+        after = memory.get(module)
         if self._history is None:
             self._history = after
         elif after is not None:

@@ -5,6 +5,7 @@ has every event that the action implies and none that it rules out, nor the same
 of the model: they look at the body.
 """
 
+import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -13,9 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from model.data.text import mirror_text
-from model.generation.generator import Generator
-from model.generation.motion_files import GeneratedMotion
 from pipeline.benchmarks.captions import event_names
 from pipeline.benchmarks.labelled_mocap import Expected, expected_of_action
 from schemas.devices import torch_threads
@@ -188,9 +186,11 @@ class _Trial:
     """Empty for a motion that is right."""
 
 
-def bench(generator: Generator, *, seeds: int = 3, wordings: int = 10, seconds: float = 4.0, guidance: float = 2.0,
+def bench(generator: Any, *, seeds: int = 3, wordings: int = 10, seconds: float = 4.0, guidance: float = 2.0,
           actions: Sequence[str] = ()) -> dict[str, Any]:  # fmt: skip
     """Generate `seeds` motions of each wording, both sides, and judge them."""
+    from model.data.text import mirror_text
+
     trials: list[_Trial] = []
     spreads: dict[str, list[float]] = defaultdict(list)
     with torch_threads(1):
@@ -219,7 +219,7 @@ def bench(generator: Generator, *, seeds: int = 3, wordings: int = 10, seconds: 
     }
 
 
-def captions_of(motion: GeneratedMotion, writer: WriteCaptions) -> Captions:
+def captions_of(motion: Any, writer: WriteCaptions) -> Captions:
     """What the rules say of a generated motion."""
     length_s = len(motion.motion.poses) / FPS
     origin = Provenance(source=Source(id="generated", uri="generated", kind="mocap"), sha256="0" * 64, person=0, start_s=0.0,
@@ -254,18 +254,20 @@ def _main(kinds: frozenset[str]) -> frozenset[str]:
     return frozenset(kind for kind in kinds if not kind.startswith("lower"))
 
 
-def _local_joints(motion: GeneratedMotion, generator: Generator) -> np.ndarray:
+def _local_joints(motion: Any, generator: Any) -> np.ndarray:
     rotations = axis_angle_to_matrix(torch.from_numpy(motion.motion.poses))
     joints = forward_kinematics(rotations, generator.rest_joints, torch.from_numpy(motion.motion.trans))[0]
     return (joints - joints[:, :1]).numpy()
 
 
 def _distances(made: Sequence[np.ndarray]) -> Iterator[float]:
-    for first, second in zip(made, made[1:], strict=False):
+    for first, second in itertools.pairwise(made):
         yield float(np.linalg.norm(first - second, axis=-1).mean())
 
 
 def _summary(trials: Sequence[_Trial], spreads: dict[str, list[float]]) -> dict[str, Any]:
+    from model.data.text import mirror_text
+
     by_action: dict[str, list[_Trial]] = defaultdict(list)
     pairs: dict[tuple[str, int], list[bool]] = defaultdict(list)
     for trial in trials:
@@ -289,9 +291,8 @@ def _summary(trials: Sequence[_Trial], spreads: dict[str, list[float]]) -> dict[
 
 def bench_text(result: dict[str, Any]) -> str:
     """The report for people."""
-    lines = [
-        f"{result['motions']} motions: right {result['right']:.1%}, exchange {result['exchange']:.1%} of {result['exchange_prompts']}"
-    ]
+    exchange = f"exchange {result['exchange']:.1%} of {result['exchange_prompts']}"
+    lines = [f"{result['motions']} motions: right {result['right']:.1%}, {exchange}"]
     lines += [
         f"  {action:16} {row['right']:6.1%}  spread {row['spread_m']:.3f} m"
         for action, row in result["actions"].items()

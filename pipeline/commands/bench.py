@@ -152,10 +152,10 @@ def bench_control(
     as_json: AsJson = False,
 ) -> None:
     """Whether generated motions do what they were told, sides included, by the events of the caption rules."""
-    from model.generation.generator import Generator, shipped_checkpoint
+    from model.generation.generator import Generator
     from pipeline.benchmarks.control import bench, bench_text
 
-    generator = Generator(checkpoint or shipped_checkpoint())
+    generator = Generator(checkpoint)
     report = bench(
         generator, seeds=seeds, wordings=wordings, seconds=seconds, guidance=guidance, actions=tuple(action or ())
     )

@@ -409,11 +409,11 @@ def generate(
     as_json: AsJson = False,
 ) -> None:
     """Turn a sentence into SMPL motion (.npz) and a video of it."""
-    from model.generation.generator import Generator, shipped_checkpoint
+    from model.generation.generator import Generator
     from model.generation.motion_files import load_motion, save_motion
     from schemas.devices import choose_device
 
-    generator = Generator(checkpoint or shipped_checkpoint(), device=str(choose_device(device)))
+    generator = Generator(checkpoint, device=str(choose_device(device)))
     given = {"initial": load_motion(initial) if initial else None, "keep": load_motion(keep) if keep else None}
     results = []
     for number in range(count):

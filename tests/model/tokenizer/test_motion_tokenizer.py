@@ -213,10 +213,46 @@ def test_a_wider_beam_finds_nearer_codes() -> None:
     wanted, books = torch.randn(200, 8), torch.randn(4, 16, 8) * torch.tensor([1.0, 0.7, 0.5, 0.3])[:, None, None]
     distances = []
     for beam in (1, 4, 16):
-        sums, codes = nearest_codes(wanted, books, beam)
+        (sums,), (codes,) = nearest_codes(wanted[None], books[None], beam)
         assert torch.allclose(sums, sum(book[codes[:, level]] for level, book in enumerate(books)), atol=1e-5)
         distances.append((sums - wanted).norm(dim=-1).mean().item())
     assert distances[2] < distances[1] < distances[0]
+
+
+def test_sets_of_books_serve_their_groups() -> None:
+    """Several groups at once, each with its own books, as one after another."""
+    torch.manual_seed(0)
+    wanted, books = torch.randn(3, 40, 8), torch.randn(3, 4, 16, 8)
+    sums, codes = nearest_codes(wanted, books, 4)
+    for group in range(3):
+        (alone,), (own,) = nearest_codes(wanted[group : group + 1], books[group : group + 1], 4)
+        assert torch.equal(codes[group], own)
+        assert torch.allclose(sums[group], alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("lookahead", [0, 1, 2])
+@pytest.mark.parametrize("preroll", [0, 2])
+@pytest.mark.parametrize("patch", [1, 4])
+def test_steps_one_by_one_equal_all_at_once(lookahead: int, preroll: int, patch: int) -> None:
+    """Codes and frames, for decoders that wait for later steps and motions with a preroll."""
+    changes = {"lookahead": lookahead, "preroll": preroll, "patch": patch, "strides": (1,) if patch == 4 else (2, 2),
+               "width": 16, "codebook_size": 16, "code_width": 8}  # fmt: skip
+    tokenizer = _trained(TokenizerConfig(**{**PRESETS["fast"].model_dump(), **changes}))
+    rows = torch.randn(2, 40, tokenizer.features.NUM_FEATURES)
+    with torch.inference_mode():
+        codes = tokenizer.encode(rows)
+        assert codes.shape[1] == 10 + preroll
+        memory: Memory = {}
+        assert torch.equal(torch.cat([tokenizer.encode(part, memory) for part in rows.split(8, dim=1)], dim=1), codes)
+        whole = tokenizer.decode(codes)
+        assert whole.shape[1] == 40
+        memory = {}
+        chunks = [tokenizer.decode(one, memory) for one in codes.split(1, dim=1)]
+        chunks.append(tokenizer.finish(memory))
+    waited = preroll + lookahead
+    assert [chunk.shape[1] for chunk in chunks[:-1]] == [0] * waited + [4] * (10 + preroll - waited)
+    assert chunks[-1].shape[1] == 4 * lookahead
+    assert torch.allclose(torch.cat([chunk.expand(2, -1, -1) for chunk in chunks], dim=1), whole, atol=1e-5)
 
 
 @pytest.fixture(scope="module")
