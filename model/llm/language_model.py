@@ -112,7 +112,7 @@ class MotionLanguageModel(nn.Module):
         self.markers = nn.Embedding(len(Marker), width)
         self.steps = _StepInput(parts, code_width, width)
         self.motion_mark = nn.Parameter(torch.randn(width) * EMBEDDING_STD)
-        self.pooled_prompt, self.pooled_motion = _Pooled(width), _Pooled(width)
+        self.pooled_prompt, self.pooled_motion = _Pooled(width, 10 * EMBEDDING_STD), _Pooled(width, 3 * EMBEDDING_STD)
         self.projectors = nn.ModuleDict({name: _Projector(size, width) for name, size in (features or {}).items()})
         self.step_decoder = StepDecoder(
             state_width=width,
@@ -141,7 +141,7 @@ class MotionLanguageModel(nn.Module):
     def embed(self, batch: Batch, latents: Float[Tensor, "B L P C"] | None = None) -> Float[Tensor, "B L D"]:
         """Inputs of all positions; `latents` in place of those of the batch."""
         words = self._words(batch)
-        prompt = self.pooled_prompt(words, batch.is_prompt)
+        prompt = self.prompt_vector(batch)
         steps = self.steps(batch.latents if latents is None else latents, batch.shown)
         x = torch.where(
             (batch.markers >= 0)[..., None], self.markers(batch.markers.clamp(min=0)).to(words.dtype), words
@@ -151,7 +151,10 @@ class MotionLanguageModel(nn.Module):
 
     def prompt_vector(self, batch: Batch) -> Float[Tensor, "B 1 D"]:
         """What the prompt adds to every motion position."""
-        return self.pooled_prompt(self._words(batch), batch.is_prompt)
+        x = self.text_model.embed_text(batch.text) / EMBEDDING_STD
+        for name, (mask, features) in batch.features.items():
+            x = x.index_put((mask,), self.projectors[name].pooled(features).to(x.dtype))
+        return self.pooled_prompt(x, batch.is_prompt)
 
     def motion_vector(self, batch: Batch) -> Float[Tensor, "B 1 D"]:
         """What the motion of the prompt adds to every text position of the answer."""
@@ -238,30 +241,47 @@ class _StepInput(nn.Module):
 
 
 class _Pooled(nn.Module):
-    """An MLP on the mean of masked positions, at three times the size of an embedding; zero if there are none."""
+    """An MLP on the mean of masked positions, normalised to a size; zero if there are none."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, size: float) -> None:
         super().__init__()
-        self.mean = nn.RMSNorm(width, elementwise_affine=False)
         self.mlp = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
         self.norm = nn.RMSNorm(width)
-        nn.init.constant_(self.norm.weight, 3 * EMBEDDING_STD)
+        nn.init.constant_(self.norm.weight, size)
 
     def forward(self, x: Float[Tensor, "B L D"], mask: Bool[Tensor, "B L"]) -> Float[Tensor, "B 1 D"]:
         weight = mask.to(x.dtype)[..., None]
         count = weight.sum(1, keepdim=True)
         mean = (x * weight).sum(1, keepdim=True) / count.clamp(min=1)
-        return self.norm(self.mlp(self.mean(mean))) * (count > 0)
+        return self.norm(self.mlp(mean)) * (count > 0)
 
 
 class _Projector(nn.Module):
-    """Two layers from the vectors of a frozen encoder to the backbone, at the size of embeddings."""
+    """Two layers from the vectors of a frozen encoder to the backbone, at the size of embeddings; another one for their mean.
+
+    Vectors are standardised first: what those of all texts have in common would outweigh what tells them apart.
+    """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, size: int, width: int) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(size)
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("std", torch.ones(size))
         self.layers = nn.Sequential(nn.Linear(size, width), nn.GELU(), nn.Linear(width, width))
+        self.pool = nn.Linear(size, width)
         nn.init.normal_(cast(Any, self.layers[2]).weight, std=2 * EMBEDDING_STD / math.sqrt(width))
 
+    @torch.no_grad()
+    def measure(self, vectors: Float[Tensor, "n _size"]) -> None:
+        """Take mean and deviation from vectors of the training's inputs."""
+        self.mean.copy_(vectors.mean(0))
+        self.std.copy_(vectors.std(0) + 1e-3 * vectors.std())
+
     def forward(self, x: Float[Tensor, "n _size"]) -> Float[Tensor, "n D"]:
-        return self.layers(self.norm(x.float()))
+        return self.layers((x.float() - self.mean) / self.std)
+
+    def pooled(self, x: Float[Tensor, "n _size"]) -> Float[Tensor, "n D"]:
+        """Vectors whose mean stands for all of them."""
+        return self.pool((x.float() - self.mean) / self.std)

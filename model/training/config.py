@@ -114,6 +114,8 @@ class LanguageModelTraining(Run):
     """Checkpoint folder of the motion tokenizer; it is copied into the language model's checkpoint."""
     architecture: LanguageModelConfig = LanguageModelConfig()
     """Model architecture: keys, or the name of a preset (`tiny`, `small`, `base`)."""
+    initial: str = ""
+    """Checkpoint of an earlier stage whose weights are the start; with it, its text vocabulary. Empty: none."""
     text_vocabulary: int = Field(default=4096, ge=300)
     """Maximum number of text tokens, learned from the dataset's sentences."""
     text_samples: int = Field(default=20_000, gt=0)

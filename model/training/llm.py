@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -19,8 +19,9 @@ from model.data.text import mirror_text
 from model.llm.encoding import EncodedSample, MotionEncoder
 from model.llm.language_model import MotionLanguageModel
 from model.llm.loading import TEXT_VOCABULARY, TOKENIZER, build_model, build_packer
-from model.llm.packing import Packer
+from model.llm.packing import MINILM, Packer
 from model.llm.segments import Example, MotionAnswer
+from model.llm.sentence_encoder import SentenceEncoder
 from model.llm.tasks import build, caption_instruction
 from model.llm.vocabulary import TextVocabulary
 from model.tokenizer.motion_tokenizer import load_tokenizer
@@ -65,6 +66,11 @@ def train_llm(config: LanguageModelTraining) -> Result:
     task = _LanguageTask(module, config, encoder, packer, folder)
     if not (config.resume and checkpoints.newest(Path(config.output))):
         module.steps.measure(processes.broadcast(_drawn_latents(config, encoder) if processes.is_main else None))
+        if packer.sentence_encoder is not None:
+            states = _drawn_states(config, packer.sentence_encoder) if processes.is_main else None
+            cast(Any, module.projectors[MINILM]).measure(processes.broadcast(states))
+        if config.initial:
+            _start_from(config, module, folder)
         if processes.is_main:
             print(_census(config, task), flush=True)
     return fit(task, config, loader, processes)
@@ -74,6 +80,10 @@ def _resumed_vocabulary(config: LanguageModelTraining, tokenizer: Path) -> TextV
     """The text vocabulary of the run that will be resumed, if any: learned anew from a dataset that has grown, its tokens would be
     others than those the weights know. Raises UsageError if the run began with other codes or another size of vocabulary."""
     begun = checkpoints.newest(Path(config.output)) if config.resume else None
+    if begun is None and config.initial:
+        return TextVocabulary.from_json(
+            (checkpoints.find(config.initial, "language_model")[0] / TEXT_VOCABULARY).read_text()
+        )
     if begun is None:
         return None
     before, now = checkpoints.fingerprint(begun / TOKENIZER), checkpoints.fingerprint(tokenizer)
@@ -112,6 +122,28 @@ def _drawn_latents(config: LanguageModelTraining, encoder: MotionEncoder) -> Flo
     if not samples:
         raise HumoError(f"{config.dataset}: no motion is longer than a step of {encoder.downsample} frames")
     return torch.cat([one.latents for one in EncodedSample.encode([(one, False) for one in samples], encoder)])
+
+
+def _drawn_states(config: LanguageModelTraining, encoder: SentenceEncoder) -> Float[Tensor, "n 384"]:
+    """States of words of captions, mirrored too, from which the model takes their mean and deviation."""
+    texts = [text for sample in drawn_samples(config, _LATENT_SAMPLES) for text in sample.body]
+    texts += [mirror_text(text) for text in texts]
+    encoder.prepare_states(texts)
+    return torch.cat([encoder.states(text) for text in texts])
+
+
+def _start_from(config: LanguageModelTraining, module: MotionLanguageModel, tokenizer: Path) -> None:
+    """Take the weights of an earlier stage; what it did not have stays as it is. Raises UsageError if they belong to other codes or
+    another architecture."""
+    folder, description = checkpoints.find(config.initial, "language_model")
+    if checkpoints.fingerprint(folder / TOKENIZER) != checkpoints.fingerprint(tokenizer):
+        raise UsageError(f"{config.initial}: trained on another tokenizer than {config.tokenizer}; name that one")
+    begun = checkpoints.read_state(folder)
+    state = module.state_dict()
+    differing = [name for name, value in begun.items() if name in state and state[name].shape != value.shape]
+    if differing:
+        raise UsageError(f"{config.initial}: another architecture ({', '.join(differing[:3])}); set the same one")
+    module.load_state_dict({**state, **{name: value for name, value in begun.items() if name in state}})
 
 
 def _census(config: LanguageModelTraining, task: "_LanguageTask") -> str:
