@@ -50,6 +50,7 @@ class MotionTokenizer(nn.Module):
     def __init__(self, config: TokenizerConfig) -> None:
         super().__init__()
         self.config = config
+        self.codes_are_fixed = False
         self.features = LAYOUTS[config.features]
         width = self.features.NUM_FEATURES
         read, written = self._part_columns()
@@ -75,6 +76,20 @@ class MotionTokenizer(nn.Module):
         """A trained tokenizer in eval mode, from a checkpoint, a training's output or `save_pretrained`. Raises HumoError if there
         is none."""
         return load_tokenizer(folder)[0]
+
+    def fix_codes(self) -> "MotionTokenizer":
+        """From now on only the decoder learns: motions keep their codes."""
+        self.codes_are_fixed = True
+        for part in (self.encoder, self.quantizer):
+            part.eval().requires_grad_(False)
+        return self
+
+    def train(self, mode: bool = True) -> "MotionTokenizer":
+        super().train(mode)
+        if self.codes_are_fixed:
+            self.encoder.eval()
+            self.quantizer.eval()
+        return self
 
     @property
     def device(self) -> torch.device:

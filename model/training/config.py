@@ -96,6 +96,9 @@ class TokenizerTraining(Run):
     times this many windows."""
     drop_levels: float = Field(default=0.2, ge=0, le=1)
     """Fraction of steps with quantizer dropout (only the first few levels are used)."""
+    decoder_of: str = ""
+    """Checkpoint of a tokenizer whose decoder alone is trained on: codes and language models on them stay valid. Empty: all is
+    trained."""
     continuous_steps: int = Field(default=0, ge=0)
     """First steps without quantization; the codebooks then start from the latents of a trained encoder."""
     statistics_samples: int = Field(default=2000, gt=0)

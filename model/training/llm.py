@@ -135,7 +135,7 @@ def _drawn_states(config: LanguageModelTraining, encoder: SentenceEncoder) -> Fl
 def _start_from(config: LanguageModelTraining, module: MotionLanguageModel, tokenizer: Path) -> None:
     """Take the weights of an earlier stage; what it did not have stays as it is. Raises UsageError if they belong to other codes or
     another architecture."""
-    folder, description = checkpoints.find(config.initial, "language_model")
+    folder, _ = checkpoints.find(config.initial, "language_model")
     if checkpoints.fingerprint(folder / TOKENIZER) != checkpoints.fingerprint(tokenizer):
         raise UsageError(f"{config.initial}: trained on another tokenizer than {config.tokenizer}; name that one")
     begun = checkpoints.read_state(folder)

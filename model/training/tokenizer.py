@@ -19,14 +19,14 @@ from model.features.layouts import layout
 from model.features.motions import motion_features, motion_seen
 from model.tokenizer.code_counts import CodeCounts
 from model.tokenizer.initial import start_from
-from model.tokenizer.motion_tokenizer import Batch, MotionTokenizer
+from model.tokenizer.motion_tokenizer import Batch, MotionTokenizer, load_tokenizer
 from model.training.config import TokenizerTraining
 from model.training.loop import Processes, Result, fit, open_loader
 from model.training.statistics import drawn_rows, feature_statistics
 from schemas.body_model import BodyModel
 from schemas.coverage import PART_NAMES
 from schemas.dataset import read_description
-from schemas.errors import HumoError
+from schemas.errors import HumoError, UsageError
 from schemas.skeleton import mirror_order
 from schemas.storage import Storage
 
@@ -48,9 +48,11 @@ def train_tokenizer(config: TokenizerTraining) -> Result:
             stacklevel=2,
         )
     tokenizer = MotionTokenizer(config.architecture)
+    if config.decoder_of:
+        _take_codes(tokenizer, config)
     names = tuple(licences(config.dataset, config.subsets))
     task = _TokenizerTask(tokenizer, config, body, loader.dataset, names)
-    if not (config.resume and checkpoints.newest(Path(config.output))):
+    if not config.decoder_of and not (config.resume and checkpoints.newest(Path(config.output))):
         features = config.architecture.features
         rows = drawn_rows(config, config.statistics_samples, body, features=features, mirror=config.mirror)
         mean, std = processes.broadcast(feature_statistics(layout(features), rows) if processes.is_main else None)
@@ -58,6 +60,15 @@ def train_tokenizer(config: TokenizerTraining) -> Result:
         tokenizer.std.copy_(std)
         start_from(tokenizer, rows, task.rest_joints, config.seed)
     return fit(task, config, loader, processes)
+
+
+def _take_codes(tokenizer: MotionTokenizer, config: TokenizerTraining) -> None:
+    """Start from a trained tokenizer and keep its codes. Raises UsageError for one of another architecture."""
+    begun, _ = load_tokenizer(config.decoder_of)
+    if begun.config != config.architecture:
+        raise UsageError(f"{config.decoder_of}: a tokenizer of another architecture; set the same one")
+    tokenizer.load_state_dict(begun.state_dict())
+    tokenizer.fix_codes()
 
 
 @dataclass(eq=False)
