@@ -88,6 +88,8 @@ class ResidualCodebooks(nn.Module):
         if drop_levels and self.levels > 1:
             levels = int(torch.randint(1, self.levels + 1, ()))
         books = [cast(Any, codebooks).codebooks for codebooks in self.sets]
+        if not self.order:
+            return self._at_once(latents, books, levels, noise)
         history = self._history(latents, memory)
         amount = noise * torch.rand(len(latents), 1, 1, device=latents.device)
         values, codes, differences, errors = [], [], [], latents.new_zeros(())
@@ -111,6 +113,19 @@ class ResidualCodebooks(nn.Module):
         # Like the library's losses: a mean over numbers, summed over parts.
         commitment = errors * latents.shape[1] / latents.shape[2]
         return torch.stack(values, 2), torch.stack(codes, 1), commitment
+
+    def _at_once(
+        self, latents: Float[Tensor, "B P S C"], books: Sequence[Float[Tensor, "K V C"]], levels: int, noise: float
+    ) -> tuple[Float[Tensor, "B P S C"], Int[Tensor, "B S P K"], Float[Tensor, ""]]:
+        """Steps that do not depend on each other."""
+        folded = latents.transpose(1, 2).flatten(0, 1)
+        nearest, chosen = self._search(folded.detach(), books, levels)
+        commitment = (folded - nearest).square().mean() * latents.shape[1]
+        values = (folded + (nearest - folded).detach()).unflatten(0, (len(latents), -1))
+        if noise:
+            amount = noise * torch.rand(len(latents), 1, 1, 1, device=latents.device)
+            values = values + amount * torch.randn_like(values)
+        return values.transpose(1, 2), chosen.unflatten(0, (len(latents), -1)), commitment
 
     def decode(self, codes: Int[Tensor, "B S P K"], memory: Memory | None = None) -> Float[Tensor, "B P S C"]:
         groups: Sequence[Tensor] = codes.transpose(1, 2).chunk(len(self.sets), dim=1)
