@@ -51,7 +51,7 @@ ARROWS = {
     "stages stages.base stages.geometry stages.media stages.synthesis stages.perception "
     "stages.recovery stages.training pipeline.chain pipeline.rendering pipeline.dataset pipeline.audit pipeline.execution",
     "pipeline.planning": "schemas stages stages.base stages.media stages.mocap pipeline.chain pipeline.execution pipeline.job",
-    "pipeline.commands": "schemas model.data model.training model.evaluation model.generation "
+    "pipeline.commands": "schemas model.data model.llm model.training model.evaluation model.generation "
     "stages.language stages.mocap stages.perception stages.recovery stages.synthesis "
     "pipeline.chain pipeline.rendering pipeline.dataset pipeline.audit pipeline.job pipeline.curation pipeline.publishing "
     "pipeline.benchmarks pipeline.planning",

@@ -4,12 +4,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from model import checkpoints
 from model.llm.language_model import LanguageModelConfig, MotionLanguageModel
 from model.llm.packing import MINILM, Packer
 from model.llm.sentence_encoder import WIDTH, SentenceEncoder
 from model.llm.vocabulary import TextVocabulary
 from model.tokenizer.motion_tokenizer import MotionTokenizer, load_tokenizer
+from schemas.errors import UsageError
 
 TEXT_VOCABULARY, TOKENIZER = "text_vocabulary.json", "tokenizer"
 """File and folder of a checkpoint."""
@@ -58,6 +62,37 @@ class LoadedModel:
     def vocabulary(self) -> TextVocabulary:
         """The text vocabulary."""
         return self.packer.vocabulary
+
+
+def export(path: str | Path, folder: str | Path, *, tokenizer: str | Path = "") -> Path:
+    """A trained language model without what resuming needs, its weights in half precision, in a folder that `load_llm` reads.
+
+    `tokenizer` is a checkpoint to put in place of the one it was trained on; it must give the same codes (see `decoder_of` of
+    tokenizer trainings). Raises HumoError if there is no model, UsageError for a tokenizer of other codes.
+    """
+    source, description = checkpoints.find(path, "language_model")
+    target = Path(folder)
+    begun, own = load_tokenizer(source / TOKENIZER)
+    if tokenizer:
+        other, own = load_tokenizer(tokenizer)
+        states = [one.state_dict() for one in (begun, other)]
+        coding = [name for name in states[0] if not name.startswith("decoder.")]
+        if begun.config != other.config or any(not torch.equal(states[0][name], states[1][name]) for name in coding):
+            raise UsageError(f"{tokenizer}: its codes are others than those that {path} was trained on")
+        begun = other
+    kept = {name: value for name, value in description.items() if name != "training"}
+    checkpoints.save_model(target, kept, _halved(checkpoints.read_state(source)))
+    checkpoints.save_model(
+        target / TOKENIZER,
+        {name: value for name, value in own.items() if name != "training"},
+        _halved(begun.state_dict()),
+    )
+    (target / TEXT_VOCABULARY).write_text((source / TEXT_VOCABULARY).read_text())
+    return target
+
+
+def _halved(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
 
 
 def load_llm(path: str | Path, *, sentence_encoder: str = "") -> LoadedModel:

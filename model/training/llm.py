@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from model import checkpoints
-from model.data.dataset import MotionDataset, check_body_model
+from model.data.dataset import MotionDataset, check_body_model, licences
 from model.data.samples import MotionSample
 from model.data.text import mirror_text
 from model.llm.encoding import EncodedSample, MotionEncoder
@@ -63,7 +63,8 @@ def train_llm(config: LanguageModelTraining) -> Result:
     module = build_model(config.architecture, tokenizer, vocabulary)
     encoder = MotionEncoder(tokenizer.to(processes.device), body)
     packer = build_packer(module, tokenizer, vocabulary, config.sentence_encoder)
-    task = _LanguageTask(module, config, encoder, packer, folder)
+    names = tuple(licences(config.dataset, config.subsets))
+    task = _LanguageTask(module, config, encoder, packer, folder, names)
     if not (config.resume and checkpoints.newest(Path(config.output))):
         module.steps.measure(processes.broadcast(_drawn_latents(config, encoder) if processes.is_main else None))
         if packer.sentence_encoder is not None:
@@ -179,6 +180,8 @@ class _LanguageTask:
     encoder: MotionEncoder
     packer: Packer
     tokenizer_folder: Path
+    licences: tuple[str, ...]
+    """Licences of the motions and texts that it is trained on."""
     kind: str = "language_model"
     has_unused_parameters: bool = True
     _encoded: dict[tuple[str, bool], EncodedSample] = field(default_factory=dict)
@@ -253,7 +256,12 @@ class _LanguageTask:
         return {name: value.item() for name, value in self.losses(self.module, samples, 0).items()}
 
     def description(self) -> dict[str, Any]:
-        return {"architecture": self.module.config.model_dump(), "body_model": self.encoder.body.id}
+        return {
+            "architecture": self.module.config.model_dump(),
+            "body_model": self.encoder.body.id,
+            "dataset_version": read_description(Storage(self.config.dataset)).version,
+            "licences": list(self.licences),
+        }
 
     def extra_files(self) -> tuple[dict[str, str], list[tuple[str, Path]]]:
         return {TEXT_VOCABULARY: self.packer.vocabulary.to_json()}, [(TOKENIZER, self.tokenizer_folder)]

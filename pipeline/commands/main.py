@@ -435,6 +435,40 @@ def generate(
 
 
 @app.command()
+def describe(
+    motion: Annotated[str, typer.Argument(help="An .npz in the layout of motion.npz.")],
+    instruction: Annotated[str, typer.Option(help="What is asked.")] = "Describe this motion.",
+    part: Annotated[
+        list[str] | None, typer.Option(help="Part that is shown alone; repeatable. Without it: all.")
+    ] = None,
+    checkpoint: Annotated[str, typer.Option(help="Folder that humo train llm wrote; empty: the shipped model.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Say in words what a motion is."""
+    from model.generation.generator import Generator
+    from model.generation.motion_files import load_motion
+
+    loaded = load_motion(motion)
+    text = Generator(checkpoint).describe(loaded, instruction, parts=tuple(part or ()))
+    print_result({"motion": motion, "text": text}, as_json, text)
+
+
+@app.command()
+def export(
+    checkpoint: Annotated[str, typer.Argument(help="Folder that humo train llm wrote.")],
+    folder: Annotated[str, typer.Argument(help="Folder to write to.")],
+    tokenizer: Annotated[str, typer.Option(help="Tokenizer of the same codes, with a decoder trained on.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """A trained language model in half precision, without what resuming needs."""
+    from model.llm.loading import export as run
+
+    path = run(checkpoint, folder, tokenizer=tokenizer)
+    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    print_result({"folder": str(path), "bytes": size}, as_json, f"{path}  {size / 1e6:.1f} MB")
+
+
+@app.command()
 def doctor(as_json: AsJson = False) -> None:
     """List engines, devices, weights, body models, their licences, and what is missing."""
     from pipeline.commands.doctor import doctor_text, examine

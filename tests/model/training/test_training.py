@@ -23,7 +23,7 @@ from model.features.motions import motion_features
 from model.generation.generator import Generator, Request, Sampling, generate
 from model.generation.ground import align_to_ground
 from model.generation.motion_files import load_motion, save_motion
-from model.llm.loading import TEXT_VOCABULARY
+from model.llm.loading import TEXT_VOCABULARY, export, load_llm
 from model.tokenizer.motion_tokenizer import load_tokenizer
 from model.training.config import LanguageModelTraining, Optimisation, TokenizerTraining
 from model.training.llm import train_llm
@@ -337,3 +337,37 @@ def test_kept_parts_are_kept(trained: tuple[Path, Path]) -> None:
                   {"keep": motion, "parts": ("torso",), "initial": motion}):  # fmt: skip
         with pytest.raises(UsageError):
             generator.generate("wave", **wrong)
+
+
+def test_exported_models_load(trained: tuple[Path, Path], tmp_path: Path, dataset: str) -> None:
+    """Half the size, the same codes; a decoder that was trained on takes the place of the one before."""
+    changes = {"decoder_of": str(trained[0]), "resume": False}
+    train_tokenizer(_tokenizer_config(dataset, tmp_path / "decoder", 3, **changes))
+    folder = export(trained[1], tmp_path / "exported", tokenizer=tmp_path / "decoder")
+    before, after = load_llm(trained[1]), load_llm(folder)
+    rows = torch.randn(1, 40, 263)
+    assert torch.equal(before.tokenizer.encode(rows), after.tokenizer.encode(rows))
+    codes = before.tokenizer.encode(rows)
+    assert not torch.allclose(before.tokenizer.decode(codes), after.tokenizer.decode(codes), atol=1e-3)
+    state, exported = _weights(trained[1]), checkpoints.read_state(folder)
+    assert all(torch.allclose(state[name].float(), exported[name].float(), atol=1e-2) for name in state)
+    assert "training" not in json.loads((folder / checkpoints.MODEL).read_text())
+    assert json.loads((folder / checkpoints.MODEL).read_text())["licences"]
+    other = tmp_path / "other"
+    train_tokenizer(_tokenizer_config(dataset, other, 2, seed=5))
+    with pytest.raises(UsageError, match="its codes are others"):
+        export(trained[1], tmp_path / "wrong", tokenizer=other)
+    with pytest.raises(UsageError, match="another architecture"):
+        train_tokenizer(_tokenizer_config(dataset, tmp_path / "x", 3, **changes, architecture={**SMALL, "width": 24}))
+
+
+def test_a_later_stage_starts_from_an_earlier_one(trained: tuple[Path, Path], tmp_path: Path, dataset: str) -> None:
+    config = _llm_config(dataset, trained[0], tmp_path / "second", 1)
+    rate = config.optimisation.model_copy(update={"learning_rate": 1e-9})
+    train_llm(config.model_copy(update={"initial": str(trained[1]), "optimisation": rate, "tasks": ["m2t"]}))
+    first, second = _weights(trained[1]), _weights(tmp_path / "second")
+    assert all(torch.allclose(first[name], second[name], atol=1e-4) for name in first)
+    train_tokenizer(_tokenizer_config(dataset, tmp_path / "other", 2, seed=5))
+    other = _llm_config(dataset, tmp_path / "other", tmp_path / "third", 1)
+    with pytest.raises(UsageError, match="another tokenizer"):
+        train_llm(other.model_copy(update={"initial": str(trained[1])}))
