@@ -199,6 +199,30 @@ def bench_evaluator(
     print_result(report, as_json, bench_text(report))
 
 
+@bench_app.command("vision")
+def bench_vision(
+    dataset: Annotated[
+        str, typer.Argument(help="A packed dataset with clips whose motion is known, such as films of the studio.")
+    ],
+    tower: Annotated[str, typer.Option(help="detector or open_clip.")] = "detector",
+    model: Annotated[str, typer.Option(help="Of open_clip: a folder that it saved, or an architecture's name.")] = "",
+    weights: Annotated[str, typer.Option(help="Weights file of the tower; empty: the detector's shipped ones.")] = "",
+    grid: Annotated[int, typer.Option(help="Tokens of places along a side of a frame.")] = 4,
+    px: Annotated[int, typer.Option(help="Side of the detector's picture, pixels.")] = 256,
+    fps: Annotated[float, typer.Option(help="Frames of a clip that are looked at, 1/s.")] = 2.0,
+    limit: Annotated[int, typer.Option(help="Most samples; 0: all.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Whether a vision tower's tokens tell the posture: a linear probe on held-out films, and right against shuffled pictures."""
+    from model.vision.config import VisionConfig
+    from pipeline.benchmarks.vision import bench, bench_text
+    from schemas.config import parse_config
+
+    settings = {"tower": tower, "model": model, "weights": weights, "grid": grid, "px": px}
+    report = bench(dataset, vision=parse_config(settings, VisionConfig, "humo bench vision"), fps=fps, limit=limit)
+    print_result(report, as_json, bench_text(report))
+
+
 @bench_app.command("overhead")
 def bench_overhead(
     sizes: Annotated[
