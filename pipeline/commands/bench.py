@@ -60,9 +60,23 @@ def bench_loader(
     clip_kb: Annotated[
         int, typer.Option(help="Size of the made-up clips, kB; 0: without clips, as motion capture.")
     ] = 0,
+    clips: Annotated[
+        bool, typer.Option(help="Measure instead how long a training that looks at the dataset's clips waits for them.")
+    ] = False,
+    clip_fps: Annotated[float, typer.Option(help="With --clips: frames of a clip that are looked at, 1/s.")] = 2.0,
     as_json: AsJson = False,
 ) -> None:
-    """The training loader against webdataset's own pipeline: the same shards, members and number of workers."""
+    """The training loader against webdataset's own pipeline: the same shards, members and number of workers. With --clips: the
+    share of a training's time that is waiting for data, while clips are decoded and when a tower has seen them."""
+    if clips:
+        from model.vision.config import VisionConfig
+        from pipeline.benchmarks import clip_loading
+
+        found = clip_loading.bench(
+            dataset, vision=VisionConfig(clip_fps=clip_fps), workers=workers, batch_size=batch_size
+        )
+        print_result(found, as_json, clip_loading.bench_text(found))
+        return
     from pipeline.benchmarks.loader import bench, bench_text
 
     report = bench(
