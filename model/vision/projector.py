@@ -3,7 +3,7 @@
 import math
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 _FREQUENCIES = 12
@@ -32,10 +32,10 @@ class Projector(nn.Module):
         nn.init.normal_(self.outer.weight, std=out_std / math.sqrt(hidden / 2))
         nn.init.zeros_(self.outer.bias)
 
-    def forward(
-        self, tokens: Float[Tensor, "V width"], places: Int[Tensor, "V"], times_s: Float[Tensor, "V"]
-    ) -> Float[Tensor, "V out"]:
-        """Inputs of the language model, one per token; tokens of several images and clips may stand one after the other."""
+    def forward(self, features: Float[Tensor, "V _columns"]) -> Float[Tensor, "V out"]:
+        """Inputs of the language model, one per row of `VisualTokens.features` (single precision, `width` + 2 columns); rows of
+        several images and clips may stand one after the other."""
+        tokens, places, times_s = features[:, :-2], features[:, -2].round().long(), features[:, -1]
         sums, grid = (inner(norm(tokens)) for norm, inner in zip(self.norm, self.inner, strict=True))
         hidden = torch.where((places == 0)[:, None], sums, grid)
         hidden = hidden + self.place(places) + self.time(_waves(times_s).to(hidden.dtype))

@@ -28,6 +28,12 @@ class VisualTokens:
     def __len__(self) -> int:
         return len(self.tokens)
 
+    @property
+    def features(self) -> Float[Tensor, "V _columns"]:
+        """One row of `width` + 2 columns per token, as the projector takes it: the token, its place, its seconds. Rows of several
+        images and clips may be stacked."""
+        return torch.cat([self.tokens, self.places[:, None].to(self.tokens), self.times_s[:, None]], 1)
+
 
 def even_frames(numbers: Int[np.ndarray, "n"], count: int) -> Int[np.ndarray, "k"]:
     """At most `count` of the frames, evenly spread, the first one among them."""

@@ -126,7 +126,7 @@ class _Training:
         inputs = torch.zeros(samples, longest + _POSITIONS, self.width, device=self.device)
         inputs[:, longest:] = motion
         for row, clip in enumerate(clips):
-            inputs[row, : len(clip)] = self.projector(clip.tokens, clip.places, clip.times_s)
+            inputs[row, : len(clip)] = self.projector(clip.features)
         mask = torch.nn.Transformer.generate_square_subsequent_mask(inputs.shape[1], device=self.device)
         hidden = self.backbone(inputs, mask=mask, is_causal=True)
         self.optimiser.zero_grad(set_to_none=True)

@@ -6,7 +6,7 @@ import torch
 
 from model.vision.config import VisionConfig
 from model.vision.projector import Projector
-from model.vision.slow_fast import even_frames, most_tokens, visual_tokens
+from model.vision.slow_fast import VisualTokens, even_frames, most_tokens, visual_tokens
 
 CONFIG = VisionConfig(slow_frames=2, fast_frames=5)
 
@@ -14,6 +14,10 @@ CONFIG = VisionConfig(slow_frames=2, fast_frames=5)
 def numbered(frames: int, per_frame: int = 3) -> torch.Tensor:
     """Tokens (frames, per_frame, 2): number of the frame, of the token in it."""
     return torch.stack(torch.meshgrid(torch.arange(frames), torch.arange(per_frame), indexing="ij"), -1).float()
+
+
+def features(tokens: torch.Tensor, places: torch.Tensor, times_s: torch.Tensor) -> torch.Tensor:
+    return VisualTokens(tokens=tokens, places=places, times_s=times_s).features
 
 
 def test_an_image_has_all_its_tokens() -> None:
@@ -43,7 +47,7 @@ def test_frames_are_spread_evenly_from_the_first() -> None:
 def test_outputs_begin_as_large_as_embeddings(out_std: float) -> None:
     torch.manual_seed(0)
     projector = Projector(40, 5, 64, hidden=96, out_std=out_std)
-    out = projector(5 * torch.randn(200, 40), torch.arange(200) % 5, torch.rand(200) * 10)
+    out = projector(features(5 * torch.randn(200, 40), torch.arange(200) % 5, torch.rand(200) * 10))
     assert out.shape == (200, 64)
     assert 0.5 * out_std < float(out.detach().std()) < 2 * out_std
 
@@ -52,14 +56,14 @@ def test_content_place_and_time_all_count_and_rows_do_not_mix() -> None:
     torch.manual_seed(0)
     projector = Projector(8, 3, 16)
     tokens, places, times_s = torch.randn(6, 8), torch.tensor([0, 1, 2, 0, 1, 2]), torch.tensor([0.0] * 3 + [2.0] * 3)
-    base = projector(tokens, places, times_s)
+    base = projector(features(tokens, places, times_s))
     for changed in (
         (tokens.index_fill(0, torch.tensor([4]), 3.0).cumsum(1), places, times_s),
         (tokens, torch.tensor([0, 1, 2, 0, 0, 2]), times_s),
         (tokens, places, torch.tensor([0.0, 0, 0, 2, 2.1, 2])),
     ):
-        assert not torch.allclose(projector(*changed)[4], base[4], atol=1e-4)
-    alone = projector(tokens[4:5], places[4:5], times_s[4:5])
+        assert not torch.allclose(projector(features(*changed))[4], base[4], atol=1e-4)
+    alone = projector(features(tokens, places, times_s)[4:5])
     torch.testing.assert_close(alone[0], base[4])
     base.square().sum().backward()
     assert all(parameter.grad is not None and parameter.grad.any() for parameter in projector.parameters())
@@ -74,7 +78,7 @@ def test_it_learns_a_posture_from_tokens() -> None:
     zeros, times_s = torch.zeros(256, dtype=torch.long), torch.zeros(256)
     errors = []
     for _ in range(150):
-        error = (projector(tokens, zeros, times_s) - wanted).square().mean()
+        error = (projector(features(tokens, zeros, times_s)) - wanted).square().mean()
         optimiser.zero_grad()
         error.backward()
         optimiser.step()
