@@ -47,9 +47,12 @@ def test_frames_are_spread_evenly_from_the_first() -> None:
 def test_outputs_begin_as_large_as_embeddings(out_std: float) -> None:
     torch.manual_seed(0)
     projector = Projector(40, 5, 64, hidden=96, out_std=out_std)
-    out = projector(features(5 * torch.randn(200, 40), torch.arange(200) % 5, torch.rand(200) * 10))
+    seen = features(5 * torch.randn(200, 40) + 30, torch.arange(200) % 5, torch.rand(200) * 10)
+    projector.measure(seen)
+    out = projector(seen)
     assert out.shape == (200, 64)
     assert 0.5 * out_std < float(out.detach().std()) < 2 * out_std
+    assert 0.3 < float(projector.pooled(seen).detach().std()) < 2
 
 
 def test_content_place_and_time_all_count_and_rows_do_not_mix() -> None:
@@ -65,8 +68,24 @@ def test_content_place_and_time_all_count_and_rows_do_not_mix() -> None:
         assert not torch.allclose(projector(features(*changed))[4], base[4], atol=1e-4)
     alone = projector(features(tokens, places, times_s)[4:5])
     torch.testing.assert_close(alone[0], base[4])
-    base.square().sum().backward()
+    (base.square().sum() + projector.pooled(features(tokens, places, times_s)).square().sum()).backward()
     assert all(parameter.grad is not None and parameter.grad.any() for parameter in projector.parameters())
+
+
+def test_each_kind_of_token_is_standardised_by_itself() -> None:
+    torch.manual_seed(0)
+    projector, places = Projector(3, 4, 8), torch.arange(400) % 4
+    tokens = torch.where((places == 0)[:, None], 100 + 7 * torch.randn(400, 3), 0.01 * torch.randn(400, 3))
+    tokens[:, 2] = 5.0  # a number that is always the same, such as padding
+    projector.measure(features(tokens, places, torch.zeros(400)))
+    for kind, rows in enumerate((tokens[places == 0], tokens[places > 0])):
+        standardised = (rows - projector.mean[kind]) / projector.std[kind]
+        assert standardised.abs().max() < 6
+        torch.testing.assert_close(standardised.std(0)[:2], torch.ones(2), atol=0.4, rtol=0)
+        assert not standardised[:, 2].any()
+    before = projector.std.clone()
+    projector.measure(features(tokens[:1], places[:1], torch.zeros(1)))  # one row has no deviation
+    assert torch.equal(projector.std, before)
 
 
 def test_it_learns_a_posture_from_tokens() -> None:
