@@ -228,3 +228,9 @@ def _flush_folder(folder: Path) -> None:
 def stream_sha256(file: "ByteFile | BinaryIO") -> str:
     """Hex SHA-256 of a file opened for reading."""
     return hashlib.file_digest(cast(Any, file), "sha256").hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """Hex SHA-256 of a file."""
+    with path.open("rb") as file:
+        return stream_sha256(file)

@@ -21,10 +21,11 @@ from PIL import Image as PilImage
 from pydantic import Field
 
 from schemas.devices import torch_threads
+from schemas.open_clip_weights import WEIGHTS_HINT, OpenClip
 from schemas.records import CaptionedMotion, Rejection
 from stages.base import Stage
 from stages.language.describers.clip_images import person_crops
-from stages.language.open_clip_weights import WEIGHTS_HINT, OpenClip, OpenClipConfig, load_open_clip
+from stages.language.open_clip_weights import OpenClipConfig
 from stages.media.decoding import Image
 
 SIMILARITY = "clip_similarity"
@@ -46,7 +47,7 @@ class ScorePictures(Stage[CaptionedMotion, CaptionedMotion]):
 
     def setup(self) -> None:
         """Load the weights, if the config names any. Raises HumoError where they do not load."""
-        self._loaded: OpenClip | None = load_open_clip(self.config, self.name) if self.config.model else None
+        self._loaded: OpenClip | None = self.config.load(self.name) if self.config.model else None
 
     def remark(self) -> str:
         """That the stage is off, and why."""

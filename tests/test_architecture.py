@@ -17,11 +17,12 @@ ARROWS = {
     "model": "schemas",
     "model.features": "schemas",
     "model.data": "schemas",
+    "model.vision": "schemas model.data",
     "model.tokenizer": "schemas model model.features",
-    "model.llm": "schemas model model.data model.features model.tokenizer",
-    "model.generation": "schemas model model.features model.tokenizer model.llm",
-    "model.evaluation": "schemas model model.data model.features model.tokenizer model.llm model.generation",
-    "model.training": "schemas model model.data model.features model.tokenizer model.llm model.evaluation",
+    "model.llm": "schemas model model.data model.features model.vision model.tokenizer",
+    "model.generation": "schemas model model.data model.features model.vision model.tokenizer model.llm",
+    "model.evaluation": "schemas model model.data model.features model.vision model.tokenizer model.llm model.generation",
+    "model.training": "schemas model model.data model.features model.vision model.tokenizer model.llm model.evaluation",
     # stages, from the ground up
     "stages.base": "schemas",
     "stages.geometry": "schemas",
@@ -47,11 +48,11 @@ ARROWS = {
     "pipeline.job": "schemas stages pipeline.chain pipeline.dataset pipeline.execution",
     "pipeline.curation": "schemas stages stages.base stages.joining pipeline.chain pipeline.dataset pipeline.audit",
     "pipeline.publishing": "schemas pipeline.dataset pipeline.audit",
-    "pipeline.benchmarks": "schemas model.data model.features model.tokenizer model.llm model.generation model.evaluation "
-    "stages stages.base stages.geometry stages.media stages.synthesis stages.perception "
+    "pipeline.benchmarks": "schemas model.data model.features model.vision model.tokenizer model.llm model.generation "
+    "model.evaluation stages stages.base stages.geometry stages.media stages.synthesis stages.perception "
     "stages.recovery stages.training pipeline.chain pipeline.rendering pipeline.dataset pipeline.audit pipeline.execution",
     "pipeline.planning": "schemas stages stages.base stages.media stages.mocap pipeline.chain pipeline.execution pipeline.job",
-    "pipeline.commands": "schemas model.data model.llm model.training model.evaluation model.generation "
+    "pipeline.commands": "schemas model.data model.vision model.llm model.training model.evaluation model.generation "
     "stages.language stages.mocap stages.perception stages.recovery stages.synthesis "
     "pipeline.chain pipeline.rendering pipeline.dataset pipeline.audit pipeline.job pipeline.curation pipeline.publishing "
     "pipeline.benchmarks pipeline.planning",

@@ -1,11 +1,13 @@
 """The samples of a split in stored order."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from torch.utils.data import Dataset
 
+from model.data.frames import FrameReader
 from model.data.samples import MotionSample, decode_sample
 from model.data.shard_cache import ShardCache
 from model.data.shard_reader import ShardReader
@@ -15,7 +17,12 @@ from schemas.errors import HumoError
 from schemas.offline import cache_folder
 from schemas.storage import Storage
 
+_CLIP = "clip.mp4"
 _MEMBERS = frozenset({"motion.npz", "text.json", "instructions.json", "meta.json"})
+
+
+class NoSamples(HumoError):
+    """A dataset has no samples of a split and its subsets."""
 
 
 class MotionDataset(Dataset[MotionSample]):
@@ -30,13 +37,15 @@ class MotionDataset(Dataset[MotionSample]):
         cache: str = "",
         cache_gib: float = 50.0,
         check_hashes: bool = False,
+        frames: FrameReader | None = None,
     ) -> None:
         """Empty `subsets` means all. `cache` is a folder for remote shards, of `cache_gib` GiB at most; empty means humo's
-        default. `check_hashes` verifies the sha256 of each local shard when it is first read.
+        default. `check_hashes` verifies the sha256 of each local shard when it is first read. `frames` reads frames of clips
+        beside the samples; without it clips are skipped.
 
-        Raises HumoError if the path is not a dataset or the split is empty.
+        Raises HumoError if the path is not a dataset, NoSamples if the split is empty.
         """
-        self.storage = Storage(dataset)
+        self.storage, self.frames = Storage(dataset), frames
         description = read_description(self.storage)
         shards = [
             shard for shard in description.shards if shard.split == split and (not subsets or shard.subset in subsets)
@@ -44,7 +53,7 @@ class MotionDataset(Dataset[MotionSample]):
         if not any(shard.samples for shard in shards):
             existing = sorted({f"{shard.subset}/{shard.split}" for shard in description.shards}) or ["no shards"]
             requested = f"{'/'.join(subsets) or 'any subset'}, split {split}"
-            raise HumoError(
+            raise NoSamples(
                 f"{dataset}: no samples of {requested}; it holds {', '.join(existing)}; ingest more or select another"
             )
         folder = Path(cache) if cache else cache_folder() / "shards"
@@ -77,7 +86,15 @@ class MotionDataset(Dataset[MotionSample]):
 
     def sample(self, number: int) -> MotionSample:
         """A sample by its number in the shards, which counts removed samples too."""
-        return decode_sample(*self.reader.read(number, _MEMBERS))
+        sample = decode_sample(*self.reader.read(number, _MEMBERS))
+        if self.frames is None or sample.meta.get("subset") != "video":
+            return sample
+        wanted = self.frames.wanted(len(sample.motion.poses), sample.instructions)
+
+        def read_clip() -> bytes:
+            return self.reader.read(number, {_CLIP})[1][_CLIP]
+
+        return replace(sample, frames=self.frames.read(sample.key, sample.meta, wanted, read_clip))
 
 
 def check_body_model(dataset: str, body: BodyModel) -> None:

@@ -5,7 +5,8 @@
 The order of an epoch is computed before anything is read (`model.data.order`): it depends on the seed, the epoch, the ranks and
 the batch size, not on the number of workers, so a batch is determined by its position alone. A resumed run reads nothing
 twice, also with other workers or ranks. Samples are read at their offsets in the shards (`model.data.shard_reader`), remote
-shards through a cache on the disk (`model.data.shard_cache`).
+shards through a cache on the disk (`model.data.shard_cache`). Clips are skipped unless frames of them are wanted
+(`model.data.frames`).
 
 An epoch yields each sample of the split once. All ranks have equally many batches and all batches are full, so
 data-parallel processes never wait for missing batches: if a rank has fewer samples or one was removed, another sample
@@ -32,6 +33,7 @@ from pydantic import Field
 from torch.utils.data import DataLoader, Dataset
 
 from model.data.dataset import MotionDataset
+from model.data.frames import FrameReader
 from model.data.order import Consumed, EpochOrder
 from model.data.samples import MotionSample
 from model.data.shard_reader import SampleRemoved
@@ -76,12 +78,17 @@ class MotionLoader:
         check_hashes: bool = False
         """Whether to verify the sha256 of each local shard when it is first read; remote shards always are."""
 
-    def __init__(self, config: Config, *, rank: int = 0, world_size: int = 1) -> None:
-        """Raises HumoError for an unusable dataset, UsageError for more workers than shards."""
+    def __init__(
+        self, config: Config, *, rank: int = 0, world_size: int = 1, frames: FrameReader | None = None
+    ) -> None:
+        """`frames` reads frames of clips beside the samples, in the workers.
+
+        Raises HumoError for an unusable dataset, UsageError for more workers than shards.
+        """
         self.config, self.rank, self.world_size = config, rank, world_size
         self.dataset = MotionDataset(
             config.dataset, split=config.split, subsets=config.subsets, cache=config.cache, cache_gib=config.cache_gib,
-            check_hashes=config.check_hashes,
+            check_hashes=config.check_hashes, frames=frames,
         )  # fmt: skip
         index = self.dataset.reader.index
         self._order = EpochOrder(

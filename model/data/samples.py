@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from model.data.frames import SampleFrames
 from schemas.errors import HumoError
 from schemas.records import Instruction, InstructionInput
 from schemas.sample import MotionArrays, decode_motion
@@ -23,6 +24,8 @@ class MotionSample:
     parts: dict[str, tuple[str, ...]]
     instructions: tuple[Instruction, ...]
     meta: dict[str, Any]
+    frames: SampleFrames | None = None
+    """Frames of its clip, if a reader of frames was given and the sample has a clip."""
     extra: bool = False
     """Whether the sample only fills a batch and also occurs elsewhere in the epoch."""
 

@@ -59,6 +59,9 @@ class LanguageModelConfig(Config):
     noise: float = Field(default=0.5, ge=0, le=1)
     """Maximum fraction of each training sequence's input parts replaced by those of other steps, so that the motion history does
     not outweigh the prompt (after T2M-GPT, arXiv 2301.06052)."""
+    level_decay: float = Field(default=1.0, gt=0, le=1)
+    """Weight in the loss of each residual level relative to the one before: what the body does is in the first ones, while the last
+    ones are nearly noise."""
     step_share: float = Field(default=1.0, gt=0, le=1)
     """Fraction of motion steps on which the step decoder is trained per batch; a smaller one is faster."""
 
@@ -83,6 +86,8 @@ PRESETS = {
 
 class MotionLanguageModel(nn.Module):
     """Predicts text tokens, motion codes and motion ends from segments of text, motion and pictures."""
+
+    level_weights: Tensor
 
     def __init__(
         self,
@@ -125,6 +130,7 @@ class MotionLanguageModel(nn.Module):
             levels=levels,
             codebook_size=codebook_size,
         )
+        self.register_buffer("level_weights", config.level_decay ** torch.arange(levels), persistent=False)
         self.stop = nn.Linear(width, 1)
         nn.init.normal_(self.markers.weight, std=EMBEDDING_STD)
 
@@ -205,12 +211,11 @@ class MotionLanguageModel(nn.Module):
         given = None if batch.given is None else batch.given[rows, columns + 1]
         logits = self.step_decoder(states[rows, columns], codes, given).float()
         targets = codes.transpose(1, 2)
+        nats = F.cross_entropy(logits.flatten(0, -2), targets.flatten(), reduction="none").view(targets.shape)
+        weights = self.level_weights[:, None].expand_as(nats)
         if batch.learned is not None:
-            learned = batch.learned[rows, columns + 1][:, None].expand_as(targets)
-            total = F.cross_entropy(logits[learned], targets[learned], reduction="sum")
-            return total / learned.sum().clamp(min=1)
-        total = F.cross_entropy(logits.flatten(0, -2), targets.flatten(), reduction="sum")
-        return total / max(codes.numel(), 1)
+            weights = weights * batch.learned[rows, columns + 1][:, None]
+        return (nats * weights).sum() / weights.sum().clamp(min=1)
 
 
 class _StepInput(nn.Module):

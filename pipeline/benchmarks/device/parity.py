@@ -87,12 +87,12 @@ def _refinement() -> tuple[nn.Module, Run]:
 
 def _detector() -> tuple[nn.Module, Run]:
     from schemas.offline import enforce_offline
+    from schemas.pose_weights import default_weights, load_pose_network
     from schemas.torchvision_ops import ensure_operators
-    from stages.perception.detector import default_weights, load_torch_model
 
     enforce_offline()
     ensure_operators()
-    network: nn.Module = load_torch_model(default_weights(), "cpu").float()
+    network: nn.Module = load_pose_network(default_weights("track_people.weights"), "cpu").float()
     pixels = torch.rand(2, 3, 384, 640)
 
     def run(device: torch.device) -> Tensor:

@@ -14,7 +14,7 @@ from schemas.errors import HumoError
 from schemas.records import DescriberUsage
 from stages.language.describers.clip_images import person_crops
 from stages.language.describers.protocol import Answer, Scene
-from stages.language.open_clip_weights import OpenClipConfig, load_open_clip
+from stages.language.open_clip_weights import OpenClipConfig
 
 
 class CocaConfig(OpenClipConfig):
@@ -34,7 +34,7 @@ class Coca:
     def __init__(self, config: CocaConfig) -> None:
         """Load the weights. Raises HumoError if they are missing or of another kind of model."""
         self._config = config
-        self._loaded = load_open_clip(config, "write_captions.coca")
+        self._loaded = config.load("write_captions.coca")
         if not hasattr(self._loaded.model, "text_decoder"):
             raise HumoError(
                 f"write_captions.coca: model {config.model!r} generates no text; use a CoCa model such as coca_ViT-L-14"

@@ -15,7 +15,7 @@ from jaxtyping import Float, UInt8
 
 from schemas.errors import HumoError
 from schemas.skeleton import LANDMARKS, mirror_order
-from stages.perception.detector import file_digest
+from schemas.storage import file_digest
 from stages.perception.landmarks.crops import CROP_PX
 
 SHIPPED = Path(__file__).parent / "data" / "pose_landmark_heavy.tflite"
