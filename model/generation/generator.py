@@ -22,7 +22,7 @@ from model.generation.motion_steps import EncodedPrompt, Given, steps_after
 from model.llm.encoding import MotionEncoder
 from model.llm.loading import LoadedModel, load_llm
 from model.llm.sampling import CodeSampler
-from model.llm.segments import Example, Motion, MotionAnswer, Pose, Segment, TextAnswer, Words
+from model.llm.segments import Example, Motion, MotionAnswer, Picture, Pose, Segment, TextAnswer, Words
 from model.tokenizer.convolutions import Memory
 from schemas.body_model import BodyModel
 from schemas.errors import HumoError, UsageError
@@ -70,6 +70,8 @@ class Request:
     """A motion of which all parts but `parts` are kept."""
     parts: tuple[str, ...] = ()
     """Parts to make anew, with `keep`."""
+    picture: str = ""
+    """Path of an image of the person at the beginning, or of a video."""
 
 
 class Generator:
@@ -101,7 +103,7 @@ class Generator:
             )
         self.device = torch.device(device)
         self.model, self.tokenizer = loaded.model.to(self.device).eval(), loaded.tokenizer.to(self.device).eval()
-        self.packer = loaded.packer
+        self.packer, self._vision = loaded.packer, loaded.vision
         self.encoder = MotionEncoder(self.tokenizer, self.body)
         self.rest_joints = self.body.rest_joints(torch.zeros(10))
 
@@ -116,11 +118,11 @@ class Generator:
 
     def frames(
         self, text: str, *, seconds: float | None = None, initial: MotionArrays | None = None,
-        keep: MotionArrays | None = None, parts: Sequence[str] = (), seed: int = 0, temperature: float = 1.0, top_k: int = 0,
-        guidance: float = GUIDANCE,
+        keep: MotionArrays | None = None, parts: Sequence[str] = (), picture: str = "", seed: int = 0,
+        temperature: float = 1.0, top_k: int = 0, guidance: float = GUIDANCE,
     ) -> Iterator[tuple[Float[Tensor, "n 24 3 3"], Float[Tensor, "n 3"]]]:  # fmt: skip
         """Rotations and translations, streamed step by step; see `Request` and `Sampling`."""
-        request = Request(text=text, seconds=seconds, initial=initial, keep=keep, parts=tuple(parts))
+        request = Request(text=text, seconds=seconds, initial=initial, keep=keep, parts=tuple(parts), picture=picture)
         options = Sampling(seed=seed, temperature=temperature, top_k=top_k, guidance=guidance)
         return self.steps(request, options).frames()
 
@@ -167,6 +169,14 @@ class Generator:
             embedding = self.model.text_model.embed_text(torch.tensor([[token]], device=self.device))
             state = self.model.text_model(embedding + prompt.motion_vector, cache)[:, -1]
         return self.packer.vocabulary.decode(tokens)
+
+    def see(self, path: str) -> Picture:
+        """A picture or the frames of a video. Raises UsageError for a model that takes none, HumoError for a file that is none."""
+        if self._vision is None:
+            raise UsageError("this model takes no pictures: it was trained without vision; leave the picture out")
+        tokens = self._vision.open(self.device).of_file(path)
+        moving = len(tokens.features[:, -1].unique()) > 1
+        return Picture(features=tokens.features.cpu(), moving=moving)
 
     def encode_prompt(self, example: Example) -> EncodedPrompt:
         """Run the backbone over an example up to where its answer begins."""
@@ -260,6 +270,8 @@ class RequestedSteps:
             trans = torch.from_numpy(request.initial.trans)
             self._start = tokenizer.features.start_after(rotations, trans, generator.rest_joints)
             self._skipped = config.lookahead * config.downsample
+        if request.picture:
+            inputs.append(generator.see(request.picture))
         if request.keep is not None:
             if request.initial is not None:
                 raise UsageError(

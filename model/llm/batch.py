@@ -40,7 +40,7 @@ class Batch:
     """Parts of motion positions that are shown; the others are hidden from the model."""
     is_motion: Bool[Tensor, "B L"]
     is_prompt: Bool[Tensor, "B L"]
-    """Words of the prompt, as tokens or as features."""
+    """Words of the prompt, as tokens or as features, and pictures."""
     is_input_motion: Bool[Tensor, "B L"]
     """Motion positions of the prompt."""
     is_answer: Bool[Tensor, "B L"]

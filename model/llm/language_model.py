@@ -159,7 +159,7 @@ class MotionLanguageModel(nn.Module):
         """What the prompt adds to every motion position."""
         x = self.text_model.embed_text(batch.text) / EMBEDDING_STD
         for name, (mask, features) in batch.features.items():
-            x = x.index_put((mask,), self.projectors[name].pooled(features).to(x.dtype))
+            x = x.index_put((mask,), cast(Any, self.projectors[name]).pooled(features).to(x.dtype))
         return self.pooled_prompt(x, batch.is_prompt)
 
     def motion_vector(self, batch: Batch) -> Float[Tensor, "B 1 D"]:

@@ -8,12 +8,18 @@ import torch
 from torch import Tensor
 
 from model import checkpoints
+from model.llm.backbones import EMBEDDING_STD
 from model.llm.language_model import LanguageModelConfig, MotionLanguageModel
-from model.llm.packing import MINILM, Packer
+from model.llm.packing import MINILM, VISION, Packer
 from model.llm.sentence_encoder import WIDTH, SentenceEncoder
 from model.llm.vocabulary import TextVocabulary
 from model.tokenizer.motion_tokenizer import MotionTokenizer, load_tokenizer
-from schemas.errors import UsageError
+from model.vision.config import VisionConfig
+from model.vision.frame_tokens import FrameTokens
+from model.vision.projector import Projector
+from model.vision.tower import VisionTower
+from schemas.config import Config
+from schemas.errors import HumoError, UsageError
 
 TEXT_VOCABULARY, TOKENIZER = "text_vocabulary.json", "tokenizer"
 """File and folder of a checkpoint."""
@@ -23,20 +29,26 @@ def build_model(
     architecture: LanguageModelConfig,
     tokenizer: MotionTokenizer,
     vocabulary: TextVocabulary,
-    features: Mapping[str, int] | None = None,
+    vision: "SeenBy | None" = None,
 ) -> MotionLanguageModel:
-    """An untrained model for a tokenizer and a text vocabulary. `features` are further frozen encoders with their widths."""
+    """An untrained model for a tokenizer and a text vocabulary; with `vision` it takes pictures."""
     shape = tokenizer.config
     own = {MINILM: WIDTH} if architecture.prompts == "minilm" else {}
-    return MotionLanguageModel(
+    model = MotionLanguageModel(
         architecture,
         text_tokens=len(vocabulary),
         parts=len(shape.streams),
         levels=shape.levels,
         codebook_size=shape.codebook_size,
         code_width=shape.code_width,
-        features={**own, **(features or {})},
+        features=own,
     )
+    if vision is not None:
+        width, hidden = model.text_model.width, vision.config.hidden
+        model.projectors[VISION] = Projector(
+            vision.width, vision.tokens_per_frame, width, hidden=hidden, out_std=EMBEDDING_STD
+        )
+    return model
 
 
 def build_packer(
@@ -49,6 +61,31 @@ def build_packer(
     return Packer(vocabulary, len(shape.streams), shape.levels, shape.code_width, model.context, encoder)
 
 
+class SeenBy(Config):
+    """The vision tower of a model, as a checkpoint names it; its weights are not part of the checkpoint."""
+
+    config: VisionConfig
+    name: str
+    fingerprint: str
+    width: int
+    tokens_per_frame: int
+
+    @classmethod
+    def of(cls, config: VisionConfig, tower: VisionTower) -> "SeenBy":
+        """A tower that has been opened; where its tokens are cached does not matter."""
+        return cls(
+            config=config.model_copy(update={"cache": "", "cache_gib": VisionConfig().cache_gib}), name=tower.name,
+            fingerprint=tower.fingerprint, width=tower.width, tokens_per_frame=tower.tokens_per_frame,
+        )  # fmt: skip
+
+    def open(self, device: str | torch.device = "cpu") -> FrameTokens:
+        """Raises HumoError if the tower is missing or another one."""
+        tokens = FrameTokens.open(self.config, device)
+        if tokens.tower.fingerprint != self.fingerprint:
+            raise HumoError(f"the model sees by {self.name} ({self.fingerprint}); here is {tokens.tower.fingerprint}")
+        return tokens
+
+
 @dataclass(frozen=True, eq=False)
 class LoadedModel:
     """A language model with its tokenizer, its packer and the id of the body model that its motions use."""
@@ -57,6 +94,8 @@ class LoadedModel:
     tokenizer: MotionTokenizer
     packer: Packer
     body_model: str
+    vision: SeenBy | None = None
+    """The tower by which it sees; None: it takes no pictures."""
 
     @property
     def vocabulary(self) -> TextVocabulary:
@@ -100,9 +139,8 @@ def load_llm(path: str | Path, *, sentence_encoder: str = "") -> LoadedModel:
     folder, description = checkpoints.find(path, "language_model")
     tokenizer, _ = load_tokenizer(folder / TOKENIZER)
     vocabulary = TextVocabulary.from_json((folder / TEXT_VOCABULARY).read_text())
-    model = build_model(
-        LanguageModelConfig(**description["architecture"]), tokenizer, vocabulary, description.get("features")
-    )
+    vision = SeenBy(**description["vision"]) if description.get("vision") else None
+    model = build_model(LanguageModelConfig(**description["architecture"]), tokenizer, vocabulary, vision)
     checkpoints.load_into(model, folder)
     packer = build_packer(model, tokenizer, vocabulary, sentence_encoder)
-    return LoadedModel(model.eval(), tokenizer, packer, description["body_model"])
+    return LoadedModel(model.eval(), tokenizer, packer, description["body_model"], vision)

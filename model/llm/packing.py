@@ -86,7 +86,7 @@ class Packer:
                 sequence.text(self.vocabulary.encode(str(segment.steps)))
             elif isinstance(segment, Picture):
                 sequence.marker(Marker.CLIP if segment.moving else Marker.IMAGE)
-                sequence.features(VISION, segment.features)
+                sequence.features(VISION, segment.features, is_prompt=True)
         answer = example.answer
         if isinstance(answer, MotionAnswer):
             sequence.marker(Marker.ANSWER)

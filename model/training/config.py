@@ -9,6 +9,7 @@ from model.llm.language_model import LanguageModelConfig
 from model.tokenizer.config import PRESETS as TOKENIZERS
 from model.tokenizer.config import TokenizerConfig
 from model.tokenizer.losses import LossWeights
+from model.vision.config import VisionConfig
 from schemas.config import Config
 
 
@@ -129,6 +130,8 @@ class LanguageModelTraining(Run):
     """Tasks of instructions.json to train on; empty means all that consist of text and motion."""
     sentence_encoder: str = ""
     """Folder of the sentence encoder for `architecture.prompts: minilm`; empty means the installed package."""
+    vision: VisionConfig | None = None
+    """The vision tower by which the model sees first frames of clips; null: it takes no pictures."""
     latent_noise: float = Field(default=0.0, ge=0)
     """Largest deviation of the disturbance of motion histories, in units of latents: the codes then show how to come back from
     what sampling may do."""

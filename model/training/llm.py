@@ -4,10 +4,11 @@ import itertools
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -18,15 +19,16 @@ from model.data.samples import MotionSample
 from model.data.text import mirror_text
 from model.llm.encoding import EncodedSample, MotionEncoder
 from model.llm.language_model import MotionLanguageModel
-from model.llm.loading import TEXT_VOCABULARY, TOKENIZER, build_model, build_packer
-from model.llm.packing import MINILM, Packer
-from model.llm.segments import Example, MotionAnswer
+from model.llm.loading import TEXT_VOCABULARY, TOKENIZER, SeenBy, build_model, build_packer
+from model.llm.packing import MINILM, VISION, Packer
+from model.llm.segments import Example, MotionAnswer, Picture
 from model.llm.sentence_encoder import SentenceEncoder
 from model.llm.tasks import build, caption_instruction
 from model.llm.vocabulary import TextVocabulary
 from model.tokenizer.motion_tokenizer import load_tokenizer
 from model.training.config import LanguageModelTraining
 from model.training.loop import Processes, Result, drawn_samples, fit, open_loader
+from model.vision.frame_tokens import FrameRequest, FrameTokens
 from schemas.body_model import BodyModel
 from schemas.dataset import read_description
 from schemas.errors import HumoError, UsageError
@@ -55,21 +57,27 @@ def train_llm(config: LanguageModelTraining) -> Result:
         raise HumoError(
             f"{config.tokenizer}: trained for the body {description['body_model']}, this run uses {body.id}"
         )
-    loader = open_loader(config, processes)
+    eyes = FrameTokens.open(config.vision, processes.device, keep=processes.is_main) if config.vision else None
+    reader = eyes.reader(mirrored=config.mirror) if eyes else None
+    loader = open_loader(config, processes, reader)
     vocabulary = _resumed_vocabulary(config, folder)
     if vocabulary is None:
         learned = processes.broadcast(_learn_vocabulary(config).to_json() if processes.is_main else None)
         vocabulary = TextVocabulary.from_json(learned)
-    module = build_model(config.architecture, tokenizer, vocabulary)
+    vision = SeenBy.of(config.vision, eyes.tower) if config.vision and eyes else None
+    module = build_model(config.architecture, tokenizer, vocabulary, vision)
     encoder = MotionEncoder(tokenizer.to(processes.device), body)
     packer = build_packer(module, tokenizer, vocabulary, config.sentence_encoder)
     names = tuple(licences(config.dataset, config.subsets))
-    task = _LanguageTask(module, config, encoder, packer, folder, names)
+    task = _LanguageTask(module, config, encoder, packer, folder, names, eyes, vision)
     if not (config.resume and checkpoints.newest(Path(config.output))):
         module.steps.measure(processes.broadcast(_drawn_latents(config, encoder) if processes.is_main else None))
         if packer.sentence_encoder is not None:
             states = _drawn_states(config, packer.sentence_encoder) if processes.is_main else None
             cast(Any, module.projectors[MINILM]).measure(processes.broadcast(states))
+        if eyes is not None:
+            pictures = _drawn_pictures(config, eyes) if processes.is_main else None
+            cast(Any, module.projectors[VISION]).measure(processes.broadcast(pictures))
         if config.initial:
             _start_from(config, module, folder)
         if processes.is_main:
@@ -133,6 +141,21 @@ def _drawn_states(config: LanguageModelTraining, encoder: SentenceEncoder) -> Fl
     return torch.cat([encoder.states(text) for text in texts])
 
 
+def _drawn_pictures(config: LanguageModelTraining, eyes: FrameTokens) -> Float[Tensor, "n _width"]:
+    """Tokens of first frames of the training split. Raises HumoError if it has no clips."""
+    samples = drawn_samples(config, _LATENT_SAMPLES, eyes.reader())
+    requests = [request for sample in samples if (request := _first_frame(sample, False)) is not None]
+    if not requests:
+        raise HumoError(f"{config.dataset}: no sample has a clip; leave vision out or ingest videos")
+    return torch.cat([one.features.cpu() for one in eyes(requests)])
+
+
+def _first_frame(sample: MotionSample, mirrored: bool) -> FrameRequest | None:
+    if sample.frames is None or not len(sample.frames.numbers):
+        return None
+    return FrameRequest(frames=sample.frames, numbers=np.array([sample.frames.nearest(0)]), mirrored=mirrored)
+
+
 def _start_from(config: LanguageModelTraining, module: MotionLanguageModel, tokenizer: Path) -> None:
     """Take the weights of an earlier stage; what it did not have stays as it is. Raises UsageError if they belong to other codes or
     another architecture."""
@@ -152,13 +175,18 @@ def _census(config: LanguageModelTraining, task: "_LanguageTask") -> str:
     used: Counter[str] = Counter()
     left: dict[str, Counter[str]] = defaultdict(Counter)
     rng = random.Random(config.seed)
-    encoded_samples = task.encode(list(drawn_samples(config, _CENSUS_SAMPLES)), rng)
+    samples = list(
+        drawn_samples(config, _CENSUS_SAMPLES, task.eyes.reader(mirrored=config.mirror) if task.eyes else None)
+    )
+    encoded_samples = task.encode(samples, rng)
+    pictures = task.pictures(samples, encoded_samples)
     for encoded in encoded_samples:
         for instruction in encoded.sample.instructions:
             if not task.is_selected(instruction):
                 left[instruction.task]["not among tasks"] += 1
                 continue
-            example = build(instruction, encoded, max_steps=config.max_steps, rng=rng)
+            picture = pictures.get(encoded.sample.key)
+            example = build(instruction, encoded, max_steps=config.max_steps, rng=rng, picture=picture)
             if isinstance(example, Example) and task.packer.length(example) > task.packer.context:
                 example = "longer than the context"
             if isinstance(example, str):
@@ -182,13 +210,17 @@ class _LanguageTask:
     tokenizer_folder: Path
     licences: tuple[str, ...]
     """Licences of the motions and texts that it is trained on."""
+    eyes: FrameTokens | None = None
+    vision: SeenBy | None = None
     kind: str = "language_model"
     has_unused_parameters: bool = True
     _encoded: dict[tuple[str, bool], EncodedSample] = field(default_factory=dict)
 
     def losses(self, module: nn.Module, samples: list[MotionSample], step: int) -> dict[str, Tensor]:
         rng = random.Random(int(torch.randint(2**31, ())))
-        found = [self._example(encoded, rng) for encoded in self.encode(samples, rng)]
+        encoded_samples = self.encode(samples, rng)
+        pictures = self.pictures(samples, encoded_samples)
+        found = [self._example(encoded, rng, pictures.get(encoded.sample.key)) for encoded in encoded_samples]
         examples = [example for example in found if example is not None]
         if not examples:
             raise HumoError(
@@ -207,14 +239,27 @@ class _LanguageTask:
         loss = losses["motion"] + self.config.text_weight * losses["text"] + self.config.stop_weight * losses["stop"]
         return {"loss": loss, **losses}
 
-    def _example(self, encoded: EncodedSample, rng: random.Random) -> Example | None:
+    def pictures(self, samples: Sequence[MotionSample], encoded: Sequence[EncodedSample]) -> dict[str, Picture]:
+        """First frames of the samples that have clips, mirrored like their codes, by key."""
+        if self.eyes is None:
+            return {}
+        mirrored = {one.sample.key: one.mirrored for one in encoded}
+        requests = {
+            sample.key: request
+            for sample in samples
+            if sample.key in mirrored and (request := _first_frame(sample, mirrored[sample.key])) is not None
+        }
+        tokens = self.eyes(list(requests.values()))
+        return {key: Picture(features=one.features.cpu()) for key, one in zip(requests, tokens, strict=True)}
+
+    def _example(self, encoded: EncodedSample, rng: random.Random, picture: Picture | None) -> Example | None:
         sample = encoded.sample
         instructions = [instruction for instruction in sample.instructions if self.is_selected(instruction)]
         rng.shuffle(instructions)
         if not instructions or rng.random() < self.config.caption_share:
             instructions.insert(0, caption_instruction(sample, rng.randrange(len(sample.body))))
         for instruction in instructions:
-            example = build(instruction, encoded, max_steps=self.config.max_steps, rng=rng)
+            example = build(instruction, encoded, max_steps=self.config.max_steps, rng=rng, picture=picture)
             # A long motion with a long text may exceed the context.
             if isinstance(example, str) or self.packer.length(example) > self.packer.context:
                 continue
@@ -235,7 +280,7 @@ class _LanguageTask:
         for sample, mirrored in drawn:
             found = self._encoded.get((sample.key, mirrored))
             if found is None or (self.config.latent_noise and found.uses >= _USES):
-                missing.append((sample, mirrored))
+                missing.append((replace(sample, frames=None), mirrored))  # frames are not kept
         while self._encoded and len(self._encoded) + len(missing) > _MAX_CACHED_MOTIONS:
             self._encoded.pop(next(iter(self._encoded)))
         for encoded in EncodedSample.encode(missing, self.encoder, self.config.latent_noise):
@@ -250,7 +295,9 @@ class _LanguageTask:
         splits = {shard.split for shard in read_description(Storage(self.config.dataset)).shards if shard.samples}
         if "val" not in splits:
             return {}
-        samples = list(itertools.islice(MotionDataset(self.config.dataset, split="val", subsets=self.config.subsets),
+        samples = list(itertools.islice(MotionDataset(
+            self.config.dataset, split="val", subsets=self.config.subsets, frames=self.eyes.reader() if self.eyes else None
+        ),
                                         self.config.validation_samples))  # fmt: skip
         torch.manual_seed(self.config.seed)
         return {name: value.item() for name, value in self.losses(self.module, samples, 0).items()}
@@ -259,6 +306,7 @@ class _LanguageTask:
         return {
             "architecture": self.module.config.model_dump(),
             "body_model": self.encoder.body.id,
+            "vision": self.vision.model_dump() if self.vision else None,
             "dataset_version": read_description(Storage(self.config.dataset)).version,
             "licences": list(self.licences),
         }

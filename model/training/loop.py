@@ -22,6 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from model import checkpoints
 from model.data.dataset import MotionDataset
+from model.data.frames import FrameReader
 from model.data.loader import MotionLoader
 from model.data.samples import MotionSample
 from model.training.config import Optimisation, Run
@@ -112,8 +113,8 @@ class Task(Protocol):
         ...
 
 
-def open_loader(config: Run, processes: Processes) -> MotionLoader:
-    """Training batches of this process."""
+def open_loader(config: Run, processes: Processes, frames: FrameReader | None = None) -> MotionLoader:
+    """Training batches of this process; `frames` reads frames of clips beside the samples."""
     loader_config = MotionLoader.Config(
         dataset=config.dataset,
         subsets=config.subsets,
@@ -126,12 +127,14 @@ def open_loader(config: Run, processes: Processes) -> MotionLoader:
         cache_gib=config.cache_gib,
         check_hashes=config.check_hashes,
     )
-    return MotionLoader(loader_config, rank=processes.rank, world_size=processes.count)
+    return MotionLoader(loader_config, rank=processes.rank, world_size=processes.count, frames=frames)
 
 
-def drawn_samples(config: Run, count: int) -> Iterator[MotionSample]:
+def drawn_samples(config: Run, count: int, frames: FrameReader | None = None) -> Iterator[MotionSample]:
     """Up to `count` samples of the training split, drawn from all of it by the seed, in stored order."""
-    dataset = MotionDataset(config.dataset, subsets=config.subsets, cache=config.cache, cache_gib=config.cache_gib)
+    dataset = MotionDataset(
+        config.dataset, subsets=config.subsets, cache=config.cache, cache_gib=config.cache_gib, frames=frames
+    )
     numbers = np.random.default_rng(config.seed).permutation(len(dataset))[:count]
     return (dataset[int(number)] for number in np.sort(numbers))
 

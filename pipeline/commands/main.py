@@ -399,6 +399,7 @@ def generate(
     initial: Annotated[str, typer.Option(help="An .npz whose motion is continued; of one frame: the first pose.")] = "",
     keep: Annotated[str, typer.Option(help="An .npz of which all parts but those of --part are kept.")] = "",
     part: Annotated[list[str] | None, typer.Option(help="Part that is made anew, with --keep; repeatable.")] = None,
+    picture: Annotated[str, typer.Option(help="An image of the person at the beginning, or a video.")] = "",
     seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0,
     temperature: Annotated[float, typer.Option(help="0 takes the likeliest code each time.")] = 1.0,
     top_k: Annotated[int, typer.Option(help="Sample among the k likeliest codes; 0: among all.")] = 0,
@@ -419,8 +420,8 @@ def generate(
     for number in range(count):
         path = out if count == 1 else str(Path(out).with_stem(f"{Path(out).stem}-{number}"))
         generated = generator.generate(
-            text, seconds=seconds or None, **given, parts=tuple(part or ()), seed=seed + number, temperature=temperature,
-            top_k=top_k, guidance=guidance,
+            text, seconds=seconds or None, **given, parts=tuple(part or ()), picture=picture, seed=seed + number,
+            temperature=temperature, top_k=top_k, guidance=guidance,
         )  # fmt: skip
         save_motion(path, generated)
         outputs: dict[str, Any] = {"motion": path, "seconds": generated.seconds, "body_model": generated.body_model}
