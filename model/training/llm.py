@@ -35,8 +35,8 @@ from schemas.errors import HumoError, UsageError
 from schemas.records import Instruction
 from schemas.storage import Storage
 
-_MAX_CACHED_MOTIONS = 5_000
-"""Motions that are kept encoded, up to half a megabyte each."""
+_MAX_CACHED_MOTIONS = 20_000
+"""Motions that are kept encoded, 100 kilobytes each or so."""
 _USES = 4
 """Times that a motion is used before it is disturbed anew."""
 _LENGTH_MULTIPLE = 32
@@ -281,13 +281,13 @@ class _LanguageTask:
             found = self._encoded.get((sample.key, mirrored))
             if found is None or (self.config.latent_noise and found.uses >= _USES):
                 missing.append((replace(sample, frames=None), mirrored))  # frames are not kept
-        while self._encoded and len(self._encoded) + len(missing) > _MAX_CACHED_MOTIONS:
-            self._encoded.pop(next(iter(self._encoded)))
         for encoded in EncodedSample.encode(missing, self.encoder, self.config.latent_noise):
             self._encoded[encoded.sample.key, encoded.mirrored] = encoded
         chosen = [self._encoded[sample.key, mirrored] for sample, mirrored in drawn]
         for encoded in chosen:
             encoded.uses += 1
+        while len(self._encoded) > _MAX_CACHED_MOTIONS:
+            self._encoded.pop(next(iter(self._encoded)))
         return chosen
 
     def validate(self) -> dict[str, float]:
