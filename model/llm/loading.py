@@ -33,7 +33,7 @@ def build_model(
 ) -> MotionLanguageModel:
     """An untrained model for a tokenizer and a text vocabulary; with `vision` it takes pictures."""
     shape = tokenizer.config
-    own = {MINILM: WIDTH} if architecture.prompts == "minilm" else {}
+    own = {} if architecture.prompts == "tokens" else {MINILM: WIDTH}
     model = MotionLanguageModel(
         architecture,
         text_tokens=len(vocabulary),
@@ -56,9 +56,17 @@ def build_packer(
 ) -> Packer:
     """What packs examples for a model. `sentence_encoder` is a folder, empty for the installed package; it is loaded only where
     prompts need it."""
-    encoder = SentenceEncoder.load(sentence_encoder) if model.config.prompts == "minilm" else None
-    shape = tokenizer.config
-    return Packer(vocabulary, len(shape.streams), shape.levels, shape.code_width, model.context, encoder)
+    prompts, shape = model.config.prompts, tokenizer.config
+    encoder = None if prompts == "tokens" else SentenceEncoder.load(sentence_encoder)
+    return Packer(
+        vocabulary,
+        len(shape.streams),
+        shape.levels,
+        shape.code_width,
+        model.context,
+        encoder,
+        tokens=prompts != "minilm",
+    )
 
 
 class SeenBy(Config):

@@ -38,7 +38,9 @@ class Packer:
     code_width: int
     context: int
     sentence_encoder: SentenceEncoder | None = None
-    """Gives the words of prompts; None: they are text tokens."""
+    """Gives states for the words of prompts; None: they are text tokens alone."""
+    tokens: bool = True
+    """Whether the words of prompts are text tokens."""
 
     def prepare(self, examples: Sequence[Example]) -> None:
         """Encode the words of several prompts together."""
@@ -51,8 +53,8 @@ class Packer:
         total = 1
         for segment in example.prompt:
             if isinstance(segment, Words):
-                count = self.sentence_encoder.count if self.sentence_encoder else self._tokens
-                total += count(segment.text)
+                total += self._tokens(segment.text) if self.tokens else 0
+                total += self.sentence_encoder.count(segment.text) if self.sentence_encoder else 0
             elif isinstance(segment, Gap):
                 total += 1 + self._tokens(str(segment.steps))
             elif isinstance(segment, Picture):
@@ -140,14 +142,14 @@ class Packer:
         return Batch(**batch)
 
     def _words(self, sequence: "PackedSequence", text: str, drop: float, rng: random.Random | None) -> None:
-        if self.sentence_encoder is None:
+        if self.tokens:
             tokens = [token for token in self.vocabulary.encode(text) if rng is None or rng.random() >= drop]
             sequence.text(tokens, is_prompt=True, is_target_text=True)
-            return
-        states = self.sentence_encoder.states(text)
-        if rng is not None and drop:
-            states = states[[number for number in range(len(states)) if rng.random() >= drop]]
-        sequence.features(MINILM, states, is_prompt=True)
+        if self.sentence_encoder is not None:
+            states = self.sentence_encoder.states(text)
+            if rng is not None and drop:
+                states = states[[number for number in range(len(states)) if rng.random() >= drop]]
+            sequence.features(MINILM, states, is_prompt=True)
 
 
 @dataclass(eq=False)
