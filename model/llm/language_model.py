@@ -50,8 +50,8 @@ class LanguageModelConfig(Config):
     first_level: Literal["in_turn", "together"] = "in_turn"
     """Whether the first-level codes of the parts are drawn one after another, each knowing those before, or at once."""
     prompts: Literal["tokens", "minilm", "both"] = "tokens"
-    """How the words of a prompt enter: as learned text tokens; as the states of a frozen sentence encoder (MiniLM), which knows other
-    wordings than those of the training but tells left from right badly; or both."""
+    """How the words of a prompt enter: as learned text tokens; as the states of a frozen sentence encoder (MiniLM), which knows
+    other wordings than those of the training but tells left from right badly; or both."""
     context: int = 1024
     """Maximum positions: text tokens plus motion steps."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
