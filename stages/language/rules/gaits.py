@@ -148,7 +148,8 @@ def turns(k: Kinematics, limits: Thresholds, busy: Bool[np.ndarray, "T"]) -> lis
     lasting = median_filter(k.heading, 2 * round(limits.turn_undone_s * FPS) + 1, mode="nearest")
     spun = spans(events, "spin")
     for turn in _turns(lasting, limits, busy):
-        if turn.kind != "spin" and signals.covered(*spans([turn], turn.kind), spun) < 0.5:
+        (span,) = spans([turn], turn.kind)
+        if turn.kind != "spin" and signals.covered(span, spun) < 0.5:
             events.append(turn)
     return sorted(events, key=lambda event: event.start_s)
 
