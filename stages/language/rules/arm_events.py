@@ -9,7 +9,7 @@ from schemas.skeleton import swap_sides
 from stages.language.rules import signals
 from stages.language.rules.hand_events import add_claps, add_hands_to_face, add_throws
 from stages.language.rules.kinematics import SIDES, Kinematics
-from stages.language.rules.movements import PartMovements, add_bends, change, mean_speed, path_speed
+from stages.language.rules.movements import TO_AND_FRO, PartMovements, add_bends, change, mean_speed, path_speed
 from stages.language.rules.signals import Span, box_mean
 from stages.language.rules.thresholds import Thresholds
 
@@ -68,7 +68,7 @@ def _add_general(part: PartMovements, k: Kinematics) -> None:
     joint = f"{side}_wrist"
     for span, width in signals.oscillations(ahead, limits.swing_least_m, 0.15 * FPS, 0.9 * FPS, 3):
         if part.is_free(span) and np.median(height[span[0] : span[1]]) < -0.15 * k.size.arm_m:
-            part.add("swing", span, width, joint=joint, speed=path_speed(ahead, span), manner="to and fro")
+            part.add("swing", span, width, joint=joint, speed=path_speed(ahead, span), manner=TO_AND_FRO)
     _add_reaches(part, k, hand, joint)
     _add_raises_and_lowers(part, k, hand, joint)
     for curve, manner in ((out, "side"), (ahead, "front")):
