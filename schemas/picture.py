@@ -1,6 +1,6 @@
 """How the decoded frames of a video become the images that a player shows."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Clock = Literal["presentation", "decoding", "count"]
@@ -54,6 +54,11 @@ class Picture:
     def full_height(self) -> int:
         """Height with the borders."""
         return self.height + self.borders[1] + self.borders[3]
+
+    @property
+    def whole(self) -> "Picture":
+        """The picture with its borders."""
+        return replace(self, width=self.full_width, height=self.full_height, borders=(0, 0, 0, 0))
 
     @property
     def is_plain(self) -> bool:

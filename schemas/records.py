@@ -147,6 +147,11 @@ class Video:
     def id(self) -> str:
         return self.source.id
 
+    @property
+    def borders(self) -> tuple[int, int, int, int]:
+        """Black borders of the source that the frames are shown without: left, top, right, bottom, pixels."""
+        return self.picture.borders if self.picture else (0, 0, 0, 0)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Shot:
@@ -170,9 +175,9 @@ class Track:
     person: int
     times_s: Float[np.ndarray, "N"]
     boxes: Float[np.ndarray, "N 4"]
-    """x0, y0, x1, y1 in source pixels."""
+    """x0, y0, x1, y1 in pixels of the displayed frame."""
     keypoints: Float[np.ndarray, "N 17 3"]
-    """x, y in source pixels and confidence."""
+    """x, y in pixels of the displayed frame, and confidence."""
     models: dict[str, str]
     camera_turn: Float[np.ndarray, "N 3"] | None = None
     """Rotation vectors, radians, from the camera axes (x right, y down, z forward) of the track's first frame to those of each
@@ -181,7 +186,7 @@ class Track:
     """Share of the shot's frames whose background gave the camera rotation. Where it is too low (a bare wall), `camera_turn` is
     0 and the rotation is unknown."""
     landmarks: Float[np.ndarray, "N 33 4"] | None = None
-    """x, y in source pixels, visibility (in the image and not hidden) and presence (in the image), by
+    """x, y in pixels of the displayed frame, visibility (in the image and not hidden) and presence (in the image), by
     `schemas.skeleton.LANDMARKS`. None: only the detector looked."""
     landmarks_m: Float[np.ndarray, "N 33 3"] | None = None
     """The same in metres about the middle of the hips, camera axes."""

@@ -145,8 +145,9 @@ def encode_sample_record(
     *,
     crop: tuple[int, int, int, int] = (0, 0, 0, 0),
 ) -> Sample:
-    """All members of one sample; `clip_mp4` is the person's crop and `crop` (x0, y0, x1, y1) its box in source pixels; motion
-    capture has neither."""
+    """All members of one sample; `clip_mp4` is the person's crop and `crop` (x0, y0, x1, y1) its box in the displayed frames;
+    motion capture has neither. Coordinates of samples count from the corner of the source's whole picture, whose black
+    borders the displayed frames lack."""
     motion = record.captioned.scored.motion
     subset = "long" if motion.segments else "mocap" if motion.footage is None else "video"
     members = {
@@ -161,12 +162,13 @@ def encode_sample_record(
         footage = motion.footage
         if clip_mp4 is None:
             raise ValueError(f"{record.id}: a sample from video needs its clip")
+        left, top, _, _ = footage.clip.track.shot.video.borders
         arrays = {
-            "keypoints": footage.clip.keypoints,
-            "boxes": footage.clip.boxes,
+            "keypoints": footage.clip.keypoints + np.array([left, top, 0]),
+            "boxes": footage.clip.boxes + np.array([left, top, left, top]),
             "camera_rotation": footage.camera.rotation,
             "camera_position": footage.camera.position,
-            "intrinsics": np.tile(footage.camera.intrinsics, (len(motion.poses), 1)),
+            "intrinsics": np.tile(footage.camera.intrinsics + np.array([0, 0, left, top]), (len(motion.poses), 1)),
             "visual_embedding": record.captioned.visual_embedding,
             **_landmarks(footage.clip),
         }
@@ -294,7 +296,9 @@ def array_problems(arrays: dict[str, np.ndarray], expected: dict[str, tuple[str,
 
 
 def _landmarks(clip: Clip) -> dict[str, np.ndarray]:
-    arrays = {"landmarks": clip.landmarks, "landmarks_m": clip.landmarks_m}
+    left, top, _, _ = clip.track.shot.video.borders
+    landmarks = None if clip.landmarks is None else clip.landmarks + np.array([left, top, 0, 0])
+    arrays = {"landmarks": landmarks, "landmarks_m": clip.landmarks_m}
     return {
         name: np.zeros((len(clip.keypoints), *KEYPOINT_ARRAYS[name][1][1:]))
         if array is None
@@ -338,6 +342,8 @@ def _meta(record: InstructedMotion, subset: str, config_digest: str, crop: tuple
     provenance = motion.provenance
     source = provenance.source
     footage = motion.footage
+    video = footage.clip.track.shot.video if footage else None
+    left, top, right, bottom = video.borders if video else (0, 0, 0, 0)
     joined = {"segments": [_segment(one) for one in motion.segments]} if motion.segments else {}
     return joined | {
         "key": motion.id,
@@ -357,9 +363,9 @@ def _meta(record: InstructedMotion, subset: str, config_digest: str, crop: tuple
         "frames": len(motion.poses),
         "fps": FPS,
         "source_fps": float(provenance.source_fps),
-        "width": footage.clip.track.shot.video.width if footage else 0,
-        "height": footage.clip.track.shot.video.height if footage else 0,
-        "crop": [float(side) for side in crop],
+        "width": video.width + left + right if video else 0,
+        "height": video.height + top + bottom if video else 0,
+        "crop": [float(side + shift) for side, shift in zip(crop, (left, top, left, top), strict=True)],
         "shot": _shot(footage.clip.track.shot if footage else None),
         "body_model": motion.body_model,
         "scores": {name: float(value) for name, value in scored.scores.items()},

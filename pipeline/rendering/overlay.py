@@ -18,13 +18,14 @@ from schemas.records import FPS, Camera
 from schemas.sample import decode_motion, decode_npz
 from schemas.storage import Storage
 from stages.geometry.cameras import project
-from stages.media.decoding import frames
+from stages.media.decoding import frames, inspect_file
 from stages.media.encoding import VideoWriter
+from stages.media.inspection import UnreadablePicture
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RecoveredSample:
-    """One sample of a source, in source pixels."""
+    """One sample of a source, in pixels of its whole picture."""
 
     key: str
     meta: dict[str, Any]
@@ -75,8 +76,12 @@ def _read_sample(key: str, members: dict[str, bytes], body: BodyModel) -> Recove
 def overlay_source(uri: str, samples: list[RecoveredSample], out: Path, *, max_px: int = 640) -> Path:
     """Write the video with its samples drawn on it; frames outside any sample are unchanged."""
     fps = samples[0].meta["source_fps"] if samples else FPS
-    drawn = (_draw(frame.image, frame.time_s, samples) for frame in frames(uri))
-    first = next(drawn, None)
+    try:
+        shown = frames(uri, picture=inspect_file(uri).whole)
+        drawn = (_draw(frame.image, frame.time_s, samples) for frame in shown)
+        first = next(drawn, None)
+    except UnreadablePicture:
+        first = None
     if first is None:
         raise HumoError(f"{uri}: no frame decodes; restore the file that was ingested")
     scale = min(1.0, max_px / max(first.shape[:2]))

@@ -9,7 +9,8 @@ import pytest
 
 from pipeline.rendering.overlay import RecoveredSample, _read_sample
 from schemas.body_model import BodyModel
-from schemas.records import Sample
+from schemas.picture import Picture
+from schemas.records import Sample, Video
 from schemas.sample import decode_npz, encode_json, encode_npz, sample_problems
 
 
@@ -30,6 +31,31 @@ def test_a_sample_of_the_studio_has_no_problems(sample: Sample) -> None:
     assert shot == {"id": "video-source-0/shot-0000", "start_s": 0.0, "end_s": 2.0}
     mocap = audit_helpers.make_sample("mocap", 0)
     assert json.loads(mocap.members["meta.json"])["shot"] == {"id": "", "start_s": 0.0, "end_s": 0.0}
+
+
+def test_samples_hold_pixels_of_the_whole_picture(sample: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frames are shown without the source's black borders; whoever opens the source sees them."""
+    left, top, right, bottom = borders = (72, 10, 70, 8)
+    video = audit_helpers.Video
+
+    def bordered(**fields: Any) -> Video:
+        return video(
+            **fields, picture=Picture(stream=0, width=fields["width"], height=fields["height"], borders=borders)
+        )
+
+    monkeypatch.setattr(audit_helpers, "Video", bordered)
+    shifted = audit_helpers.make_sample("video", 0)
+    assert sample_problems(shifted.key, shifted.members, "video") == []
+    before, after = (decode_npz(one.members["keypoints.npz"]) for one in (sample, shifted))
+    assert after["boxes"] - before["boxes"] == pytest.approx(np.tile([left, top, left, top], (60, 1)), abs=1e-4)
+    assert after["keypoints"] - before["keypoints"] == pytest.approx(np.tile([left, top, 0], (60, 17, 1)), abs=1e-4)
+    assert after["intrinsics"] - before["intrinsics"] == pytest.approx(np.tile([0, 0, left, top], (60, 1)), abs=1e-4)
+    metas = [json.loads(one.members["meta.json"]) for one in (sample, shifted)]
+    assert [metas[1][side] - metas[0][side] for side in ("width", "height")] == [left + right, top + bottom]
+    assert np.subtract(metas[1]["crop"], metas[0]["crop"]).tolist() == [left, top, left, top]
+    body = BodyModel.load()
+    drawn = [_read_sample(one.key, one.members, body).joints_2d for one in (sample, shifted)]
+    assert drawn[1] - drawn[0] == pytest.approx(np.tile([left, top], (60, 24, 1)), abs=0.01)
 
 
 def test_landmarks_are_rounded_far_below_their_error(monkeypatch: pytest.MonkeyPatch) -> None:

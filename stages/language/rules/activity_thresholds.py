@@ -121,6 +121,9 @@ class HandThresholds(StageConfig):
     """Maximum speed of the other hand during a low wave, as a share of the waving hand's."""
     wave_stands_mps: float = 0.12
     """Mean speed over the ground below which a person waves with two low hands all the same."""
+    wave_elbow_share: float = 0.24
+    """Maximum standard deviation of the elbow's height in a wave, but for a steady rise or fall, as a share of the wave's width:
+    who wipes moves the whole arm up and down."""
     reclaim_s: float = 0.8
     """Time within which a punching elbow bends again; a hand that stays out was offered or shown."""
     slow_punch_mps: float = 2.6

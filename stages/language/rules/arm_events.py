@@ -2,13 +2,14 @@
 
 import numpy as np
 from jaxtyping import Bool, Float
+from scipy.signal import detrend
 
 from schemas.records import FPS
 from schemas.skeleton import swap_sides
 from stages.language.rules import signals
 from stages.language.rules.hand_events import add_claps, add_hands_to_face, add_throws
 from stages.language.rules.kinematics import SIDES, Kinematics
-from stages.language.rules.movements import PartMovements, add_bends, change, mean_speed, path_speed
+from stages.language.rules.movements import TO_AND_FRO, PartMovements, add_bends, change, mean_speed, path_speed
 from stages.language.rules.signals import Span, box_mean
 from stages.language.rules.thresholds import Thresholds
 
@@ -52,8 +53,8 @@ def _add_gestures(part: PartMovements, k: Kinematics, calm: Bool[np.ndarray, "T"
     _add_punches(part, k, hand, travel_mps, joint)
     high = height > limits.wave_lowest_ratio * k.size.arm_m
     high &= calm
-    _add_waves(part, k, forearm, high & (forearm[:, 1] > limits.wave_upright_m), limits.wave_least_m, joint)
-    overhead = (height > limits.wave_overhead_ratio * k.size.arm_m) & calm
+    wiped = _add_waves(part, k, forearm, high & (forearm[:, 1] > limits.wave_upright_m), limits.wave_least_m, joint)
+    overhead = (height > limits.wave_overhead_ratio * k.size.arm_m) & calm & ~signals.mask_of(wiped, len(k))
     _add_waves(part, k, hand, overhead, limits.wave_arm_m, joint)
     moving_on = ~calm | (travel_mps > limits.circle_travel_mps) | signals.mask_of(jumping, len(k))
     _add_circles(part, hand, moving_on, joint)
@@ -67,7 +68,7 @@ def _add_general(part: PartMovements, k: Kinematics) -> None:
     joint = f"{side}_wrist"
     for span, width in signals.oscillations(ahead, limits.swing_least_m, 0.15 * FPS, 0.9 * FPS, 3):
         if part.is_free(span) and np.median(height[span[0] : span[1]]) < -0.15 * k.size.arm_m:
-            part.add("swing", span, width, joint=joint, speed=path_speed(ahead, span), manner="to and fro")
+            part.add("swing", span, width, joint=joint, speed=path_speed(ahead, span), manner=TO_AND_FRO)
     _add_reaches(part, k, hand, joint)
     _add_raises_and_lowers(part, k, hand, joint)
     for curve, manner in ((out, "side"), (ahead, "front")):
@@ -113,14 +114,15 @@ def _add_waves(
     raised: Bool[np.ndarray, "T"],
     min_width: float,
     joint: str,
-) -> None:
-    """Waves: the raised forearm or whole arm oscillates sideways, or along its principal direction of motion.
+) -> list[Span]:
+    """Waves: the raised forearm or whole arm oscillates sideways, or along its principal direction of motion. The spans in which
+    it does so with an elbow that goes up and down, which are no waves, are returned.
 
     Turning points are those of the unfiltered curve. A high-pass filter would leave ripples where a hand is raised and
     held, which look like waving.
     """
-    limits = part.limits
-    edge = round(0.33 * FPS)
+    limits, own, side = part.limits, part.limits.hands, part.side
+    edge, wiped = round(0.33 * FPS), list[Span]()
     for raised_span in signals.spans_of(raised, round(2 * limits.shortest_s * FPS), 3):
         # The hand moves farther while it is raised and lowered at the ends than in the wave itself.
         has_ends = raised_span[1] - raised_span[0] > 3 * edge
@@ -137,8 +139,11 @@ def _add_waves(
                 regular = unevenness < limits.wave_uneven and speed > limits.wave_mps
                 if not (distinct and regular and width > min_mean_width and part.is_free(span, 0.1)):
                     continue
-                if _waves_at_somebody(part, k, span):
+                if _elbow_rises_m(k, side, span) > own.wave_elbow_share * width:
+                    wiped.append(span)
+                elif _waves_at_somebody(part, k, span) and signals.covered(span, wiped) < 0.5:
                     part.add("wave", span, width, joint=joint, speed=speed)
+    return wiped
 
 
 def _waves_at_somebody(part: PartMovements, k: Kinematics, span: Span) -> bool:
@@ -152,6 +157,14 @@ def _waves_at_somebody(part: PartMovements, k: Kinematics, span: Span) -> bool:
     alone = path_speed(_hand(k, other), span) < own.wave_alone_ratio * path_speed(_hand(k, part.side), span)
     low = float(np.median(hand[:, 1])) < -own.wave_low_ratio * k.size.arm_m
     return steady and mps < own.wave_hurries_mps and (alone or not low or mps < own.wave_stands_mps)
+
+
+def _elbow_rises_m(k: Kinematics, side: str, span: Span) -> float:
+    """Standard deviation of the elbow's height about a steady rise or fall. The hand of one who waves sways about an elbow that
+    stays at its height; who wipes or climbs moves the whole arm up and down."""
+    inside = slice(*span)
+    height = (k.in_body(f"{side}_elbow") - k.in_body(f"{side}_shoulder"))[inside, 1]
+    return float(detrend(height).std())
 
 
 def _half_cycles(curve: Float[np.ndarray, "T"], min_width: float) -> tuple[int, float]:

@@ -51,7 +51,9 @@ def body_events(k: Kinematics, limits: Thresholds) -> list[Movement]:
         for span, side in picks
     ]
     busy_or_dancing = busy | jumping | dancing | signals.mask_of([span for span, _ in picks], len(k))
-    bow_spans = bows(k, limits, busy_or_dancing)
+    # The trunk of who walks on leans to and fro, which is no bow.
+    going = signals.mask_of(spans(gait_events, *(event.kind for event in gait_events)), len(k))
+    bow_spans = bows(k, limits, busy_or_dancing | going)
     bowing = signals.mask_of([span for span, _, _ in bow_spans], len(k))
     events += [
         movement("body", "bow", span, amount, joint="spine1", manner=manner) for span, amount, manner in bow_spans

@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Bool, Float
+from scipy.ndimage import median_filter
 
 from schemas.curves import smooth
 from schemas.records import FPS
@@ -141,14 +142,26 @@ def _merged_runs(labels: np.ndarray, min_frames: int) -> list[tuple[str, Span]]:
 
 
 def turns(k: Kinematics, limits: Thresholds, busy: Bool[np.ndarray, "T"]) -> list[Movement]:
-    """Turns and spins; a spin is a quick full rotation. Walking a slow circle is a turn."""
-    rate = abs(signals.derivative(k.heading, FPS))
+    """Turns and spins; a spin is a quick full rotation. Walking a slow circle is a turn. A turn that is undone at once is none: the
+    heading of people who are small in the picture goes to and fro."""
+    events = [turn for turn in _turns(k.heading, limits, busy) if turn.kind == "spin"]
+    lasting = median_filter(k.heading, 2 * round(limits.turn_undone_s * FPS) + 1, mode="nearest")
+    spun = spans(events, "spin")
+    for turn in _turns(lasting, limits, busy):
+        (span,) = spans([turn], turn.kind)
+        if turn.kind != "spin" and signals.covered(span, spun) < 0.5:
+            events.append(turn)
+    return sorted(events, key=lambda event: event.start_s)
+
+
+def _turns(heading: Float[np.ndarray, "T"], limits: Thresholds, busy: Bool[np.ndarray, "T"]) -> list[Movement]:
+    rate = abs(signals.derivative(heading, FPS))
     events = []
-    for sweep in signals.sweeps(k.heading, limits.turn_least_rad, trim=0.02):
-        moving = np.zeros(len(k), bool)
+    for sweep in signals.sweeps(heading, limits.turn_least_rad, trim=0.02):
+        moving = np.zeros(len(heading), bool)
         moving[slice(*sweep)] = rate[slice(*sweep)] > limits.turn_rate_radps
         for span in signals.spans_of(moving, 3, round(limits.turn_pause_s * FPS)):
-            angle = float(k.heading[span[1] - 1] - k.heading[span[0]])
+            angle = float(heading[span[1] - 1] - heading[span[0]])
             if abs(angle) < limits.turn_least_rad or busy[slice(*span)].mean() > 0.5:
                 continue
             side = "left" if angle > 0 else "right"

@@ -10,6 +10,8 @@ from stages.language.rules import signals
 from stages.language.rules.signals import Span
 from stages.language.rules.thresholds import Thresholds
 
+TO_AND_FRO = "to and fro"
+"""Manner of a limb that swings repeatedly: any part of that time is told as well as the whole."""
 _MAX_COVERED = 0.5
 """Share of a span that earlier movements must cover to explain it."""
 

@@ -25,7 +25,7 @@ from stages.language.rules.torso_events import torso_events
 from stages.language.rules.unseen import keep_seen, out_of_view
 from stages.language.rules.visibility import filter_by_visibility
 
-RULES = "rules 5"
+RULES = "rules 6"
 """Name and version of this writer; raise the number whenever the same motion would be described differently."""
 _ENGAGED_S = 1.0
 """Time before and after an activity within which the arms still serve it."""

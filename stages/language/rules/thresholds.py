@@ -66,6 +66,8 @@ class Thresholds(StageConfig):
     """Yaw rate below which a turn pauses."""
     turn_pause_s: float = 0.6
     """Maximum pause within a turn; a longer one separates two turns."""
+    turn_undone_s: float = 1.0
+    """Time for which a person faces another way at least; a turn that is undone sooner is none."""
     turn_around_rad: float = 2.5
     """Change of heading above which a turn is a turn around."""
     spin_rad: float = 5.2

@@ -10,7 +10,7 @@ from schemas.coverage import LEFT_LEG, PART_NAMES, RIGHT_LEG, TORSO, seen_parts
 from schemas.curves import runs
 from schemas.records import FPS
 from stages.language.rules.clauses import LOCOMOTION
-from stages.language.rules.movements import Movement, movement
+from stages.language.rules.movements import TO_AND_FRO, Movement, movement
 from stages.language.rules.phrases import OUT_OF_VIEW, phrase
 
 _WITHOUT_LEGS = ("turn_left", "turn_right", "spin", "rest")
@@ -39,6 +39,8 @@ def keep_seen(events: Sequence[Movement], seen: UInt8[np.ndarray, "T 5"]) -> tup
             visible = both if event.kind == "kick" else flags[:, PART_NAMES.index(event.part)]
             if event.part in mostly_seen if event.kind == "rest" else _share(event, visible) >= _MOST:
                 kept.append(event)
+            elif event.kind == "swing" and event.manner == TO_AND_FRO:
+                kept += _cut(event, visible)
             continue
         visible = flags[:, TORSO] if event.kind in _WITHOUT_LEGS else either if event.kind in _WITH_ONE_LEG else both
         if _share(event, visible) >= _MOST:
@@ -69,8 +71,10 @@ def _cut(event: Movement, visible: Bool[np.ndarray, "T"]) -> list[Movement]:
     start, end = max(spans, key=lambda span: span[1] - span[0], default=(0, 0))
     if end - start < _SHORTEST_S * FPS:
         return []
-    share = (end - start) / FPS / max(event.end_s - event.start_s, 1 / FPS)
     start_s, end_s = round((first + start) / FPS, 3), round((first + end) / FPS, 3)
+    if event.part != "body":  # the amount is a width, not a way
+        return [replace(event, start_s=start_s, end_s=end_s)]
+    share = (end - start) / FPS / max(event.end_s - event.start_s, 1 / FPS)
     return [replace(event, start_s=start_s, end_s=end_s, amount=round(event.amount * share, 3))]
 
 

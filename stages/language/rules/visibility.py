@@ -25,7 +25,8 @@ def filter_by_visibility(
     found: Mapping[str, Sequence[Movement]], k: Kinematics, limits: Thresholds
 ) -> dict[str, list[Movement]]:
     """Movements of both arms by part, without those of low confidence, and without those that the other arm made too with
-    higher confidence; swings of the other arm do not count, as gestures are not copied from them."""
+    higher confidence; swings of the other arm do not count, as gestures are not copied from them. Hands clap if both are
+    seen."""
     kept: dict[str, list[Movement]] = {}
     for part in (f"{side}_arm" for side in SIDES):
         others = [(other, _confidence(other, k)) for other in found[swap_sides(part)] if other.kind != "swing"]
@@ -38,7 +39,10 @@ def filter_by_visibility(
             )
             if confidence >= limits.event_confidence and not copied:
                 kept[part].append(event)
-    return kept
+    both_seen = all(
+        _confidence(event, k) >= limits.min_confidence for part in kept for event in found[part] if event.kind == "clap"
+    )
+    return kept if both_seen else {part: [e for e in events if e.kind != "clap"] for part, events in kept.items()}
 
 
 def _may_copy(event: Movement, other: Movement) -> bool:

@@ -27,7 +27,7 @@ from schemas.errors import HumoError, UsageError
 from schemas.records import Source
 from schemas.sample import MotionArrays, decode_motion, decode_npz, sample_problems
 from schemas.storage import Storage
-from stages.media.decoding import frames
+from stages.media.decoding import frames, open_container
 
 
 @pytest.fixture(scope="module")
@@ -348,6 +348,13 @@ class TestDrawing:
         assert len(shown) == 12
         assert shown[0].shape == images[0].shape
         assert shown[0].max() > 60
+
+    def test_an_overlay_shows_the_black_borders(self, tmp_path: Path) -> None:
+        picture = np.random.default_rng(0).integers(60, 255, (240, 240, 3), np.uint8)
+        (tmp_path / "in.mp4").write_bytes(mp4([np.pad(picture, ((0, 0), (40, 40), (0, 0)))] * 12))
+        path = overlay.overlay_source(str(tmp_path / "in.mp4"), [], tmp_path / "out.mp4")
+        with open_container(str(path)) as container:
+            assert (container.streams.video[0].width, container.streams.video[0].height) == (320, 240)
 
 
 class TestAnimation:

@@ -141,8 +141,10 @@ def test_hands_that_meet_twice_clap(closed_rad: float, claps: bool) -> None:
     straight = {
         f"{side}_{name}": about("x", 0.0) for side in ("left", "right") for name in ("collar", "elbow", "wrist")
     }
-    found = kinds(posed(left_shoulder=about("y", -angle), right_shoulder=about("y", angle), **straight))
-    assert ({"clap:left_arm", "clap:right_arm"} <= found) == claps
+    motion = posed(left_shoulder=about("y", -angle), right_shoulder=about("y", angle), **straight)
+    assert ({"clap:left_arm", "clap:right_arm"} <= kinds(motion)) == claps
+    # A hidden hand is easily placed onto the visible one.
+    assert not {"clap:left_arm", "clap:right_arm"} & kinds(motion, left_elbow=0.35, left_wrist=0.35)
 
 
 def moving(motion: LabelledMotion, x: torch.Tensor, y: torch.Tensor, z: torch.Tensor) -> LabelledMotion:
@@ -244,3 +246,40 @@ def test_hops_on_something_soft_are_jumps(bounces: int) -> None:
         for name, factor in (("hip", -1.0), ("knee", 2.0))
     }
     assert ("jump" in kinds(moving(posed(**joints), 0 * T, height, 0 * T))) == (bounces > 1)
+
+
+@pytest.mark.parametrize(("lift_rad", "waves"), [(0.0, True), (0.12, True), (0.5, False)])
+def test_a_wave_has_an_elbow_that_stays_and_a_wipe_the_whole_arm(lift_rad: float, waves: bool) -> None:
+    motion = generate("wave_right", SECONDS, 3, body=BODY)
+    rotations = motion.rotations.clone()
+    arm = joint("right_shoulder")
+    rotations[:, arm] = about("z", lift_rad * torch.sin(2 * np.pi * T / 1.3)) @ rotations[:, arm]
+    assert ("wave:right_arm" in kinds(replace(motion, rotations=rotations))) == waves
+
+
+def facing(yaw: torch.Tensor) -> LabelledMotion:
+    still = generate("stand", SECONDS, 0, body=BODY)
+    rotations = still.rotations.clone()
+    rotations[:, 0] = about("y", yaw) @ rotations[:, 0]
+    return replace(still, rotations=rotations)
+
+
+def test_turns_that_are_undone_at_once_are_none() -> None:
+    def away(begin_s: float, end_s: float) -> torch.Tensor:
+        return 1.6 * (torch.sigmoid(12 * (T - begin_s)) - torch.sigmoid(12 * (T - end_s)))
+
+    turns = {"turn_left", "turn_right"}
+    assert not kinds(facing(away(0.8, 1.5) - away(1.7, 2.4) + away(2.6, 3.2))) & turns
+    assert turns <= kinds(facing(away(0.8, 2.9)))
+    assert kinds(facing(away(1.0, 9.0))) & turns == {"turn_left"}
+
+
+def test_a_lean_on_the_way_is_no_bow() -> None:
+    walk = generate("walk", SECONDS, 2, body=BODY)
+    slow = torch.arange(FRAMES) // 3
+    rotations = walk.rotations[slow].clone()
+    for name, rotation in leaning(0.7 * rise_and_fall(1.0, 2.6)).items():
+        rotations[:, joint(name)] = rotation @ rotations[:, joint(name)]
+    found = kinds(replace(walk, rotations=rotations, trans=walk.trans[slow]))
+    assert "walk" in found
+    assert "bow" not in found

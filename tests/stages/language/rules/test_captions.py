@@ -263,9 +263,9 @@ def test_the_stage_fills_every_level() -> None:
             assert 0 <= event.start_s < event.end_s <= result.scored.motion.seconds + 1e-6
             assert np.isfinite([event.amount, event.speed]).all()
         assert result.captions.writers == {
-            "body": "rules 5",
-            "parts": "rules 5",
-            "events": "rules 5",
+            "body": "rules 6",
+            "parts": "rules 6",
+            "events": "rules 6",
             "transcript": "none",
         }
 

@@ -70,6 +70,19 @@ def test_only_the_time_in_view_is_told() -> None:
     assert not any(event.kind == "rest" for event in steps)
 
 
+def test_an_arm_swings_for_as_long_as_it_is_in_view() -> None:
+    motion = generate("walk", 6.0, 1, body=BODY)
+    seen = all_seen(len(motion))
+    seen[90:, LEFT_ARM] = 0
+    (whole,) = (e for e in captions_of(motion, None).events if (e.part, e.kind) == ("left_arm", "swing"))
+    (swing,) = (e for e in captions_of(motion, seen).events if (e.part, e.kind) == ("left_arm", "swing"))
+    assert whole.end_s > 4.5
+    assert (swing.start_s, swing.end_s) == (whole.start_s, pytest.approx(3.0, abs=0.05))
+    assert swing.amount == whole.amount
+    seen[10:, LEFT_ARM] = 0
+    assert not any(e.part == "left_arm" for e in captions_of(motion, seen).events)
+
+
 def test_a_posture_needs_both_legs_and_a_gait_one() -> None:
     for action, told in (("walk", True), ("squat", False)):
         motion = generate(action, 4.0, 1, body=BODY)
