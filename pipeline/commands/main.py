@@ -35,6 +35,7 @@ app.command()(skeleton)
 
 ConfigFile = Annotated[str, typer.Argument(help="YAML file; see configs/.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="key.inner=value over the config; repeat it.")]
+Evaluator = Annotated[str, typer.Option(help="Folder that humo train evaluator wrote; empty: the shipped one.")]
 Preset = Annotated[str, typer.Option(help="What a published dataset filters by: a name from configs/presets.")]
 
 
@@ -277,12 +278,21 @@ def evaluate_tokenizer(
     dataset: Dataset,
     split: Annotated[str, typer.Option(help="train, val or test.")] = "val",
     limit: Annotated[int, typer.Option(help="Most motions; 0: all.")] = 0,
+    evaluator: Evaluator = "",
+    page: Annotated[str, typer.Option(help="HTML page of the worst reconstructions beside the motions.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Reconstruction error, drift and use of the codebooks."""
+    """Reconstruction error, drift, rFID and use of the codebooks."""
     from model.evaluation.tokenizer import evaluate_tokenizer as run
 
-    _print_evaluation(run(checkpoint, dataset, split=split, limit=limit or None), as_json)
+    report = run(checkpoint, dataset, split=split, limit=limit or None, evaluator=evaluator)
+    if page:
+        from model.evaluation.worst_reconstructions import worst_reconstructions
+        from pipeline.benchmarks.reconstruction_page import write_page
+
+        worst = worst_reconstructions(report, checkpoint, dataset, split=split)
+        write_page(report, worst, page, f"Reconstructions of {split} by {Path(checkpoint).name}")
+    _print_evaluation(report, as_json)
 
 
 @ablate_app.command("tokenizer")
@@ -347,8 +357,8 @@ def evaluate_llm(
 
 @evaluate_app.command("motions")
 def evaluate_motions(
-    evaluator: Annotated[str, typer.Argument(help="Folder that humo train evaluator wrote.")],
     dataset: Dataset,
+    evaluator: Evaluator = "",
     generated: Annotated[
         str, typer.Option(help="Folder of KEY.npz or KEY-NUMBER.npz by humo generate; empty: real motions alone.")
     ] = "",
@@ -367,7 +377,7 @@ def evaluate_motions(
     """R-precision, MM-Dist, FID, diversity and multimodality by an evaluator, with 95% intervals."""
     from model.evaluation.motions import evaluate_motions as run
 
-    result = run(evaluator, dataset, generated=generated, split=split, texts=texts or [], sources=source or [],
+    result = run(dataset, evaluator=evaluator, generated=generated, split=split, texts=texts or [], sources=source or [],
                  limit=limit or None, repeats=repeats, seed=seed)  # fmt: skip
     _print_evaluation(result, as_json)
 
