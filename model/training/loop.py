@@ -35,6 +35,10 @@ _RAW = "raw/"
 """Prefix of parameters in the training state where the model's own file holds their running means."""
 
 
+class Diverged(HumoError):
+    """The loss of a training is not finite."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Result:
     """Outcome of a training."""
@@ -183,7 +187,7 @@ def fit(task: Task, config: Run, loader: MotionLoader, processes: Processes) -> 
                 due = config.validate_every and (step % config.validate_every == 0 or step == optimisation.steps)
                 log.write(step, optimiser.param_groups[0]["lr"], _validate(task, averages) if due else None)
                 if not math.isfinite(log.last["loss"]):
-                    raise HumoError(
+                    raise Diverged(
                         f"{config.output}: the loss is {log.last['loss']} at step {step}; lower learning_rate"
                     )
         if step % config.save_every == 0 or step == optimisation.steps:

@@ -80,6 +80,11 @@ class MetricsLog:
         figure.savefig(path)
 
     def _rows(self) -> list[dict[str, float]]:
-        if not self.path.exists():
-            return []
-        return [json.loads(line) for line in self.path.read_text().splitlines() if line.endswith("}")]
+        return read_metrics(self.path)
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """The lines of a log; none if there is no log."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]

@@ -302,9 +302,17 @@ def ablate_tokenizer(
     rivals: Annotated[
         list[str] | None, typer.Option("--rival", help="A rival's name; repeatable. Default: all.")
     ] = None,
-    rates: Annotated[list[float] | None, typer.Option("--rate", help="A learning rate to try; repeatable.")] = None,
+    rates: Annotated[
+        list[float] | None,
+        typer.Option("--rate", help="A learning rate to try; repeatable. Default: a search from the config's."),
+    ] = None,
+    most_rates: Annotated[int, typer.Option(min=1, help="Most learning rates of a search.")] = 5,
+    search_steps: Annotated[
+        int, typer.Option(min=0, help="Steps of a search's trainings; 0: those of the config.")
+    ] = 0,
     on: Annotated[str, typer.Option(help="Dataset to measure on; default: the one trained on.")] = "",
     split: Annotated[str, typer.Option(help="train, val or test.")] = "val",
+    choose_split: Annotated[str, typer.Option(help="Split by which learning rates are chosen; empty: the same.")] = "",
     limit: Annotated[int, typer.Option(help="Most motions measured; 0: all.")] = 64,
     as_json: AsJson = False,
 ) -> None:
@@ -312,15 +320,16 @@ def ablate_tokenizer(
     from contextlib import redirect_stdout
     from dataclasses import asdict
 
-    from model.training.ablation import RIVALS, ablate, table
+    from model.training.ablation import ablate, table
     from model.training.config import TokenizerTraining
+    from model.training.rivals import RIVALS
     from schemas.config import load_config
 
     parsed = load_config(config, TokenizerTraining, overrides or [])
     with redirect_stdout(sys.stderr):
         trials = ablate(
-            parsed, rivals=rivals or tuple(RIVALS), learning_rates=rates or (1e-4, 4e-4), dataset=on, split=split,
-            limit=limit or None,
+            parsed, rivals=rivals or tuple(RIVALS), learning_rates=rates or (), most_rates=most_rates,
+            search_steps=search_steps, dataset=on, split=split, choose_split=choose_split, limit=limit or None,
         )  # fmt: skip
     print_result({"trials": [asdict(trial) for trial in trials]}, as_json, table(trials))
 
