@@ -36,6 +36,7 @@ app.command()(skeleton)
 ConfigFile = Annotated[str, typer.Argument(help="YAML file; see configs/.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="key.inner=value over the config; repeat it.")]
 Evaluator = Annotated[str, typer.Option(help="Folder that humo train evaluator wrote; empty: the shipped one.")]
+RayWorkers = Annotated[int, typer.Option("--ray", min=0, help="Ray Train workers on this machine; 0: this process.")]
 Preset = Annotated[str, typer.Option(help="What a published dataset filters by: a name from configs/presets.")]
 
 
@@ -231,43 +232,51 @@ def view(
 
 
 @train_app.command("tokenizer")
-def train_tokenizer(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
+def train_tokenizer(
+    config: ConfigFile, overrides: Overrides = None, ray: RayWorkers = 0, as_json: AsJson = False
+) -> None:
     """Train the motion tokenizer (PRQ, or VQ and RQ by config)."""
     from model.training.config import TokenizerTraining
     from model.training.tokenizer import train_tokenizer as run
 
-    _train(run, TokenizerTraining, config, overrides, as_json)
+    _train(run, TokenizerTraining, config, overrides, ray, as_json)
 
 
 @train_app.command("llm")
-def train_llm(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
+def train_llm(config: ConfigFile, overrides: Overrides = None, ray: RayWorkers = 0, as_json: AsJson = False) -> None:
     """Train the motion language model on a tokenizer's codes."""
     from model.training.config import LanguageModelTraining
     from model.training.llm import train_llm as run
 
-    _train(run, LanguageModelTraining, config, overrides, as_json)
+    _train(run, LanguageModelTraining, config, overrides, ray, as_json)
 
 
 @train_app.command("evaluator")
-def train_evaluator(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
+def train_evaluator(
+    config: ConfigFile, overrides: Overrides = None, ray: RayWorkers = 0, as_json: AsJson = False
+) -> None:
     """Train the evaluator: motions and sentences as vectors of one space, by which generated motions are judged."""
     from model.training.evaluator import EvaluatorTraining
     from model.training.evaluator import train_evaluator as run
 
-    _train(run, EvaluatorTraining, config, overrides, as_json)
+    _train(run, EvaluatorTraining, config, overrides, ray, as_json)
 
 
-def _train(run: Any, kind: Any, config: str, overrides: list[str] | None, as_json: bool) -> None:
-    from contextlib import redirect_stdout
+def _train(run: Any, kind: Any, config: str, overrides: list[str] | None, ray: int, as_json: bool) -> None:
+    from contextlib import nullcontext, redirect_stdout
     from dataclasses import asdict
+    from functools import partial
 
     from schemas.config import load_config
 
     parsed = load_config(config, kind, overrides or [])
-    if as_json:
-        with redirect_stdout(sys.stderr):
-            result = run(parsed)
-    else:
+    if ray:
+        from model.training.ray_launcher import train_with_ray
+        from pipeline.execution.ray_token import authenticate_local_ray
+
+        authenticate_local_ray(require_token=True)
+        run = partial(train_with_ray, run, workers=ray)
+    with redirect_stdout(sys.stderr) if as_json else nullcontext():
         result = run(parsed)
     print_result(asdict(result), as_json, f"{result.checkpoint}  ({result.steps} steps, {result.seconds:.0f} s)")
 
