@@ -84,7 +84,8 @@ def publish(output: str | Path, step: int, description: dict[str, Any], state: d
     _write(pointer, json.dumps({"checkpoint": name}))
     pointer.replace(place / _LATEST)
     for old in sorted(path for path in place.glob("step-*") if path.is_dir())[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+        if old != final:  # a run that starts over beside later checkpoints of another
+            shutil.rmtree(old, ignore_errors=True)
     return str(final)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from model.checkpoints import is_remote
 from model.evaluation.rate_distortion import RatePoint, rate_distortion
 from model.evaluation.tokenizer import TokenizerReport, evaluate_tokenizer
 from model.tokenizer.config import TokenizerConfig
@@ -15,6 +16,7 @@ from model.training.loop import Diverged
 from model.training.metrics import read_metrics
 from model.training.rivals import RIVALS, rival_architecture
 from model.training.tokenizer import train_tokenizer
+from schemas.errors import UsageError
 
 FACTOR = 2.0
 """Ratio of neighbouring learning rates of a search."""
@@ -58,8 +60,10 @@ def ablate(
     by factors of two while it gets better, up to `most_rates`. It is chosen by `mpjpe_mm` on `choose_split`, by default the split
     that is reported; with `search_steps` by shorter trainings.
 
-    Raises UsageError for an unknown rival.
+    Raises UsageError for an unknown rival, and where the output is a bucket.
     """
+    if is_remote(config.output):
+        raise UsageError(f"output is {config.output}; an ablation is written to a folder of this machine: name one")
     architectures = {name: rival_architecture(name, config.architecture) for name in rivals}
     output = Path(config.output)
     measured_on = dataset or config.dataset

@@ -93,6 +93,8 @@ def test_rivals_are_compared(dataset: str, tmp_path: Path) -> None:
     assert len(json.loads((tmp_path / "ablation.json").read_text())) == 3
     with pytest.raises(UsageError, match="no rival 'PRQ-5'; known ones: VQ-1"):
         ablate(config, rivals=["PRQ-5"])
+    with pytest.raises(UsageError, match="s3://bucket/run; an ablation is written to a folder of this machine"):
+        ablate(config.model_copy(update={"output": "s3://bucket/run"}))
 
 
 def test_a_search_of_shorter_trainings(dataset: str, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Several processes on one dataset: torchrun and Ray Train, gradients averaged by Gloo; all end when one fails."""
 
+import functools
 import json
 import os
 import subprocess
@@ -87,6 +88,7 @@ def test_ray_train_and_torchrun_train_the_same(uneven_dataset: str, tmp_path: Pa
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
+@functools.cache
 def _need_ray_train() -> None:
     missing = _run(["-c", "import ray.train.torch"])
     if missing.returncode:

@@ -53,6 +53,14 @@ def test_a_run_in_a_bucket_equals_one_in_a_folder_and_resumes(dataset: str, tmp_
             checkpoints.find(f"{bucket}/nothing", "tokenizer")
 
 
+def test_starting_over_keeps_what_the_pointer_names(dataset: str, tmp_path: Path) -> None:
+    """Later checkpoints of an earlier run do not count as newer."""
+    train_tokenizer(_config(dataset, str(tmp_path), 4))
+    _until(0, _config(dataset, str(tmp_path), 4, resume=False))
+    assert checkpoints.newest_name(tmp_path) == "step-00000000"
+    assert checkpoints.find(tmp_path, "tokenizer")[0].is_dir()
+
+
 def _until(step: int, config: TokenizerTraining) -> None:
     """Train as a process does that is killed after a step."""
     saved = checkpoints.publish
