@@ -74,15 +74,13 @@ def quantized(tokenizer: MotionTokenizer, latents: Float[Tensor, "B P S C"], lev
         codes = quantizer(latents)[1]
         quantizer.grids.quantize_dropout = True  # the library decodes fewer levels only then
         return quantizer.decode(codes[..., :levels])
-    books = [cast(Any, codebooks).codebooks[:levels] for codebooks in quantizer.sets]
+    books = torch.stack([cast(Any, codebooks).codebooks[:levels] for codebooks in quantizer.sets])
     history, values = None, []
     for step in range(latents.shape[2]):
         predicted = quantizer.predict(history)
         difference = latents[:, :, step] - predicted
-        nearest = [
-            nearest_codes(group.flatten(0, 1), book, quantizer.beam)[0].unflatten(0, group.shape[:2])
-            for book, group in zip(books, difference.chunk(len(books), dim=1), strict=True)
-        ]
-        values.append(predicted + torch.cat(nearest, 1))
+        groups = torch.stack(difference.chunk(len(books), dim=1)).flatten(1, 2)
+        nearest = nearest_codes(groups, books, quantizer.beam)[0].unflatten(1, (len(latents), -1))
+        values.append(predicted + nearest.transpose(0, 1).flatten(1, 2))
         history = quantizer.append(history, values[-1])
     return torch.stack(values, 2)
