@@ -20,6 +20,8 @@ from schemas.offline import enforce_offline
 
 _JOIN_S = 300
 """Longest wait of the workers for one another when they start."""
+_STARTS = 3
+"""Attempts to start Ray: on a busy machine its processes may take longer than it waits for them."""
 
 
 def train_with_ray(train: Callable[[Any], Result], config: Run, workers: int) -> Result:
@@ -74,15 +76,18 @@ def _work(options: dict[str, Any]) -> None:
 def _local_ray(ray: Any, workers: int) -> Iterator[float]:
     """A Ray of this machine; yields its number of GPUs."""
     cpus = max(workers, os.cpu_count() or 1)
-    try:
-        # `local`, because the default joins another Ray on this machine.
-        ray.init(address="local", num_cpus=cpus + 1, include_dashboard=False)
-    except Exception as error:  # Ray raises no narrower one where its processes do not come up in time
-        ray.shutdown()
-        reason = " ".join(str(error).split())[:300]
-        raise HumoError(
-            f"Ray cannot start here ({reason}); try again when the machine is less busy, or use torchrun"
-        ) from None
+    for attempt in range(_STARTS):
+        try:
+            # `local`, because the default joins another Ray on this machine.
+            ray.init(address="local", num_cpus=cpus + 1, include_dashboard=False)
+            break
+        except Exception as error:  # Ray raises no narrower one where its own processes do not come up within 30 s
+            ray.shutdown()
+            if attempt + 1 == _STARTS:
+                reason = " ".join(str(error).split())[:300]
+                raise HumoError(
+                    f"Ray cannot start here ({reason}); try again when the machine is less busy, or use torchrun"
+                ) from None
     try:
         yield ray.cluster_resources().get("GPU", 0.0)
     finally:
