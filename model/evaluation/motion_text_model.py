@@ -8,7 +8,9 @@ layer and masked in all others, so that padding changes nothing.
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -23,6 +25,10 @@ from schemas.errors import HumoError
 
 KIND = "evaluator"
 """Kind of its checkpoints."""
+FEATURES, FPS = "humo263", 30
+"""What it judges: rows of this layout at this rate."""
+SHIPPED = Path(__file__).parent / "data" / "evaluator"
+"""Folder of the shipped evaluator."""
 
 
 class EvaluatorConfig(Config):
@@ -125,17 +131,37 @@ def contrastive_loss(
     return loss, (logits.argmax(1) == target).float().mean()
 
 
-def load_evaluator(path: str | Path) -> tuple[MotionTextModel, dict]:
-    """The evaluator of a checkpoint, ready to judge, and its model.json. Raises HumoError for anything else."""
-    folder, description = checkpoints.find(path, KIND)
+@dataclass(frozen=True)
+class Evaluator:
+    """An evaluator that is ready to judge, and what it is called beside its figures."""
+
+    model: MotionTextModel
+    name: str
+    description: dict[str, Any]
+    """Its model.json."""
+
+
+def load_evaluator(path: str | Path = "", body_model: str = "") -> Evaluator:
+    """The evaluator of a checkpoint, by default the shipped one.
+
+    Raises HumoError for anything else, and for one that judges motions of another body than `body_model`, where that is given, of
+    another layout or frame rate.
+    """
+    folder, description = checkpoints.find(path or SHIPPED, KIND)
     try:
         config = EvaluatorConfig.model_validate(description["architecture"])
     except (KeyError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise HumoError(f"{folder}: its model.json is not that of an evaluator ({reason}); train it again") from None
+    for key, expected in (("body_model", body_model), ("features", FEATURES), ("fps", FPS)):
+        if expected and description.get(key) != expected:
+            raise HumoError(
+                f"{path or folder}: judges {key} {description.get(key)}, these motions have {expected}; train another"
+            )
     model = MotionTextModel(config)
     checkpoints.load_into(model, folder)
-    return model.eval(), description
+    name = str(path) if path else f"shipped, {checkpoints.fingerprint(folder)}"
+    return Evaluator(model.eval(), name, description)
 
 
 def _sinusoids(length: int, width: int) -> Float[Tensor, "T D"]:

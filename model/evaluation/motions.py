@@ -15,7 +15,7 @@ from torch import Tensor
 
 from model.data.dataset import MotionDataset, check_body_model
 from model.data.described_motions import DescribedMotion, described
-from model.evaluation.motion_text_model import MotionTextModel, load_evaluator
+from model.evaluation.motion_text_model import FPS, load_evaluator
 from model.evaluation.protocol import (
     REPEATS,
     SAME_MEANING,
@@ -35,15 +35,13 @@ from schemas.errors import HumoError
 from schemas.human_texts import Texts, read_texts
 from schemas.sample import MotionArrays, decode_motion, decode_npz
 
-FPS = 30
-
 
 @dataclass(frozen=True, kw_only=True)
 class MotionReport:
     """Measures of `model.evaluation.protocol`; `real_` ones are of the dataset's own motions."""
 
     evaluator: str
-    """The checkpoint that judged."""
+    """The checkpoint that judged, or `shipped` with the hash of its weights."""
     pairs: int
     """Real motions with a sentence."""
     sentences: int
@@ -69,9 +67,9 @@ class MotionReport:
 
 
 def evaluate_motions(
-    evaluator: str | Path,
     dataset: str,
     *,
+    evaluator: str | Path = "",
     generated: str = "",
     split: str = "test",
     subsets: Sequence[str] = (),
@@ -86,8 +84,8 @@ def evaluate_motions(
     """Judge the motions of a split and, if `generated` names a folder, those in it: `KEY.npz` or `KEY-NUMBER.npz` for the sentence
     of the sample KEY, as `humo generate` writes them.
 
-    Sentences are the first captions of the samples, or with `texts` what people wrote (see `described`). Raises HumoError for
-    an unusable evaluator, dataset or motion.
+    `evaluator` is a checkpoint, by default the shipped one. Sentences are the first captions of the samples, or with `texts` what
+    people wrote (see `described`). Raises HumoError for an unusable evaluator, dataset or motion.
     """
     judge = Judge(evaluator, body_model=body_model, device=device)
     check_body_model(dataset, judge.body)
@@ -139,19 +137,12 @@ def evaluate_motions(
 class Judge:
     """An evaluator with all that turns motions and sentences into its vectors."""
 
-    def __init__(self, evaluator: str | Path, *, body_model: str = "", device: str = "cpu") -> None:
-        """Raises HumoError if the evaluator is none, or made for another body, layout or frame rate."""
-        self.name = str(evaluator)
-        self.model: MotionTextModel
-        self.model, description = load_evaluator(evaluator)
+    def __init__(self, evaluator: str | Path = "", *, body_model: str = "", device: str = "cpu") -> None:
+        """By default the shipped evaluator. Raises HumoError if it is none, or made for another body, layout or frame rate."""
         self.body = BodyModel.load(body_model or None)
-        for key, expected in (("body_model", self.body.id), ("features", "humo263"), ("fps", FPS)):
-            if description.get(key) != expected:
-                raise HumoError(
-                    f"{evaluator}: judges {key} {description.get(key)}, these motions have {expected}; train another"
-                )
-        self.model.to(device)
-        self.encoder = SentenceEncoder.load(description.get("training", {}).get("sentence_encoder", ""))
+        loaded = load_evaluator(evaluator, self.body.id)
+        self.name, self.model = loaded.name, loaded.model.to(device)
+        self.encoder = SentenceEncoder.load(loaded.description.get("training", {}).get("sentence_encoder", ""))
         self.too_short = 0
 
     def described(

@@ -5,9 +5,9 @@ import re
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -16,6 +16,9 @@ from torch import Tensor
 from model.data.dataset import MotionDataset, check_body_model
 from model.data.samples import MotionSample
 from model.evaluation import reconstruction
+from model.evaluation.motion_text_model import Evaluator, load_evaluator
+from model.evaluation.protocol import fid, fid_warning
+from model.features import humo263
 from model.features.motions import motion_features
 from model.tokenizer.code_counts import CodeCounts
 from model.tokenizer.motion_tokenizer import MotionTokenizer, load_tokenizer
@@ -61,6 +64,11 @@ class TokenizerReport:
     """The same of the motions themselves."""
     peak_jerk_ratio: float
     """Largest jerk of the decoded joints over that of the motion, median over motions; 1 is faithful."""
+    rfid: float
+    """FID of the decoded motions against the motions, by an evaluator's vectors; NaN without one, and for fewer than two motions
+    that it can judge."""
+    rfid_evaluator: str
+    """The evaluator of `rfid`, beside whose name alone the figure means something."""
     bits_per_s: float
     """Codes of a second."""
     entropy_bits_per_s: float
@@ -80,6 +88,7 @@ class TokenizerReport:
     """Action -> `mpjpe_mm`, the worst first. The action is the source's file name without its numbers."""
     worst: dict[str, float] = field(default_factory=dict)
     """Sample key -> `mpjpe_mm` of the worst motions, for `humo view`."""
+    warnings: tuple[str, ...] = ()
 
 
 def evaluate_tokenizer(
@@ -92,18 +101,17 @@ def evaluate_tokenizer(
     body_model: str = "",
     device: str = "cpu",
     quantize: bool = True,
+    evaluator: str | Path | None = "",
 ) -> TokenizerReport:
     """Reconstruct up to `limit` motions of a split; without `quantize` from the latents, which shows what the networks alone lose.
 
-    Raises HumoError for an unusable checkpoint or dataset.
+    `evaluator` is a checkpoint whose vectors give `rfid`, by default the shipped one; with None there is no `rfid`.
+    Raises HumoError for an unusable checkpoint, evaluator or dataset.
     """
-    tokenizer, description = load_tokenizer(checkpoint)
-    body = BodyModel.load(body_model or None)
-    check_body_model(dataset, body)
-    if description["body_model"] != body.id:
-        raise HumoError(f"{checkpoint}: trained for the body {description['body_model']}, this dataset uses {body.id}")
+    tokenizer, body = load_for(dataset, checkpoint, body_model)
     tokenizer.to(device)
-    measured = Measurements(tokenizer, body.rest_joints(torch.zeros(10)))
+    judge, warnings = _evaluator_for(evaluator, body)
+    measured = Measurements(tokenizer, body.rest_joints(torch.zeros(10)), judge)
     for sample in itertools.islice(MotionDataset(dataset, split=split, subsets=subsets), limit):
         if len(sample.motion.poses) > tokenizer.config.downsample:
             measured.add(sample, motion_features([sample.motion], body, tokenizer.config.features)[0], quantize)
@@ -111,20 +119,47 @@ def evaluate_tokenizer(
         raise HumoError(
             f"{dataset}: no motion of more than {tokenizer.config.downsample} frames in {split}; select another split"
         )
-    return measured.report()
+    report = measured.report()
+    return replace(report, warnings=(*warnings, *report.warnings))
+
+
+def load_for(dataset: str, checkpoint: str | Path, body_model: str = "") -> tuple[MotionTokenizer, BodyModel]:
+    """A tokenizer for the motions of a dataset and the body of both. Raises HumoError if they do not fit."""
+    tokenizer, description = load_tokenizer(checkpoint)
+    body = BodyModel.load(body_model or None)
+    check_body_model(dataset, body)
+    if description["body_model"] != body.id:
+        raise HumoError(f"{checkpoint}: trained for the body {description['body_model']}, this dataset uses {body.id}")
+    return tokenizer, body
+
+
+def _evaluator_for(evaluator: str | Path | None, body: BodyModel) -> tuple[Evaluator | None, tuple[str, ...]]:
+    """The evaluator for motions of a body, and why there is none where the shipped one judges another body."""
+    if evaluator is None:
+        return None, ()
+    loaded = load_evaluator(evaluator, body.id if evaluator else "")
+    if (judged := loaded.description["body_model"]) != body.id:
+        return None, (
+            f"no rfid: the shipped evaluator judges the body {judged}, not {body.id}; name one with --evaluator",
+        )
+    return loaded, ()
 
 
 class Measurements:
     """Errors of motion after motion."""
 
-    def __init__(self, tokenizer: MotionTokenizer, rest_joints: Float[Tensor, "24 3"]) -> None:
-        self.tokenizer, self.rest = tokenizer, rest_joints
+    def __init__(
+        self, tokenizer: MotionTokenizer, rest_joints: Float[Tensor, "24 3"], judge: Evaluator | None = None
+    ) -> None:
+        self.tokenizer, self.rest, self.judge = tokenizer, rest_joints, judge
         self.counts = CodeCounts(tokenizer.config)
         self.rows: list[Float[Tensor, "_ F"]] = []
         self._found: dict[str, list[Tensor]] = defaultdict(list)
         self._jerks: list[float] = []
         self._actions: dict[str, list[Tensor]] = defaultdict(list)
         self._of_key: dict[str, float] = {}
+        self._judged: tuple[list[Tensor], list[Tensor]] = [], []
+        """Rows for the evaluator: of the motions and of the decoded ones."""
 
     @torch.inference_mode()
     def add(self, sample: MotionSample, rows: Float[Tensor, "N F"], quantize: bool = True) -> None:
@@ -143,20 +178,26 @@ class Measurements:
             features.local_joints(decoded, self.rest), features.local_joints(rows, self.rest)
         )
         found, true = self._pose(decoded), self._pose(rows)
-        fk = [_in_heading(joints, features.root_path(one)) for joints, one in ((found[1], decoded), (true[1], rows))]
+        fk = [_in_heading(pose.joints, features.root_path(one)) for pose, one in ((found, decoded), (true, rows))]
+        if self.judge and len(rows) > self.judge.model.config.min_frames:
+            for kept, one, pose in zip(self._judged, (rows, decoded), (true, found), strict=True):
+                contacts = (one[:, features.CONTACTS] > 0.5).float()
+                kept.append(humo263.encode(pose.rotations, pose.trans, self.rest, contacts))
         self._note(
             local=local,
             fk=reconstruction.joint_distances(*fk),
             pa=reconstruction.aligned_distances(*fk),
-            rotation=reconstruction.angles_deg(found[0][:, 1:22], true[0][:, 1:22]),
-            acceleration=(reconstruction.accelerations(found[1]) - reconstruction.accelerations(true[1])).norm(dim=-1),
-            slide=reconstruction.planted_speeds(found[1], rows[:, features.CONTACTS]),
-            true_slide=reconstruction.planted_speeds(true[1], rows[:, features.CONTACTS]),
+            rotation=reconstruction.angles_deg(found.rotations[:, 1:22], true.rotations[:, 1:22]),
+            acceleration=(reconstruction.accelerations(found.joints) - reconstruction.accelerations(true.joints)).norm(
+                dim=-1
+            ),
+            slide=reconstruction.planted_speeds(found.joints, rows[:, features.CONTACTS]),
+            true_slide=reconstruction.planted_speeds(true.joints, rows[:, features.CONTACTS]),
         )
         for seconds in _DRIFT_S:
             self._add_windows(decoded, rows, seconds)
-        if (jerk := reconstruction.peak_jerk(true[1])) > 0:
-            self._jerks.append(reconstruction.peak_jerk(found[1]) / jerk)
+        if (jerk := reconstruction.peak_jerk(true.joints)) > 0:
+            self._jerks.append(reconstruction.peak_jerk(found.joints) / jerk)
         self._actions[action_of(sample.meta)].append(local.flatten())
         self._of_key[sample.key] = 1000 * local.mean().item()
 
@@ -166,6 +207,7 @@ class Measurements:
         encode, decode = self._speeds()
         actions = {name: 1000 * torch.cat(errors).mean().item() for name, errors in self._actions.items()}
         steps_per_s = FPS / config.downsample
+        rfid, warnings = self._rfid()
         return TokenizerReport(
             motions=len(self.rows),
             frames=len(local),
@@ -181,6 +223,8 @@ class Measurements:
             foot_slide_mm_s=self._mean("slide", 1000),
             true_foot_slide_mm_s=self._mean("true_slide", 1000),
             peak_jerk_ratio=torch.tensor(self._jerks).median().item() if self._jerks else float("nan"),
+            rfid=rfid,
+            rfid_evaluator=self.judge.name if self.judge else "",
             bits_per_s=config.bits_per_step * steps_per_s,
             entropy_bits_per_s=self.counts.entropy_bits * len(config.streams) * config.levels * steps_per_s,
             codebook_usage=self.counts.usage.tolist(),
@@ -194,6 +238,7 @@ class Measurements:
             },
             action_mpjpe_mm=_worst_first(actions),
             worst=dict(itertools.islice(_worst_first(self._of_key).items(), _WORST)),
+            warnings=warnings,
         )
 
     def _note(self, **values: Tensor) -> None:
@@ -204,15 +249,25 @@ class Measurements:
         values = self._found[name]
         return scale * torch.cat([value.flatten() for value in values]).mean().item() if values else float("nan")
 
-    def _pose(self, rows: Float[Tensor, "N F"]) -> tuple[Float[Tensor, "N 24 3 3"], Float[Tensor, "N 22 3"]]:
-        """Local rotations and joints in the world, by forward kinematics."""
+    def _pose(self, rows: Float[Tensor, "N F"]) -> "_Pose":
         rotations, trans = self.tokenizer.features.decode(rows, self.rest)
-        return rotations, forward_kinematics(rotations, self.rest, trans)[0][:, :22]
+        return _Pose(rotations, forward_kinematics(rotations, self.rest, trans)[0][:, :22], trans)
+
+    def _rfid(self) -> tuple[float, tuple[str, ...]]:
+        """FID of the decoded motions, and what is wrong with it."""
+        if self.judge is None:
+            return float("nan"), ()
+        model = self.judge.model
+        warning = fid_warning(len(self._judged[0]), model.config.latent)
+        if len(self._judged[0]) < 2:
+            return float("nan"), (warning,)
+        true, found = (model.embed_motions(rows) for rows in self._judged)
+        return fid(true, found), (warning,) if warning else ()
 
     def _add_windows(self, decoded: Float[Tensor, "N F"], rows: Float[Tensor, "N F"], seconds: int) -> None:
         count = round(seconds * FPS)
         for start in range(0, len(rows) - count + 1, count):
-            a, b = (self._pose(one[start : start + count])[1] for one in (decoded, rows))
+            a, b = (self._pose(one[start : start + count]).joints for one in (decoded, rows))
             self._note(**{f"drift_{seconds}": (a[-1, 0] - b[-1, 0])[[0, 2]].norm()})
             if seconds == _WORLD_S:
                 self._note(world=reconstruction.joint_distances(a, b))
@@ -230,6 +285,16 @@ class Measurements:
         self.tokenizer.decode(codes).sum().item()
         decoded_s = time.perf_counter()
         return len(rows) / (encoded_s - start_s), len(rows) / (decoded_s - encoded_s)
+
+
+class _Pose(NamedTuple):
+    """A motion in the world."""
+
+    rotations: Float[Tensor, "N 24 3 3"]
+    """Local ones."""
+    joints: Float[Tensor, "N 22 3"]
+    """By forward kinematics."""
+    trans: Float[Tensor, "N 3"]
 
 
 def action_of(meta: dict[str, Any]) -> str:

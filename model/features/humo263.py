@@ -1,9 +1,9 @@
 """HuMo263: one feature row of 263 numbers per frame, and the inverse to SMPL rotations.
 
 The layout is that of HumanML3D (Guo et al. 2022, "Generating Diverse and Natural 3D Human Motions from Text"), sign
-conventions included, but the rotations are SMPL's own instead of inverse kinematics, and no row depends on more than the
-next frame: the heading is that of the pelvis, not smoothed. T frames give T - 1 rows. The heading frame of a row has its
-origin on the ground below the pelvis, y up, +Z forward. Row t holds, for frames t and t + 1:
+conventions included, but the rotations are SMPL's own instead of inverse kinematics, and the heading is that of the pelvis, not
+smoothed. T frames give T - 1 rows. The heading frame of a row has its origin on the ground below the pelvis, y up, +Z forward.
+Row t holds, for frames t and t + 1:
 
     0        minus half the yaw step, radians (the half angle of the rotation *into* the heading frame)
     1:3      pelvis displacement, metres, x and z in the heading frame of t + 1
@@ -14,11 +14,15 @@ origin on the ground below the pelvis, y up, +Z forward. Row t holds, for frames
     259:263  contacts: left heel, left toe, right heel, right toe
 
 Pelvis pitch and roll are not stored: they follow from the positions (Kabsch 1976). The hands (joints 22 and 23) are not
-stored.
+stored. A row depends on its two frames alone as long as the left axis of the pelvis lies within `LEVEL` of the ground. Where it
+is steeper (a body on its side, a cartwheel), its direction on the ground means little and reverses upside down: there the heading
+stays what it was, and once the pelvis is upright again it turns back to the pelvis by `CATCH_UP_RAD` a frame.
 """
 
+import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -47,6 +51,11 @@ MIN_STD = {
 }  # fmt: skip
 """Minimum deviation per slice, in its own unit: columns that are constant in a small dataset must not be scaled to noise."""
 
+LEVEL = (0.4, 0.6)
+"""Length of the left axis of the pelvis on the ground, of 1, up to which the heading ignores it and from which it follows it."""
+CATCH_UP_RAD = math.radians(10)
+"""Largest step of the heading towards the pelvis, beyond the pelvis' own turn."""
+
 _STORED_JOINTS = NUM_JOINTS - 2
 _LIMB_JOINTS = _STORED_JOINTS - 1
 _MIRRORED_JOINTS = mirror_order(SMPL_JOINTS)
@@ -61,7 +70,7 @@ def encode(
 ) -> Float[Tensor, "*B T-1 263"]:
     """HuMo263 rows of motions of at least two frames; metres, `rotations` local, the root's in the world."""
     joints = forward_kinematics(rotations, rest_joints[..., None, :, :], trans)[0][..., :_STORED_JOINTS, :]
-    yaw = heading_rad(rotations[..., 0, :, :])
+    yaw = _headings(rotations[..., 0, :, :])
     # Wrapped to [-pi, pi): otherwise the half angle has the wrong direction at the wrap-around.
     yaw_step = torch.remainder(yaw[..., 1:] - yaw[..., :-1] + torch.pi, 2 * torch.pi) - torch.pi
     into_heading = yaw_matrix(-yaw)
@@ -124,7 +133,12 @@ def start_after(
 ) -> tuple[float, tuple[float, float]]:
     """Start of the rows that continue a motion: heading and ground position of its last frame, which has no row of its own."""
     pelvis = trans[-1] + rest_joints[0]
-    return heading_rad(rotations[-1, 0]).item(), (pelvis[0].item(), pelvis[2].item())
+    return _headings(rotations[:, 0])[-1].item(), (pelvis[0].item(), pelvis[2].item())
+
+
+def rows_seen(seen: Float[Tensor, "*B T 5"]) -> Float[Tensor, "*B T-1 5"]:
+    """For each row and part: 1 where the part was seen in both frames of the row, else 0."""
+    return torch.minimum(seen[..., :-1, :], seen[..., 1:, :])
 
 
 def local_joints(features: Float[Tensor, "*N 263"], rest_joints: Float[Tensor, "24 3"]) -> Float[Tensor, "*N 22 3"]:
@@ -145,6 +159,29 @@ def local_rotations(features: Float[Tensor, "*N 263"]) -> Float[Tensor, "*N 24 3
     limbs = matrix_from_6d(features[..., ROTATIONS].unflatten(-1, (_LIMB_JOINTS, 6)))
     identity = torch.eye(3, dtype=limbs.dtype, device=limbs.device).expand(*limbs.shape[:-3], 1, 3, 3)
     return torch.cat([identity, limbs, identity, identity], dim=-3)
+
+
+def _headings(root: Float[Tensor, "*B T 3 3"]) -> Float[Tensor, "*B T"]:
+    """Yaw of the heading frames, radians: that of the pelvis, plus a lag while and after its left axis is steep."""
+    own = heading_rad(root)
+    left = root[..., :, 0]
+    low, high = LEVEL
+    clear = ((left[..., [0, 2]].norm(dim=-1) - low) / (high - low)).clamp(0, 1)
+    turns = torch.remainder(own[..., 1:] - own[..., :-1] + torch.pi, 2 * torch.pi) - torch.pi
+    # No body turns by more than a right angle in a frame: that is the left axis passing the vertical.
+    followed = torch.minimum(clear[..., 1:], clear[..., :-1]) * (turns.abs() < torch.pi / 2)
+    if bool((followed == 1).all()):
+        return own
+    ignored, clear, up = (
+        one.detach().double().cpu().numpy() for one in (turns * (1 - followed), clear, root[..., 1, 1])
+    )
+    lag = np.zeros_like(up)
+    for t in range(1, lag.shape[-1]):
+        lag[..., t] = np.remainder(lag[..., t - 1] - ignored[..., t - 1] + np.pi, 2 * np.pi) - np.pi
+        is_upright = (up[..., t] > 0) | (np.abs(lag[..., t]) < np.pi / 2)
+        step = CATCH_UP_RAD * clear[..., t] * is_upright
+        lag[..., t] -= np.clip(lag[..., t], -step, step)
+    return own + torch.from_numpy(lag).to(own)
 
 
 def _root_in_heading(

@@ -67,6 +67,10 @@ class Layout(Protocol):
         """Start of rows that continue a motion."""
         ...
 
+    def rows_seen(self, seen: Float[Tensor, "*B T 5"]) -> Float[Tensor, "*B N 5"]:
+        """For each row and part: 1 where the part was seen in all frames that the row depends on, else 0."""
+        ...
+
     def local_joints(
         self, features: Float[Tensor, "*B N F"], rest_joints: Float[Tensor, "24 3"]
     ) -> Float[Tensor, "*B N 22 3"]:

@@ -39,8 +39,7 @@ def motion_features(
 def motion_seen(motions: Sequence[MotionArrays], features: str = "humo263") -> Float[Tensor, "B N 5"]:
     """For the rows of `motion_features` and each part: 1 where it was seen in both frames of the row, else 0."""
     seen = torch.from_numpy(np.stack([motion.seen for motion in motions])).float()
-    both = torch.minimum(seen[:, :-1], seen[:, 1:])
-    return both if features == "humo263" else torch.cat([seen[:, :1], both], dim=1)
+    return layout(features).rows_seen(seen)
 
 
 def feature_rows(motion: MotionArrays) -> Float[np.ndarray, "N 263"]:

@@ -134,6 +134,11 @@ def start_after(
     return _headings(rotations[:, 0], None)[-1].item(), (pelvis[0].item(), pelvis[2].item())
 
 
+def rows_seen(seen: Float[Tensor, "*B T 5"]) -> Float[Tensor, "*B T 5"]:
+    """For each row and part: 1 where the part was seen in the frame of the row and in the one before it, else 0."""
+    return torch.cat([seen[..., :1, :], torch.minimum(seen[..., :-1, :], seen[..., 1:, :])], dim=-2)
+
+
 def local_joints(features: Float[Tensor, "*B N 139"], rest_joints: Float[Tensor, "24 3"]) -> Float[Tensor, "*B N 22 3"]:
     """Positions of joints 0..21 in each row's heading frame, metres, by forward kinematics."""
     rotations = local_rotations(features)

@@ -42,7 +42,7 @@ class Run(Config):
     dataset: str
     """A packed dataset: a folder or any fsspec path."""
     output: str
-    """Folder for checkpoints, metrics.jsonl and curve.png."""
+    """Folder or bucket (any fsspec path) for checkpoints, metrics.jsonl and curve.png."""
     subsets: list[str] = []
     """`video`, `mocap`; empty means all."""
     body_model: str = ""
@@ -70,6 +70,8 @@ class Run(Config):
     """Whether to mirror half of the samples, texts included."""
     log_every: int = Field(default=50, gt=0)
     """Steps between lines of metrics.jsonl."""
+    tensorboard: bool = False
+    """Whether to write TensorBoard's event files too, into `events`; needs the package tensorboard."""
     validate_every: int = Field(default=0, ge=0)
     """Steps between measurements on the val split, on steps that are logged; 0: none."""
     validation_samples: int = Field(default=64, gt=0)

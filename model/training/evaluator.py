@@ -15,7 +15,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from model.data.dataset import MotionDataset, check_body_model
+from model.data.dataset import MotionDataset, check_body_model, licences
 from model.data.described_motions import human_sentences
 from model.data.samples import MotionSample
 from model.data.text import mirror_text
@@ -72,7 +72,8 @@ def train_evaluator(config: EvaluatorTraining) -> Result:
     mean, std = processes.broadcast(feature_statistics(layout("humo263"), rows) if processes.is_main else None)
     model.mean.copy_(mean)
     model.std.copy_(std)
-    return fit(_EvaluatorTask(model, config, body, texts, encoder), config, loader, processes)
+    names = tuple(licences(config.dataset, config.subsets))
+    return fit(_EvaluatorTask(model, config, body, texts, encoder, names), config, loader, processes)
 
 
 @dataclass(eq=False)
@@ -82,6 +83,8 @@ class _EvaluatorTask:
     body: BodyModel
     texts: Texts
     encoder: SentenceEncoder
+    licences: tuple[str, ...]
+    """Licences of the motions it is trained on."""
     kind: str = KIND
     has_unused_parameters: bool = False
     _rows: dict[str, Float[Tensor, "N 263"]] = field(default_factory=dict)
@@ -162,6 +165,8 @@ class _EvaluatorTask:
             "body_model": self.body.id,
             "features": "humo263",
             "fps": 30,
+            "dataset_version": read_description(Storage(self.config.dataset)).version,
+            "licences": list(self.licences),
         }
 
     def extra_files(self) -> tuple[dict[str, str], list[tuple[str, Path]]]:

@@ -35,6 +35,10 @@ _RAW = "raw/"
 """Prefix of parameters in the training state where the model's own file holds their running means."""
 
 
+class Diverged(HumoError):
+    """The loss of a training is not finite."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Result:
     """Outcome of a training."""
@@ -113,6 +117,15 @@ class Task(Protocol):
         ...
 
 
+@runtime_checkable
+class Drawing(Protocol):
+    """A task that draws what its last validation saw."""
+
+    def draw(self, path: Path, step: int) -> bool:
+        """Write a picture; False if there is nothing to draw."""
+        ...
+
+
 def open_loader(config: Run, processes: Processes, frames: FrameReader | None = None) -> MotionLoader:
     """Training batches of this process; `frames` reads frames of clips beside the samples."""
     loader_config = MotionLoader.Config(
@@ -141,12 +154,13 @@ def drawn_samples(config: Run, count: int, frames: FrameReader | None = None) ->
 
 def fit(task: Task, config: Run, loader: MotionLoader, processes: Processes) -> Result:
     """Train up to `steps`; with `resume`, start from the newest checkpoint in `output`."""
-    output = Path(config.output)
-    optimisation = config.optimisation
+    output, optimisation = config.output, config.optimisation
     task.module.to(processes.device).train()
     optimiser = make_optimiser(task.module, optimisation)
     averages = WeightAverages(task.module, optimisation.ema) if optimisation.ema else None
     step = _resume(task, config, loader, optimiser, averages, output) if config.resume else 0
+    log = MetricsLog(output, optimisation.steps, step, events=config.tensorboard) if processes.is_main else None
+    processes.wait()  # nobody resumes from what rank 0 writes now
     if not step and processes.is_main:  # what the run began with: a later resume continues with that
         _save(task, config, loader, optimiser, averages, output, 0)
     module: nn.Module = task.module
@@ -155,7 +169,6 @@ def fit(task: Task, config: Run, loader: MotionLoader, processes: Processes) -> 
         module = DistributedDataParallel(
             task.module, forward_sync_buffers=False, find_unused_parameters=task.has_unused_parameters
         )
-    log = MetricsLog(output / "metrics.jsonl", optimisation.steps, step) if processes.is_main else None
     start_s = time.monotonic()
     batches = iter(loader)
     while step < optimisation.steps:
@@ -182,18 +195,21 @@ def fit(task: Task, config: Run, loader: MotionLoader, processes: Processes) -> 
             if step % config.log_every == 0 or step == optimisation.steps:
                 due = config.validate_every and (step % config.validate_every == 0 or step == optimisation.steps)
                 log.write(step, optimiser.param_groups[0]["lr"], _validate(task, averages) if due else None)
+                if due and isinstance(task, Drawing):
+                    log.draw_with("reconstruction.png", step, task.draw)
                 if not math.isfinite(log.last["loss"]):
-                    raise HumoError(
+                    raise Diverged(
                         f"{config.output}: the loss is {log.last['loss']} at step {step}; lower learning_rate"
                     )
         if step % config.save_every == 0 or step == optimisation.steps:
-            if processes.is_main:
+            if log:
+                log.publish()  # first: a resumed run deletes lines beyond its checkpoint, and cannot restore missing ones
                 _save(task, config, loader, optimiser, averages, output, step)
             processes.wait()
     if log:
-        log.draw(output / "curve.png", task.kind)
+        log.finish(task.kind)
     return Result(
-        checkpoint=str(checkpoints.newest(output)),
+        checkpoint=f"{output.rstrip('/')}/{checkpoints.name_of(step)}",
         steps=step,
         seconds=time.monotonic() - start_s,
         metrics=dict(log.last) if log else {},
@@ -262,7 +278,7 @@ def _save(
     loader: MotionLoader,
     optimiser: torch.optim.Optimizer,
     averages: WeightAverages | None,
-    output: Path,
+    output: str,
     step: int,
 ) -> None:
     files, folders = task.extra_files()
@@ -296,7 +312,7 @@ def _resume(
     loader: MotionLoader,
     optimiser: torch.optim.Optimizer,
     averages: WeightAverages | None,
-    output: Path,
+    output: str,
 ) -> int:
     folder = checkpoints.newest(output)
     if folder is None:

@@ -3,27 +3,33 @@
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from torch import Tensor
 
+from model.training.event_log import EventLog
+from model.training.run_files import RunFiles
+
+LOG, CURVE = "metrics.jsonl", "curve.png"
 _NOT_DRAWN = ("step", "learning_rate", "steps_per_s", "waiting_share")
 
 
 class MetricsLog:
-    """metrics.jsonl: means since the previous line, also printed."""
+    """metrics.jsonl: means since the previous line, also printed; on demand TensorBoard's event files."""
 
-    def __init__(self, path: Path, steps: int, start: int) -> None:
-        """`start` is the step to resume from; lines of later steps, from an interrupted run, are deleted."""
-        self.path, self.steps = path, steps
+    def __init__(self, output: str, steps: int, start: int, *, events: bool = False) -> None:
+        """`output` is a folder or a bucket, `start` the step to resume from; lines of later steps, from an interrupted run, are
+        deleted. Raises UsageError if `events` are wanted and TensorBoard's package is missing."""
+        self.files = RunFiles(output, resumed=(LOG,) if start else ())
+        self.path, self.steps = self.files.folder / LOG, steps
+        self.events = EventLog(self.files.folder, start) if events else None
         self.last: dict[str, float] = {}
         self._sums: dict[str, Tensor] = {}
         self._count, self._last_write_s, self._waited_s = 0, time.monotonic(), 0.0
-        path.parent.mkdir(parents=True, exist_ok=True)
         kept = [row for row in self._rows() if row["step"] <= start]
-        path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        self.path.write_text("".join(json.dumps(row) + "\n" for row in kept))
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -51,12 +57,31 @@ class MetricsLog:
         }
         with self.path.open("a") as file:
             file.write(json.dumps(row) + "\n")
+        if self.events:
+            self.events.write(step, {name: value for name, value in row.items() if name != "step"})
         metrics = "  ".join(f"{name} {value:.4g}" for name, value in {**self.last, **(validation or {})}.items())
         speed = f"{row['steps_per_s']:.2f} steps/s, {row['waiting_share']:.0%} waiting for data"
         print(f"step {step}/{self.steps}  {speed}  {metrics}", flush=True)
         self._sums, self._count, self._last_write_s, self._waited_s = {}, 0, now, 0.0
 
-    def draw(self, path: Path, title: str) -> None:
+    def draw_with(self, name: str, step: int, draw: Callable[[Path, int], bool]) -> None:
+        """Have a picture drawn beside the log."""
+        path = self.files.folder / name
+        if draw(path, step) and self.events:
+            self.events.draw(step, Path(name).stem, path)
+
+    def publish(self) -> None:
+        """Bring all that was written to the output, where that is a bucket."""
+        self.files.publish()
+
+    def finish(self, title: str) -> None:
+        """Draw the curves and publish everything."""
+        self._draw_curves(self.files.folder / CURVE, title)
+        if self.events:
+            self.events.close()
+        self.publish()
+
+    def _draw_curves(self, path: Path, title: str) -> None:
         """Plot all metrics of the log, one panel each."""
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -80,6 +105,11 @@ class MetricsLog:
         figure.savefig(path)
 
     def _rows(self) -> list[dict[str, float]]:
-        if not self.path.exists():
-            return []
-        return [json.loads(line) for line in self.path.read_text().splitlines() if line.endswith("}")]
+        return read_metrics(self.path)
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """The lines of a log; none if there is no log."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]

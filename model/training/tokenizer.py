@@ -22,6 +22,7 @@ from model.tokenizer.initial import start_from
 from model.tokenizer.motion_tokenizer import Batch, MotionTokenizer, load_tokenizer
 from model.training.config import TokenizerTraining
 from model.training.loop import Processes, Result, fit, open_loader
+from model.training.reconstruction_picture import draw_reconstruction
 from model.training.statistics import drawn_rows, feature_statistics
 from schemas.body_model import BodyModel
 from schemas.coverage import PART_NAMES
@@ -52,7 +53,7 @@ def train_tokenizer(config: TokenizerTraining) -> Result:
         _take_codes(tokenizer, config)
     names = tuple(licences(config.dataset, config.subsets))
     task = _TokenizerTask(tokenizer, config, body, loader.dataset, names)
-    if not config.decoder_of and not (config.resume and checkpoints.newest(Path(config.output))):
+    if not config.decoder_of and not (config.resume and checkpoints.newest_name(config.output)):
         features = config.architecture.features
         rows = drawn_rows(config, config.statistics_samples, body, features=features, mirror=config.mirror)
         mean, std = processes.broadcast(feature_statistics(layout(features), rows) if processes.is_main else None)
@@ -83,6 +84,8 @@ class _TokenizerTask:
     has_unused_parameters: bool = False
     _rows: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     _cached_frames: int = 0
+    _shown: tuple[str, np.ndarray, np.ndarray] | None = None
+    """Key, joints and decoded joints of the first motion of the last validation."""
 
     def __post_init__(self) -> None:
         self.rest_joints = self.body.rest_joints(torch.zeros(10))
@@ -144,6 +147,7 @@ class _TokenizerTask:
             return {}
         samples = MotionDataset(self.config.dataset, split="val", subsets=self.config.subsets)
         counts, errors = CodeCounts(self.module.config), []
+        self._shown = None
         features, device = self.module.features, self.module.device
         for sample in itertools.islice(samples, self.config.validation_samples):
             if len(sample.motion.poses) <= self.module.config.downsample:
@@ -153,6 +157,8 @@ class _TokenizerTask:
             decoded = self.module.decode(codes).cpu()
             joints = [features.local_joints(one[:, : decoded.shape[1]], self.rest_joints) for one in (decoded, rows)]
             errors.append((joints[0] - joints[1]).norm(dim=-1).flatten())
+            if self._shown is None:
+                self._shown = sample.key, joints[1][0].numpy(), joints[0][0].numpy()
             counts.add(codes)
         if not errors:
             return {}
@@ -162,6 +168,14 @@ class _TokenizerTask:
             "perplexity": counts.perplexity.mean().item(),
             "dead_codes": float(counts.dead),
         }
+
+    def draw(self, path: Path, step: int) -> bool:
+        """A picture of the first motion of the last validation and its reconstruction; False if there was none."""
+        if self._shown is None:
+            return False
+        key, joints, decoded = self._shown
+        draw_reconstruction(joints, decoded, path, f"{key} after {step} steps")
+        return True
 
     def description(self) -> dict[str, Any]:
         dataset = read_description(Storage(self.config.dataset))

@@ -36,9 +36,9 @@ _SIDE = re.compile(r"\b(left|right)\b", re.IGNORECASE)
 
 
 def bench(
-    evaluator: str,
     dataset: str,
     *,
+    evaluator: str = "",
     split: str = "test",
     texts: Sequence[str] = (),
     sources: Sequence[str] = (),
@@ -46,8 +46,11 @@ def bench(
     limit: int = 0,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Retrieval and FID of real and of faulty motions (see DEFINITIONS); `training` is the dataset of the evaluator's training,
-    for the nearest motions. Raises HumoError for an unusable evaluator or dataset, UsageError for too few motions."""
+    """Retrieval and FID of real and of faulty motions (see DEFINITIONS), by default with the shipped evaluator.
+
+    `training` is the dataset of the evaluator's training, for the nearest motions. Raises HumoError for an unusable evaluator or
+    dataset, UsageError for too few motions.
+    """
     import torch
 
     from model.data.dataset import check_body_model
@@ -103,6 +106,7 @@ def bench(
         "command": shlex.join(["humo", *sys.argv[1:]]),
         "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
         "definitions": DEFINITIONS,
+        "evaluator": judge.name,
         "pairs": len(pairs),
         "sentences": len(set(sentences)),
         "diversity": diversity(vectors, seed=seed).mean,
@@ -133,7 +137,10 @@ def _row(one: "Retrieval") -> dict[str, float]:
 
 def bench_text(report: dict[str, Any]) -> str:
     """The report as a table."""
-    lines = [f"{report['pairs']} pairs, {report['sentences']} sentences, diversity {report['diversity']:.2f}"]
+    lines = [
+        f"evaluator {report['evaluator']}",
+        f"{report['pairs']} pairs, {report['sentences']} sentences, diversity {report['diversity']:.2f}",
+    ]
     for name, row in report["retrieval"].items():
         lines.append(
             f"{name:18} R@1 {row['r1']:.3f} ±{row['r1_interval']:.3f} ({row['r1_over_chance']:.1f} x chance of batches of "

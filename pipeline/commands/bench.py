@@ -191,8 +191,10 @@ def bench_words(
 
 @bench_app.command("evaluator")
 def bench_evaluator(
-    evaluator: Annotated[str, typer.Argument(help="Folder that humo train evaluator wrote.")],
     dataset: Annotated[str, typer.Argument(help="Dataset of motions that it was not trained on.")],
+    evaluator: Annotated[
+        str, typer.Option(help="Folder that humo train evaluator wrote; empty: the shipped one.")
+    ] = "",
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
     texts: Annotated[
         list[str] | None, typer.Option(help="What people wrote of the takes, as for humo bench captions; repeat it.")
@@ -208,7 +210,13 @@ def bench_evaluator(
     from pipeline.benchmarks.evaluator import bench, bench_text
 
     report = bench(
-        evaluator, dataset, split=split, texts=texts or [], sources=source or [], training=training, limit=limit
+        dataset,
+        evaluator=evaluator,
+        split=split,
+        texts=texts or [],
+        sources=source or [],
+        training=training,
+        limit=limit,
     )
     print_result(report, as_json, bench_text(report))
 

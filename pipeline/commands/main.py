@@ -35,6 +35,8 @@ app.command()(skeleton)
 
 ConfigFile = Annotated[str, typer.Argument(help="YAML file; see configs/.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="key.inner=value over the config; repeat it.")]
+Evaluator = Annotated[str, typer.Option(help="Folder that humo train evaluator wrote; empty: the shipped one.")]
+RayWorkers = Annotated[int, typer.Option("--ray", min=0, help="Ray Train workers on this machine; 0: this process.")]
 Preset = Annotated[str, typer.Option(help="What a published dataset filters by: a name from configs/presets.")]
 
 
@@ -230,43 +232,51 @@ def view(
 
 
 @train_app.command("tokenizer")
-def train_tokenizer(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
+def train_tokenizer(
+    config: ConfigFile, overrides: Overrides = None, ray: RayWorkers = 0, as_json: AsJson = False
+) -> None:
     """Train the motion tokenizer (PRQ, or VQ and RQ by config)."""
     from model.training.config import TokenizerTraining
     from model.training.tokenizer import train_tokenizer as run
 
-    _train(run, TokenizerTraining, config, overrides, as_json)
+    _train(run, TokenizerTraining, config, overrides, ray, as_json)
 
 
 @train_app.command("llm")
-def train_llm(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
+def train_llm(config: ConfigFile, overrides: Overrides = None, ray: RayWorkers = 0, as_json: AsJson = False) -> None:
     """Train the motion language model on a tokenizer's codes."""
     from model.training.config import LanguageModelTraining
     from model.training.llm import train_llm as run
 
-    _train(run, LanguageModelTraining, config, overrides, as_json)
+    _train(run, LanguageModelTraining, config, overrides, ray, as_json)
 
 
 @train_app.command("evaluator")
-def train_evaluator(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
+def train_evaluator(
+    config: ConfigFile, overrides: Overrides = None, ray: RayWorkers = 0, as_json: AsJson = False
+) -> None:
     """Train the evaluator: motions and sentences as vectors of one space, by which generated motions are judged."""
     from model.training.evaluator import EvaluatorTraining
     from model.training.evaluator import train_evaluator as run
 
-    _train(run, EvaluatorTraining, config, overrides, as_json)
+    _train(run, EvaluatorTraining, config, overrides, ray, as_json)
 
 
-def _train(run: Any, kind: Any, config: str, overrides: list[str] | None, as_json: bool) -> None:
-    from contextlib import redirect_stdout
+def _train(run: Any, kind: Any, config: str, overrides: list[str] | None, ray: int, as_json: bool) -> None:
+    from contextlib import nullcontext, redirect_stdout
     from dataclasses import asdict
+    from functools import partial
 
     from schemas.config import load_config
 
     parsed = load_config(config, kind, overrides or [])
-    if as_json:
-        with redirect_stdout(sys.stderr):
-            result = run(parsed)
-    else:
+    if ray:
+        from model.training.ray_launcher import train_with_ray
+        from pipeline.execution.ray_token import authenticate_local_ray
+
+        authenticate_local_ray(require_token=True)
+        run = partial(train_with_ray, run, workers=ray)
+    with redirect_stdout(sys.stderr) if as_json else nullcontext():
         result = run(parsed)
     print_result(asdict(result), as_json, f"{result.checkpoint}  ({result.steps} steps, {result.seconds:.0f} s)")
 
@@ -277,12 +287,21 @@ def evaluate_tokenizer(
     dataset: Dataset,
     split: Annotated[str, typer.Option(help="train, val or test.")] = "val",
     limit: Annotated[int, typer.Option(help="Most motions; 0: all.")] = 0,
+    evaluator: Evaluator = "",
+    page: Annotated[str, typer.Option(help="HTML page of the worst reconstructions beside the motions.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Reconstruction error, drift and use of the codebooks."""
+    """Reconstruction error, drift, rFID and use of the codebooks."""
     from model.evaluation.tokenizer import evaluate_tokenizer as run
 
-    _print_evaluation(run(checkpoint, dataset, split=split, limit=limit or None), as_json)
+    report = run(checkpoint, dataset, split=split, limit=limit or None, evaluator=evaluator)
+    if page:
+        from model.evaluation.worst_reconstructions import worst_reconstructions
+        from pipeline.benchmarks.reconstruction_page import write_page
+
+        worst = worst_reconstructions(report, checkpoint, dataset, split=split)
+        write_page(report, worst, page, f"Reconstructions of {split} by {Path(checkpoint).name}")
+    _print_evaluation(report, as_json)
 
 
 @ablate_app.command("tokenizer")
@@ -292,9 +311,17 @@ def ablate_tokenizer(
     rivals: Annotated[
         list[str] | None, typer.Option("--rival", help="A rival's name; repeatable. Default: all.")
     ] = None,
-    rates: Annotated[list[float] | None, typer.Option("--rate", help="A learning rate to try; repeatable.")] = None,
+    rates: Annotated[
+        list[float] | None,
+        typer.Option("--rate", help="A learning rate to try; repeatable. Default: a search from the config's."),
+    ] = None,
+    most_rates: Annotated[int, typer.Option(min=1, help="Most learning rates of a search.")] = 5,
+    search_steps: Annotated[
+        int, typer.Option(min=0, help="Steps of a search's trainings; 0: those of the config.")
+    ] = 0,
     on: Annotated[str, typer.Option(help="Dataset to measure on; default: the one trained on.")] = "",
     split: Annotated[str, typer.Option(help="train, val or test.")] = "val",
+    choose_split: Annotated[str, typer.Option(help="Split by which learning rates are chosen; empty: the same.")] = "",
     limit: Annotated[int, typer.Option(help="Most motions measured; 0: all.")] = 64,
     as_json: AsJson = False,
 ) -> None:
@@ -302,15 +329,16 @@ def ablate_tokenizer(
     from contextlib import redirect_stdout
     from dataclasses import asdict
 
-    from model.training.ablation import RIVALS, ablate, table
+    from model.training.ablation import ablate, table
     from model.training.config import TokenizerTraining
+    from model.training.rivals import RIVALS
     from schemas.config import load_config
 
     parsed = load_config(config, TokenizerTraining, overrides or [])
     with redirect_stdout(sys.stderr):
         trials = ablate(
-            parsed, rivals=rivals or tuple(RIVALS), learning_rates=rates or (1e-4, 4e-4), dataset=on, split=split,
-            limit=limit or None,
+            parsed, rivals=rivals or tuple(RIVALS), learning_rates=rates or (), most_rates=most_rates,
+            search_steps=search_steps, dataset=on, split=split, choose_split=choose_split, limit=limit or None,
         )  # fmt: skip
     print_result({"trials": [asdict(trial) for trial in trials]}, as_json, table(trials))
 
@@ -347,8 +375,8 @@ def evaluate_llm(
 
 @evaluate_app.command("motions")
 def evaluate_motions(
-    evaluator: Annotated[str, typer.Argument(help="Folder that humo train evaluator wrote.")],
     dataset: Dataset,
+    evaluator: Evaluator = "",
     generated: Annotated[
         str, typer.Option(help="Folder of KEY.npz or KEY-NUMBER.npz by humo generate; empty: real motions alone.")
     ] = "",
@@ -367,7 +395,7 @@ def evaluate_motions(
     """R-precision, MM-Dist, FID, diversity and multimodality by an evaluator, with 95% intervals."""
     from model.evaluation.motions import evaluate_motions as run
 
-    result = run(evaluator, dataset, generated=generated, split=split, texts=texts or [], sources=source or [],
+    result = run(dataset, evaluator=evaluator, generated=generated, split=split, texts=texts or [], sources=source or [],
                  limit=limit or None, repeats=repeats, seed=seed)  # fmt: skip
     _print_evaluation(result, as_json)
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from model.evaluation import reconstruction as measures
+from model.evaluation.motion_text_model import load_evaluator
 from model.evaluation.tokenizer import Measurements, action_of
 from model.features import smpl135
 from model.tokenizer.config import PRESETS, TokenizerConfig
@@ -70,9 +71,11 @@ def test_drift_of_a_known_error(body: BodyModel, dataset_sample: object) -> None
     motion, rest = generate("walk", 6.0, 0, body=body), body.rest_joints(torch.zeros(10))
     rows = smpl135.encode(motion.rotations, motion.trans, rest, motion.contacts.float())
     tokenizer = _Shifting(TokenizerConfig(**{**PRESETS["fast"].model_dump(), "width": 8, "codebook_size": 16}))
-    measured = Measurements(tokenizer, rest)
+    measured = Measurements(tokenizer, rest, load_evaluator())
     measured.add(dataset_sample, rows)
     report = measured.report()
+    assert math.isnan(report.rfid)
+    assert report.warnings == ("FID of 1 motions is not to be trusted: vectors of 128 numbers need 640",)
     assert report.mpjpe_mm == pytest.approx(0, abs=1e-3)
     assert report.rotation_error_deg == pytest.approx(0, abs=1e-2)
     assert report.root_drift_mm == pytest.approx(60, rel=0.05)
@@ -83,3 +86,7 @@ def test_drift_of_a_known_error(body: BodyModel, dataset_sample: object) -> None
     assert report.codebook_usage == [1 / 16] * 4
     assert report.dead_codes == 60
     assert report.bits_per_s == 20 * 4 * 30 / 4
+    for seed in (1, 2):
+        other = generate("squat", 3.0, seed, body=body)
+        measured.add(dataset_sample, smpl135.encode(other.rotations, other.trans, rest, other.contacts.float()))
+    assert 0 < measured.report().rfid < 1

@@ -4,13 +4,14 @@ import math
 
 import pytest
 import torch
+from attitudes import ATTITUDES
 from torch import Tensor
 
-from model.features import humo263
+from model.features import humo263, smpl135
 from model.features.motions import retarget_translation
 from schemas.body_model import BodyModel
 from schemas.kinematics import forward_kinematics
-from schemas.rotations import axis_angle_to_matrix, matrix_to_6d, yaw_matrix
+from schemas.rotations import axis_angle_to_matrix, heading_rad, matrix_to_6d, yaw_matrix
 from schemas.skeleton import CONTACT_POINTS, PARTS, SMPL_JOINTS, mirror_order
 from stages.synthesis.motions import generate, mirror
 
@@ -41,6 +42,59 @@ def test_round_trip(body: BodyModel, tilt_rad: tuple[float, float], shape: float
     target = forward_kinematics(rotations, rest, trans)[0][:-1, :22]
     assert (forward_kinematics(decoded, rest, decoded_trans)[0][:, :22] - target).norm(dim=-1).max() < 1e-4
     assert (decoded[:, 1:22] - rotations[:-1, 1:22]).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("attitude", ATTITUDES)
+def test_the_heading_does_not_jump(body: BodyModel, attitude: str) -> None:
+    """The angle of the left axis alone jumps by half a turn in a cartwheel; joints come back all the same."""
+    rotations, trans = ATTITUDES[attitude]
+    rest = body.rest_joints(torch.zeros(10))
+    rows = humo263.encode(rotations, trans, rest, torch.zeros(len(trans), 4))
+    assert math.degrees(2 * rows[:, 0].abs().max().item()) < 20
+    alone = heading_rad(rotations[:, 0])
+    steps = torch.remainder(alone[1:] - alone[:-1] + math.pi, 2 * math.pi) - math.pi
+    assert (math.degrees(steps.abs().max().item()) > 60) == (
+        attitude in ("cartwheel", "cartwheel into a handstand", "side-lying")
+    )
+    pelvis = trans[0] + rest[0]
+    decoded = humo263.decode(rows, rest, alone[0].item(), (pelvis[0].item(), pelvis[2].item()))
+    error = forward_kinematics(decoded[0], rest, decoded[1])[0] - forward_kinematics(rotations, rest, trans)[0][:-1]
+    assert error[:, :22].norm(dim=-1).max() < 1e-4
+
+
+def test_the_heading_returns_to_the_pelvis(body: BodyModel) -> None:
+    """After a cartwheel that ends in another direction; upright bodies have the pelvis' own heading, bit by bit."""
+    rotations = ATTITUDES["cartwheel"][0]
+    turns = yaw_matrix(torch.linspace(0, math.pi, 90))
+    upright = rotations[:1].expand(30, -1, -1, -1)
+    whole = torch.cat([rotations, upright])
+    whole[:, 0] = torch.cat([turns, turns[-1:].expand(30, -1, -1)]) @ whole[:, 0]
+    rest, contacts = body.rest_joints(torch.zeros(10)), torch.zeros(120, 4)
+    rows = humo263.encode(whole, torch.zeros(120, 3), rest, contacts)
+    last = humo263.root_path(rows, heading_rad(whole[0, 0]).item())[0][-1]
+    assert math.cos(last.item() - heading_rad(whole[-1, 0]).item()) > 0.9999
+    spin, path = ATTITUDES["pirouette"]
+    own = heading_rad(spin[:, 0])
+    steps = torch.remainder(own[1:] - own[:-1] + torch.pi, 2 * torch.pi) - torch.pi
+    assert torch.equal(humo263.encode(spin, path, rest, contacts[:90])[:, 0], -steps / 2)
+
+
+def test_start_after_a_cartwheel_is_where_its_rows_end(body: BodyModel) -> None:
+    rotations, trans = ATTITUDES["cartwheel into a handstand"]
+    rest = body.rest_joints(torch.zeros(10))
+    rows = humo263.encode(rotations, trans, rest, torch.zeros(90, 4))
+    pelvis = trans[0] + rest[0]
+    start = heading_rad(rotations[0, 0]).item(), (pelvis[0].item(), pelvis[2].item())
+    yaw, ground = humo263.next_start(rows, *start)
+    after = humo263.start_after(rotations, trans, rest)
+    assert math.cos(after[0] - yaw) > 0.9999
+    assert after[1] == pytest.approx(ground, abs=1e-4)
+
+
+def test_a_row_is_seen_where_both_of_its_frames_are() -> None:
+    seen = torch.tensor([[1.0, 1], [0, 1], [1, 1]]).repeat(1, 3)[:, :5]
+    assert humo263.rows_seen(seen)[:, :2].tolist() == [[0, 1], [0, 1]]
+    assert smpl135.rows_seen(seen)[:, :2].tolist() == [[1, 1], [0, 1], [0, 1]]
 
 
 def test_left_turn_increases_yaw(body: BodyModel) -> None:

@@ -1,13 +1,17 @@
-"""Several processes on one dataset: torchrun and Ray Train, gradients averaged by Gloo."""
+"""Several processes on one dataset: torchrun and Ray Train, gradients averaged by Gloo; all end when one fails."""
 
+import functools
 import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+import torch
 
+from model import checkpoints
 from model.data.dataset import MotionDataset
 from pipeline import PROJECT_ROOT
 
@@ -18,7 +22,11 @@ ENVIRONMENT = {
     "PYTHONPATH": f"{PROJECT_ROOT}{os.pathsep}{PROJECT_ROOT / 'tests' / 'model'}",
 }
 PROGRAM = str(Path(__file__).with_name("distributed_run.py"))
+TRAINING = str(Path(__file__).with_name("distributed_training.py"))
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 TIMEOUT_S = 480
+ENDED_S = 60
+"""Within this all processes must have ended after one has failed."""
 
 
 def _check(out: Path, dataset: str) -> None:
@@ -33,8 +41,7 @@ def _check(out: Path, dataset: str) -> None:
 
 
 def test_torchrun(uneven_dataset: str, tmp_path: Path) -> None:
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = _run([*launcher, PROGRAM, uneven_dataset, str(tmp_path)])
+    done = _run([*TORCHRUN, PROGRAM, uneven_dataset, str(tmp_path)])
     assert done.returncode == 0, done.stderr[-3000:]
     _check(tmp_path, uneven_dataset)
 
@@ -42,12 +49,50 @@ def test_torchrun(uneven_dataset: str, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_ray_train(uneven_dataset: str, tmp_path: Path) -> None:
     """Two Ray Train workers on this machine."""
-    missing = _run(["-c", "import ray.train.torch"])
-    if missing.returncode:
-        pytest.skip(f"Ray Train cannot be imported here: {missing.stderr.strip().splitlines()[-1]}")
+    _need_ray_train()
     done = _run([PROGRAM, uneven_dataset, str(tmp_path), "ray"])
     assert done.returncode == 0, done.stderr[-3000:]
     _check(tmp_path, uneven_dataset)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["raise", "kill"])
+def test_a_failing_rank_ends_all(uneven_dataset: str, tmp_path: Path, how: str) -> None:
+    failed = _run([*TORCHRUN, TRAINING, uneven_dataset, str(tmp_path), how])
+    assert failed.returncode
+    _ended_soon(tmp_path)
+    if how == "raise":
+        assert "humo: sample 17: its frames are gone" in failed.stderr
+
+
+def _ended_soon(output: Path) -> None:
+    assert time.time() - float((output / "failed").read_text()) < ENDED_S
+    assert checkpoints.newest_name(output) == "step-00000002"
+
+
+@pytest.mark.slow
+def test_ray_train_and_torchrun_train_the_same(uneven_dataset: str, tmp_path: Path) -> None:
+    """Also after a worker was killed and the same call was made again."""
+    _need_ray_train()
+    whole, resumed = tmp_path / "torchrun", tmp_path / "ray"
+    done = _run([*TORCHRUN, TRAINING, uneven_dataset, str(whole)])
+    assert done.returncode == 0, done.stderr[-3000:]
+    failed = _run([TRAINING, uneven_dataset, str(resumed), "ray", "kill"])
+    assert failed.returncode == 1, failed.stderr[-3000:]
+    assert failed.stderr.strip().splitlines()[-1].startswith("humo: ")
+    _ended_soon(resumed)
+    done = _run([TRAINING, uneven_dataset, str(resumed), "ray"])
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "steps=4" in done.stdout
+    states = [checkpoints.read_state(checkpoints.newest(output)) for output in (whole, resumed)]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+@functools.cache
+def _need_ray_train() -> None:
+    missing = _run(["-c", "import ray.train.torch"])
+    if missing.returncode:
+        pytest.skip(f"Ray Train cannot be imported here: {missing.stderr.strip().splitlines()[-1]}")
 
 
 def _run(arguments: list[str]) -> subprocess.CompletedProcess[str]:

@@ -55,7 +55,7 @@ def test_training_pulls_pairs_together(trained: Path, dataset: str) -> None:
     assert rows[-1]["validation_r1"] > rows[-1]["validation_chance"]
     # Mirror images with other sentences came on top of the twelve samples.
     assert rows[-1]["pairs"] > 12
-    real = evaluate_motions(trained, dataset, split="train", repeats=3).real_distinct
+    real = evaluate_motions(dataset, evaluator=trained, split="train", repeats=3).real_distinct
     assert real.chance == 0.25  # four sentences
     assert real.r_precision[0].mean == 1.0
 
@@ -85,12 +85,12 @@ def test_generated_motions_are_judged_by_the_samples_they_are_named_after(
         _save(tmp_path / f"{sample.key}.npz", sample.motion)
     _save(tmp_path / f"{samples[0].key}-2.npz", samples[1].motion)
     _save(tmp_path / "unknown.npz", samples[0].motion)
-    report = evaluate_motions(trained, dataset, split="train", generated=str(tmp_path), repeats=3)
+    report = evaluate_motions(dataset, evaluator=trained, split="train", generated=str(tmp_path), repeats=3)
     assert report.generated == 13
     assert report.multimodality is not None
     assert report.multimodality.mean > 0
     (tmp_path / f"{samples[0].key}-2.npz").unlink()
-    copies = evaluate_motions(trained, dataset, split="train", generated=str(tmp_path), repeats=3)
+    copies = evaluate_motions(dataset, evaluator=trained, split="train", generated=str(tmp_path), repeats=3)
     assert copies.fid == pytest.approx(0.0, abs=1e-6)
     assert copies.generated_retrieval == copies.real
     assert copies.multimodality is None
@@ -99,7 +99,7 @@ def test_generated_motions_are_judged_by_the_samples_they_are_named_after(
 
 
 def test_fid_grows_with_every_step_of_noise_and_shuffled_texts_find_nothing(trained: Path, dataset: str) -> None:
-    report = bench(str(trained), dataset, split="train", training=dataset)
+    report = bench(dataset, evaluator=str(trained), split="train", training=dataset)
     noise = list(report["fid"]["noise, degrees"].values())
     assert noise == sorted(noise)
     assert noise[0] > 0
@@ -113,23 +113,23 @@ def test_fid_grows_with_every_step_of_noise_and_shuffled_texts_find_nothing(trai
 
 def test_unusable_evaluators_and_motions_are_named(trained: Path, dataset: str, tmp_path: Path) -> None:
     with pytest.raises(HumoError, match="no such checkpoint; pass the output folder of humo train evaluator"):
-        evaluate_motions(tmp_path / "nothing", dataset)
+        evaluate_motions(dataset, evaluator=tmp_path / "nothing")
     with pytest.raises(HumoError, match="contains no checkpoint"):
-        evaluate_motions(tmp_path, dataset)
+        evaluate_motions(dataset, evaluator=tmp_path)
     with pytest.raises(HumoError, match="no such folder"):
-        evaluate_motions(trained, dataset, split="train", generated=str(tmp_path / "nothing"))
+        evaluate_motions(dataset, evaluator=trained, split="train", generated=str(tmp_path / "nothing"))
     with pytest.raises(HumoError, match="0 usable motions"):
-        evaluate_motions(trained, dataset, split="train", generated=str(tmp_path))
+        evaluate_motions(dataset, evaluator=trained, split="train", generated=str(tmp_path))
     key, motion = _motion(dataset)
     _save(tmp_path / f"{key}.npz", motion, body_model="smpl-neutral")
     with pytest.raises(HumoError, match="body smpl-neutral at 30 frames/s, the evaluator judges humo-anny-1"):
-        evaluate_motions(trained, dataset, split="train", generated=str(tmp_path))
+        evaluate_motions(dataset, evaluator=trained, split="train", generated=str(tmp_path))
     broken = MotionArrays(**{**vars(motion), "trans": np.full_like(motion.trans, np.nan)})
     with pytest.raises(HumoError, match="trans holds NaN"):
         Judge(trained).vectors([broken])
     (tmp_path / f"{key}.npz").write_bytes(b"no motion")
     with pytest.raises(HumoError, match=r"not a motion \.npz"):
-        evaluate_motions(trained, dataset, split="train", generated=str(tmp_path))
+        evaluate_motions(dataset, evaluator=trained, split="train", generated=str(tmp_path))
 
 
 @pytest.mark.parametrize(("key", "value"), [("body_model", "smpl-neutral"), ("features", "smpl135"), ("fps", 20)])

@@ -1,4 +1,4 @@
-"""Codes beside the shards, tokenizers alone in a folder, rivals."""
+"""Codes beside the shards, tokenizers alone in a folder."""
 
 import json
 import shutil
@@ -12,14 +12,12 @@ from model import checkpoints
 from model.data.dataset import MotionDataset
 from model.features.motions import motion_features
 from model.tokenizer.motion_tokenizer import MotionTokenizer, load_tokenizer
-from model.training.ablation import RIVALS, ablate, table
 from model.training.config import TokenizerTraining
 from model.training.tokenize import read_codes, tokenize
 from model.training.tokenizer import train_tokenizer
 from schemas.body_model import BodyModel
 from schemas.config import parse_config
 from schemas.dataset import codes_path, read_description
-from schemas.errors import UsageError
 from schemas.storage import Storage
 
 SMALL = {"preset": "fast", "codebook_size": 16, "code_width": 8, "width": 16, "dilations": [1]}
@@ -75,28 +73,3 @@ def test_a_tokenizer_alone_in_a_folder(trained: Path, tmp_path: Path, dataset: s
         assert torch.equal(loaded.encode(rows), tokenizer.encode(rows))
     assert load_tokenizer(tmp_path / "alone")[1] == description
     assert checkpoints.fingerprint(tmp_path / "alone") == checkpoints.fingerprint(checkpoints.newest(trained))
-
-
-def test_rivals_are_compared(dataset: str, tmp_path: Path) -> None:
-    rivals = ["VQ-1", "PRQ-4"]
-    trials = ablate(_config(dataset, tmp_path), rivals=rivals, learning_rates=(1e-4, 1e-3), limit=3)
-    assert [trial.rival for trial in trials] == rivals
-    for trial in trials:
-        assert len(trial.tried) == 2
-        assert trial.report.mpjpe_mm == min(trial.tried.values())
-    assert trials[0].report.bits_per_s * 20 == trials[1].report.bits_per_s
-    assert trials[1].report.mpjpe_mm < trials[0].report.mpjpe_mm
-    assert table(trials).count("\n") == 2
-    assert (tmp_path / "error_against_bits.png").stat().st_size > 5000
-    assert len(json.loads((tmp_path / "ablation.json").read_text())) == 2
-    with pytest.raises(UsageError, match="no rival 'PRQ-5'; known ones: VQ-1"):
-        ablate(_config(dataset, tmp_path), rivals=["PRQ-5"])
-
-
-@pytest.mark.parametrize("rival", RIVALS)
-def test_rivals_are_architectures(rival: str, dataset: str, tmp_path: Path) -> None:
-    base = parse_config(
-        {"dataset": dataset, "output": str(tmp_path), "architecture": "fast"}, TokenizerTraining, "test"
-    )
-    config = type(base.architecture)(**{**base.architecture.model_dump(), **RIVALS[rival]})
-    assert MotionTokenizer(config).config.bits_per_step > 0
