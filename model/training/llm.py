@@ -70,7 +70,7 @@ def train_llm(config: LanguageModelTraining) -> Result:
     packer = build_packer(module, tokenizer, vocabulary, config.sentence_encoder)
     names = tuple(licences(config.dataset, config.subsets))
     task = _LanguageTask(module, config, encoder, packer, folder, names, eyes, vision)
-    if not (config.resume and checkpoints.newest(Path(config.output))):
+    if not (config.resume and checkpoints.newest(config.output)):
         module.steps.measure(processes.broadcast(_drawn_latents(config, encoder) if processes.is_main else None))
         if packer.sentence_encoder is not None:
             states = _drawn_states(config, packer.sentence_encoder) if processes.is_main else None
@@ -88,7 +88,7 @@ def train_llm(config: LanguageModelTraining) -> Result:
 def _resumed_vocabulary(config: LanguageModelTraining, tokenizer: Path) -> TextVocabulary | None:
     """The text vocabulary of the run that will be resumed, if any: learned anew from a dataset that has grown, its tokens would be
     others than those the weights know. Raises UsageError if the run began with other codes or another size of vocabulary."""
-    begun = checkpoints.newest(Path(config.output)) if config.resume else None
+    begun = checkpoints.newest(config.output) if config.resume else None
     if begun is None and config.initial:
         return TextVocabulary.from_json(
             (checkpoints.find(config.initial, "language_model")[0] / TEXT_VOCABULARY).read_text()
