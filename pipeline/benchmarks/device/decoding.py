@@ -74,7 +74,7 @@ def build(size: str, precision: str, positions: int, device: str) -> Any:
     finally:
         torch.set_default_dtype(before)
     if precision != "bf16":
-        quantize(model.blocks, precision, device)
+        quantize(model.backbone.blocks, precision, device)
     return model
 
 
@@ -99,19 +99,53 @@ def encode_prompt(model: Any, tokens: int) -> Any:
     """The state after a prompt of that many text tokens."""
     from model.generation.motion_steps import EncodedPrompt
 
-    device = model.stop.weight.device
-    text = (torch.arange(tokens, device=device) % model.text.num_embeddings)[None]
-    pooled = model.pool_text(text, torch.ones_like(text, dtype=torch.bool))
-    cache = model.new_cache(1)
-    state = model.backbone(model.embed_text(text), cache)[:, -1]
-    return EncodedPrompt(cache, pooled, torch.zeros_like(pooled), state)
+    batch = prompt_batch(model, tokens).to(model.stop.weight.device)
+    cache = model.text_model.new_cache(1)
+    state = model.text_model(model.embed(batch), cache)[:, -1]
+    return EncodedPrompt(cache, model.prompt_vector(batch), model.motion_vector(batch), state)
+
+
+def prompt_batch(model: Any, tokens: int) -> Any:
+    """A prompt of that many text tokens."""
+    from model.llm.batch import Batch
+
+    text = (torch.arange(tokens) % model.backbone.text.num_embeddings)[None]
+    none = torch.zeros_like(text, dtype=torch.bool)
+    parts, code_width = model.steps.mean.shape
+    return Batch(
+        text=text, markers=torch.full_like(text, -1), codes=torch.zeros(1, tokens, parts, model.levels, dtype=torch.long),
+        latents=torch.zeros(1, tokens, parts, code_width), shown=torch.ones(1, tokens, parts, dtype=torch.bool),
+        is_motion=none, is_prompt=~none, is_input_motion=none, is_answer=none, is_target_text=none, is_target_motion=none,
+        is_stop=none, is_continue=none,
+    )  # fmt: skip
 
 
 def greedy(device: torch.device) -> Any:
     """The most likely codes."""
-    from model.llm.language_model import CodeSampler
+    from model.llm.sampling import CodeSampler
 
     return CodeSampler(0.0, 0, 1.0, torch.Generator(device))
+
+
+class RandomCodebooks(nn.Module):
+    """Decodes codes as sums of random vectors, one codebook a level: the work of a tokenizer without prediction."""
+
+    books: Tensor
+
+    def __init__(self, levels: int, codebook_size: int, code_width: int) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(2)
+        self.register_buffer("books", torch.randn(levels, codebook_size, code_width, generator=generator))
+
+    def decode(self, codes: Tensor, memory: Any = None) -> Tensor:
+        """Codes (B, S, P, K) to latents (B, P, S, C)."""
+        levels = torch.arange(codes.shape[-1], device=codes.device)
+        return self.books[levels, codes.transpose(1, 2)].sum(-2)
+
+
+def codebooks_of(model: Any) -> RandomCodebooks:
+    """Codebooks of a model's shape, where the model is and in its precision."""
+    return RandomCodebooks(model.levels, model.codebook_size, model.steps.mean.shape[1]).to(model.stop.weight)
 
 
 class StepLayout:
@@ -120,10 +154,11 @@ class StepLayout:
     passes = 1
 
     def __init__(self, model: Any) -> None:
-        from model.generation.motion_steps import CapturedSteps
+        from model.generation.motion_steps import CapturedSteps, CodeReader
 
         device = model.stop.weight.device
-        self._steps = CapturedSteps([encode_prompt(model, PROMPT)], model, greedy(device))
+        reader = CodeReader(codebooks_of(model))
+        self._steps = CapturedSteps([encode_prompt(model, PROMPT)], model, greedy(device), reader)
 
     def step(self) -> Tensor:
         """Codes (P, K) of the next step, passed on to the backbone."""
@@ -133,15 +168,15 @@ class StepLayout:
 
 
 class FlatLayout:
-    """One pass of the backbone a code, in the order of the rows of `model.codes`: levels of a part, part after part.
+    """One pass of the backbone a code: levels of a part, part after part.
 
-    `head` gives the logits of the next code; it is one for all places.
+    `head` gives the logits of the next code, one for all places; `embeddings` has a row for each code of each place.
     """
 
-    def __init__(self, model: Any, head: nn.Linear) -> None:
+    def __init__(self, model: Any, head: nn.Linear, embeddings: Tensor) -> None:
         from model.generation.motion_steps import StaticCache, capture
 
-        self._model, self._head = model, head
+        self._model, self._head, self._embeddings = model, head, embeddings
         self.passes = model.parts * model.levels
         prompt = encode_prompt(model, PROMPT)
         device = prompt.state.device
@@ -164,8 +199,15 @@ class FlatLayout:
 
     def _pass(self) -> None:
         self._code.copy_(self._head(self._state).argmax(-1))
-        rows = F.embedding(self._place * self._model.codebook_size + self._code, self._model.codes.flatten(0, 1))
-        self._state.copy_(self._model.backbone(rows[None], self._cache)[:, -1])
+        rows = F.embedding(self._place * self._model.codebook_size + self._code, self._embeddings)
+        self._state.copy_(self._model.text_model(rows[None], self._cache)[:, -1])
+
+
+def flat_embeddings(model: Any) -> Tensor:
+    """A random row for each code of each place."""
+    weight, places = model.stop.weight, model.parts * model.levels
+    rows = torch.randn(places * model.codebook_size, weight.shape[1], generator=torch.Generator().manual_seed(3))
+    return (0.4 * rows).to(weight)
 
 
 def flat_head(model: Any) -> nn.Linear:
@@ -179,7 +221,7 @@ def flat_head(model: Any) -> nn.Linear:
 
 def layout_of(name: str, model: Any) -> StepLayout | FlatLayout:
     """The decoder of a layout, after the prompt."""
-    return StepLayout(model) if name == STEP_DECODER else FlatLayout(model, flat_head(model))
+    return StepLayout(model) if name == STEP_DECODER else FlatLayout(model, flat_head(model), flat_embeddings(model))
 
 
 @torch.inference_mode()
