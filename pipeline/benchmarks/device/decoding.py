@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.benchmarks.device.measure import Measurement, Setting, peak, synchronise
@@ -45,20 +44,28 @@ def measurements(setting: Setting) -> list[Measurement]:
     return [row(layout, precision) for precision in PRECISIONS for layout in (STEP_DECODER, FLAT)]
 
 
-def shape(size: str, positions: int) -> Any:
+def shape(size: str, layout: str, positions: int) -> Any:
     """The model's config: LLaMA-7B's width, depth and heads, or tiny ones."""
     from model.llm.language_model import LanguageModelConfig
 
+    name: Any = "steps" if layout == STEP_DECODER else "flat"
     if size == "7B":
         return LanguageModelConfig(
-            width=4096, layers=32, heads=32, step_width=1024, step_layers=6, step_heads=16, context=positions
+            width=4096,
+            layers=32,
+            heads=32,
+            step_width=1024,
+            step_layers=6,
+            step_heads=16,
+            context=positions,
+            layout=name,
         )
     return LanguageModelConfig(
-        width=256, layers=4, heads=4, step_width=128, step_layers=2, step_heads=4, context=positions
+        width=256, layers=4, heads=4, step_width=128, step_layers=2, step_heads=4, context=positions, layout=name
     )
 
 
-def build(size: str, precision: str, positions: int, device: str) -> Any:
+def build(size: str, layout: str, precision: str, positions: int, device: str) -> Any:
     """A model with random weights, made on the device, without dropout. Raises ImportError where torchao is missing."""
     from pipeline.benchmarks.device.training import build_language_model
 
@@ -70,7 +77,7 @@ def build(size: str, precision: str, positions: int, device: str) -> Any:
     torch.set_default_dtype(dtype)
     try:
         with torch.device(device):
-            model = build_language_model(shape(size, positions)).eval().requires_grad_(False)
+            model = build_language_model(shape(size, layout, positions)).eval().requires_grad_(False)
     finally:
         torch.set_default_dtype(before)
     if precision != "bf16":
@@ -168,18 +175,15 @@ class StepLayout:
 
 
 class FlatLayout:
-    """One pass of the backbone a code: levels of a part, part after part.
+    """One pass of the backbone a code."""
 
-    `head` gives the logits of the next code, one for all places; `embeddings` has a row for each code of each place.
-    """
-
-    def __init__(self, model: Any, head: nn.Linear, embeddings: Tensor) -> None:
+    def __init__(self, model: Any) -> None:
         from model.generation.motion_steps import StaticCache, capture
 
-        self._model, self._head, self._embeddings = model, head, embeddings
-        self.passes = model.parts * model.levels
+        self._model, self.passes = model, model.positions_per_step
         prompt = encode_prompt(model, PROMPT)
         device = prompt.state.device
+        self._vector = prompt.prompt_vector
         self._cache = StaticCache([prompt.cache])
         self._state = prompt.state.clone()
         self._code = torch.zeros(1, dtype=torch.long, device=device)
@@ -198,30 +202,14 @@ class FlatLayout:
         return torch.cat(drawn).view(self._model.parts, self._model.levels)
 
     def _pass(self) -> None:
-        self._code.copy_(self._head(self._state).argmax(-1))
-        rows = F.embedding(self._place * self._model.codebook_size + self._code, self._embeddings)
-        self._state.copy_(self._model.text_model(rows[None], self._cache)[:, -1])
-
-
-def flat_embeddings(model: Any) -> Tensor:
-    """A random row for each code of each place."""
-    weight, places = model.stop.weight, model.parts * model.levels
-    rows = torch.randn(places * model.codebook_size, weight.shape[1], generator=torch.Generator().manual_seed(3))
-    return (0.4 * rows).to(weight)
-
-
-def flat_head(model: Any) -> nn.Linear:
-    """A random head for the codes of the flat layout."""
-    weight = model.stop.weight
-    generator = torch.Generator().manual_seed(1)
-    head = nn.Linear(weight.shape[1], model.codebook_size, bias=False).requires_grad_(False)
-    nn.init.normal_(head.weight, std=weight.shape[1] ** -0.5, generator=generator)
-    return head.to(weight)
+        self._code.copy_(self._model.flat.logits(self._state, self._place[0]).argmax(-1))
+        x = self._model.embed_code(self._model.flat.embed(self._code, self._place)[:, None], self._vector)
+        self._state.copy_(self._model.text_model(x, self._cache)[:, -1])
 
 
 def layout_of(name: str, model: Any) -> StepLayout | FlatLayout:
     """The decoder of a layout, after the prompt."""
-    return StepLayout(model) if name == STEP_DECODER else FlatLayout(model, flat_head(model), flat_embeddings(model))
+    return StepLayout(model) if name == STEP_DECODER else FlatLayout(model)
 
 
 @torch.inference_mode()
@@ -231,7 +219,7 @@ def measure(seconds: float, layout: str, size: str, precision: str, device: str)
     positions = PROMPT + STEPS[size] * (1 if layout == STEP_DECODER else 20)
     positions = -(-positions // _ALIGNMENT) * _ALIGNMENT
     with torch.inference_mode(False), torch.no_grad():
-        model = build(size, precision, positions, device)
+        model = build(size, layout, precision, positions, device)
     decoder = layout_of(layout, model)  # captures the graphs
     synchronise(device)
     first_ms = _first_ms(model, decoder, device)

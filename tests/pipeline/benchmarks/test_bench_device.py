@@ -30,15 +30,15 @@ ABOUT = {"device": "a card", "versions": {"torch": "2"}, "cores": 2, "sizes": "s
 
 def test_flat_and_step_decoding_agree_with_decoding_without_a_cache() -> None:
     steps = 3
-    model = decoding.build("tiny", "bf16", decoding.PROMPT + 20 * steps, "cpu")
-    head, embeddings = decoding.flat_head(model), decoding.flat_embeddings(model)
+    positions = decoding.PROMPT + 20 * steps
     with torch.inference_mode():
-        for layout, expected in (
-            (decoding.StepLayout(model), _steps_without_cache(model, steps)),
-            (decoding.FlatLayout(model, head, embeddings), _flat_without_cache(model, head, embeddings, steps)),
-        ):
-            found = torch.stack([layout.step() for _ in range(steps)])
-            assert torch.equal(found, expected)
+        for layout, expected in ((decoding.STEP_DECODER, _steps_without_cache), (decoding.FLAT, _flat_without_cache)):
+            model = decoding.build("tiny", layout, "bf16", positions, "cpu")
+            if model.flat is not None:
+                model.flat.tokens.weight *= 20
+            decoder = decoding.layout_of(layout, model)
+            found = torch.stack([decoder.step() for _ in range(steps)])
+            assert torch.equal(found, expected(model, steps))
             assert len(found.unique()) > 5
 
 
@@ -64,14 +64,14 @@ def _steps_without_cache(model: Any, steps: int) -> torch.Tensor:
     return torch.stack(out)
 
 
-def _flat_without_cache(model: Any, head: Any, embeddings: torch.Tensor, steps: int) -> torch.Tensor:
-    sequence, _ = _prompt(model)
-    rows = embeddings.unflatten(0, (20, model.codebook_size))
+def _flat_without_cache(model: Any, steps: int) -> torch.Tensor:
+    sequence, prompt = _prompt(model)
     out = []
     for number in range(steps * 20):
-        code = head(model.text_model(sequence)[:, -1]).argmax(-1)
+        place = torch.tensor([number % 20])
+        code = model.flat.logits(model.text_model(sequence)[:, -1], place[0]).argmax(-1)
         out.append(code)
-        sequence = torch.cat([sequence, rows[number % 20, code][None]], 1)
+        sequence = torch.cat([sequence, model.embed_code(model.flat.embed(code, place)[:, None], prompt)], 1)
     return torch.cat(out).view(steps, model.parts, model.levels)
 
 
