@@ -233,7 +233,7 @@ class RequestedSteps:
             self.max_steps = len(self._given)
         self.ends_itself = seconds is None
         length = generator.packer.length(example)
-        available = generator.model.context - length
+        available = (generator.model.context - length) // generator.model.positions_per_step
         if available < (1 + preroll if self.ends_itself else self.max_steps):
             raise UsageError(
                 f"{length} positions of prompt and {self.max_steps} steps exceed the context of {generator.model.context}; "

@@ -71,8 +71,11 @@ def steps_after(
 ) -> MotionSteps:
     """Steps after a prompt and, with guidance, the same prompt without text. `history` is what a predictive quantizer remembers of
     the steps before. Use them in inference mode."""
-    captured = prompts[0].state.device.type == "cuda"
-    return (CapturedSteps if captured else SequentialSteps)(prompts, model, sampler, CodeReader(quantizer, history))
+    reader = CodeReader(quantizer, history)
+    if model.flat is not None:
+        return FlatSteps(prompts, model, sampler, reader)
+    captured = prompts[0].state.device.type == "cuda" and isinstance(prompts[0].cache, Cache)
+    return (CapturedSteps if captured else SequentialSteps)(prompts, model, sampler, reader)
 
 
 class CodeReader:
@@ -129,6 +132,37 @@ class SequentialSteps:
             for prompt in self._prompts
         ]
         return model.stop(self._states[0])[0, 0]
+
+
+class FlatSteps:
+    """The flat layout: a pass of the backbone for every code."""
+
+    latents: Float[Tensor, "1 1 P C"]
+
+    def __init__(
+        self, prompts: Sequence[EncodedPrompt], model: MotionLanguageModel, sampler: CodeSampler, reader: CodeReader
+    ) -> None:
+        assert model.flat is not None
+        self._prompts, self._model, self._sampler, self._reader = prompts, model, sampler, reader
+        self._flat = model.flat
+        self._states = [prompt.state for prompt in prompts]
+        self.latents = _no_latents(model)
+
+    def draw(self, given: Given | None = None) -> Int[Tensor, "P K"]:
+        known = None if given is None else (given.codes, given.parts)
+        self._codes = self._flat.sample(self._states, self._sampler, self._advance, known)
+        return self._codes[0]
+
+    def read(self) -> Float[Tensor, ""]:
+        self.latents = self._reader(self._codes[:1])
+        last = torch.tensor([self._flat.places - 1], device=self._codes.device)
+        x = self._flat.embed(self._codes[:1, -1, -1], last)[:, None]
+        self._states = [self._advance(x, row) for row in range(len(self._prompts))]
+        return self._model.stop(self._states[0])[0, 0]
+
+    def _advance(self, x: Float[Tensor, "1 1 D"], row: int) -> Float[Tensor, "1 D"]:
+        prompt = self._prompts[row]
+        return self._model.text_model(self._model.embed_code(x, prompt.prompt_vector), prompt.cache)[:, -1]
 
 
 class StaticCache(Cache):

@@ -7,7 +7,7 @@ import math
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from model.llm.transformer import Block, Cache, RMSNorm, rotary_frequencies
@@ -23,8 +23,11 @@ class Backbone(Protocol):
     context: int
     """Largest number of positions."""
 
-    def __call__(self, x: Float[Tensor, "B L D"], cache: Any = None) -> Float[Tensor, "B L D"]:
-        """States of the positions that follow the cached ones; updates the cache."""
+    def __call__(
+        self, x: Float[Tensor, "B L D"], cache: Any = None, adapted: Bool[Tensor, "B L"] | None = None
+    ) -> Float[Tensor, "B L D"]:
+        """States of the positions that follow the cached ones; updates the cache. A pretrained model passes positions that are not
+        `adapted` as it did before it was trained for motion; None: all of them are."""
         ...
 
     def new_cache(self, batch: int) -> Any:
@@ -56,7 +59,9 @@ class OwnBackbone(nn.Module):
         angles = torch.outer(torch.arange(context), rotary_frequencies(width // heads))
         self.register_buffer("rotary", torch.stack([angles.cos(), angles.sin()]), persistent=False)
 
-    def forward(self, x: Float[Tensor, "B L D"], cache: Cache | None = None) -> Float[Tensor, "B L D"]:
+    def forward(
+        self, x: Float[Tensor, "B L D"], cache: Cache | None = None, adapted: Bool[Tensor, "B L"] | None = None
+    ) -> Float[Tensor, "B L D"]:
         rotary, mask = (cache if cache is not None else Cache([], [])).view(self.rotary, x.shape[1])
         for i, block in enumerate(self.blocks):
             x = block(x, rotary, mask, cache, i)

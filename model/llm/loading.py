@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from model import checkpoints
 from model.llm.backbones import EMBEDDING_STD
+from model.llm.huggingface import HuggingFaceBackbone, read_vocabulary
 from model.llm.language_model import LanguageModelConfig, MotionLanguageModel
 from model.llm.packing import MINILM, VISION, Packer
 from model.llm.sentence_encoder import WIDTH, SentenceEncoder
@@ -42,6 +43,7 @@ def build_model(
         codebook_size=shape.codebook_size,
         code_width=shape.code_width,
         features=own,
+        backbone=_pretrained(architecture),
     )
     if vision is not None:
         width, hidden = model.text_model.width, vision.config.hidden
@@ -49,6 +51,24 @@ def build_model(
             vision.width, vision.tokens_per_frame, width, hidden=hidden, out_std=EMBEDDING_STD
         )
     return model
+
+
+def _pretrained(architecture: LanguageModelConfig) -> nn.Module | None:
+    if not architecture.backbone:
+        return None
+    return HuggingFaceBackbone(
+        architecture.backbone,
+        adaptation=architecture.adaptation,
+        rank=architecture.lora_rank,
+        alpha=architecture.lora_alpha,
+        checkpointing=architecture.checkpointing,
+    )
+
+
+def describe_backbone(model: MotionLanguageModel) -> dict[str, str]:
+    """Name and hash of the pretrained weights that a model was built on; empty for our own backbone."""
+    backbone = model.backbone
+    return {"name": backbone.name, "hash": backbone.hash} if isinstance(backbone, HuggingFaceBackbone) else {}
 
 
 def build_packer(
@@ -64,6 +84,7 @@ def build_packer(
         shape.levels,
         shape.code_width,
         model.context,
+        model.positions_per_step,
         encoder,
         tokens=prompts != "minilm",
     )
@@ -146,9 +167,14 @@ def load_llm(path: str | Path, *, sentence_encoder: str = "") -> LoadedModel:
     """A trained language model in eval mode. Raises HumoError if there is none."""
     folder, description = checkpoints.find(path, "language_model")
     tokenizer, _ = load_tokenizer(folder / TOKENIZER)
-    vocabulary = TextVocabulary.from_json((folder / TEXT_VOCABULARY).read_text())
+    vocabulary = read_vocabulary((folder / TEXT_VOCABULARY).read_text())
     vision = SeenBy(**description["vision"]) if description.get("vision") else None
     model = build_model(LanguageModelConfig(**description["architecture"]), tokenizer, vocabulary, vision)
+    before, now = description.get("backbone") or {}, describe_backbone(model)
+    if before != now:
+        raise HumoError(
+            f"{folder}: trained on {before.get('name')} with weights {before.get('hash')}, now {now.get('hash')}; restore them"
+        )
     checkpoints.load_into(model, folder)
     packer = build_packer(model, tokenizer, vocabulary, sentence_encoder)
     return LoadedModel(model.eval(), tokenizer, packer, description["body_model"], vision)

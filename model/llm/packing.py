@@ -37,6 +37,8 @@ class Packer:
     levels: int
     code_width: int
     context: int
+    positions_per_step: int = 1
+    """Positions that a step of a target motion takes."""
     sentence_encoder: SentenceEncoder | None = None
     """Gives states for the words of prompts; None: they are text tokens alone."""
     tokens: bool = True
@@ -62,7 +64,11 @@ class Packer:
             else:
                 total += 1 + len(segment.latents)
         answer = example.answer
-        return total + (2 + len(answer.codes) if isinstance(answer, MotionAnswer) else 2 + self._tokens(answer.text))
+        return total + (
+            2 + len(answer.codes) * self.positions_per_step
+            if isinstance(answer, MotionAnswer)
+            else 2 + self._tokens(answer.text)
+        )
 
     def _tokens(self, text: str) -> int:
         return len(self.vocabulary.encode(text))
@@ -105,10 +111,10 @@ class Packer:
     def collate(self, sequences: Sequence["PackedSequence"], *, multiple: int = 1) -> Batch:
         """Sequences padded to a batch, whose length is a multiple of `multiple` where the context allows: libraries prepare for
         every length anew. Raises HumoError for a sequence that exceeds the context."""
-        length = max(map(len, sequences))
-        if length > self.context:
+        length, largest = max(map(len, sequences)), max(sequence.positions for sequence in sequences)
+        if largest > self.context:
             raise HumoError(
-                f"an example has {length} positions, the context {self.context}; raise architecture.context or lower max_steps"
+                f"an example has {largest} positions, the context {self.context}; raise architecture.context or lower max_steps"
             )
         shape = (len(sequences), max(length, min(-(-length // multiple) * multiple, self.context)))
         columns: dict[str, Tensor] = {
@@ -162,6 +168,12 @@ class PackedSequence:
 
     def __len__(self) -> int:
         return self._length
+
+    @property
+    def positions(self) -> int:
+        """Positions that it takes in the model's layout."""
+        steps = sum(span.stop - span.start for span, values in self.pieces if "is_target_motion" in values)
+        return self._length + steps * (self.packer.positions_per_step - 1)
 
     def marker(self, marker: Marker, **flags: bool) -> None:
         self._add(1, markers=int(marker), **flags)

@@ -72,11 +72,11 @@ class MotionVocabulary:
 class TextVocabulary:
     """Byte-level BPE tokenizer: it encodes any text; known words are mostly one token, with endings split off."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, pad: str = PAD, end: str = END) -> None:
         self._tokenizer = tokenizer
         # A special token spelled out in a user's text is plain text.
         tokenizer.encode_special_tokens = True
-        self.pad, self.end = (_token_id(tokenizer, name) for name in SPECIAL)
+        self.pad, self.end = (_token_id(tokenizer, name) for name in (pad, end))
 
     @classmethod
     def learn(cls, texts: Iterable[str], size: int) -> "TextVocabulary":

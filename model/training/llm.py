@@ -18,8 +18,9 @@ from model.data.dataset import MotionDataset, check_body_model, licences
 from model.data.samples import MotionSample
 from model.data.text import mirror_text
 from model.llm.encoding import EncodedSample, MotionEncoder
+from model.llm.huggingface import PretrainedVocabulary, read_vocabulary
 from model.llm.language_model import MotionLanguageModel
-from model.llm.loading import TEXT_VOCABULARY, TOKENIZER, SeenBy, build_model, build_packer
+from model.llm.loading import TEXT_VOCABULARY, TOKENIZER, SeenBy, build_model, build_packer, describe_backbone
 from model.llm.packing import MINILM, VISION, Packer
 from model.llm.segments import Example, MotionAnswer, Picture
 from model.llm.sentence_encoder import SentenceEncoder
@@ -62,8 +63,8 @@ def train_llm(config: LanguageModelTraining) -> Result:
     loader = open_loader(config, processes, reader)
     vocabulary = _resumed_vocabulary(config, folder)
     if vocabulary is None:
-        learned = processes.broadcast(_learn_vocabulary(config).to_json() if processes.is_main else None)
-        vocabulary = TextVocabulary.from_json(learned)
+        found = processes.broadcast(_find_vocabulary(config).to_json() if processes.is_main else None)
+        vocabulary = read_vocabulary(found)
     vision = SeenBy.of(config.vision, eyes.tower) if config.vision and eyes else None
     module = build_model(config.architecture, tokenizer, vocabulary, vision)
     encoder = MotionEncoder(tokenizer.to(processes.device), body)
@@ -107,7 +108,7 @@ def _resumed_vocabulary(config: LanguageModelTraining, tokenizer: Path) -> TextV
             f"{config.output}: began with text_vocabulary {size}, now {config.text_vocabulary}; set it back, set another "
             "output, or resume: false to start over"
         )
-    return TextVocabulary.from_json((begun / TEXT_VOCABULARY).read_text())
+    return read_vocabulary((begun / TEXT_VOCABULARY).read_text())
 
 
 def training_texts(sample: MotionSample) -> Iterator[str]:
@@ -117,7 +118,9 @@ def training_texts(sample: MotionSample) -> Iterator[str]:
         yield from (instruction.instruction, instruction.inputs.text, instruction.target.text)
 
 
-def _learn_vocabulary(config: LanguageModelTraining) -> TextVocabulary:
+def _find_vocabulary(config: LanguageModelTraining) -> TextVocabulary:
+    if config.architecture.backbone:
+        return PretrainedVocabulary.of(config.architecture.backbone)
     samples = drawn_samples(config, config.text_samples)
     texts = [text for sample in samples for text in training_texts(sample) if text]
     if config.mirror:
@@ -309,6 +312,7 @@ class _LanguageTask:
             "vision": self.vision.model_dump() if self.vision else None,
             "dataset_version": read_description(Storage(self.config.dataset)).version,
             "licences": list(self.licences),
+            "backbone": describe_backbone(self.module),
         }
 
     def extra_files(self) -> tuple[dict[str, str], list[tuple[str, Path]]]:

@@ -190,6 +190,7 @@ def fit(task: Task, config: Run, loader: MotionLoader, processes: Processes) -> 
         step += 1
         if averages:
             averages.update(task.module)
+        losses = mean_over_ranks(losses)
         if log:
             log.add(losses | {"gradient_norm": gradient_norm})
             if step % config.log_every == 0 or step == optimisation.steps:
@@ -216,22 +217,36 @@ def fit(task: Task, config: Run, loader: MotionLoader, processes: Processes) -> 
     )
 
 
+def mean_over_ranks(losses: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Means of scalars over the processes of a group, for the log; all processes must call it."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return losses
+    means = torch.stack([value.detach().float() for value in losses.values()])
+    dist.all_reduce(means)
+    return dict(zip(losses, means / dist.get_world_size(), strict=True))
+
+
 class WeightAverages:
     """Running means of a module's parameters, which reconstruct better than the parameters of any one step."""
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self.decay = decay
-        self.values = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
+        self.values = {
+            name: parameter.detach().clone() for name, parameter in module.named_parameters() if parameter.requires_grad
+        }
 
     @torch.no_grad()
     def update(self, module: nn.Module) -> None:
         for name, parameter in module.named_parameters():
-            self.values[name].lerp_(parameter.detach(), 1 - self.decay)
+            if name in self.values:
+                self.values[name].lerp_(parameter.detach(), 1 - self.decay)
 
     @contextmanager
     def in_place(self, module: nn.Module) -> Iterator[None]:
         """The module with the means for its parameters, within the block."""
-        kept = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
+        kept = {
+            name: parameter.detach().clone() for name, parameter in module.named_parameters() if name in self.values
+        }
         self._copy(module, self.values)
         try:
             yield
@@ -242,7 +257,8 @@ class WeightAverages:
     @torch.no_grad()
     def _copy(module: nn.Module, values: dict[str, Tensor]) -> None:
         for name, parameter in module.named_parameters():
-            parameter.copy_(values[name])
+            if name in values:
+                parameter.copy_(values[name])
 
 
 def _validate(task: Task, averages: WeightAverages | None) -> dict[str, float]:
@@ -323,6 +339,11 @@ def _resume(
         differing = _differences(saved.get("architecture", {}), expected["architecture"])
         raise UsageError(
             f"{output}: contains a training of another architecture{differing}; set another output, or resume: false to start over"
+        )
+    if saved.get("backbone", {}) != expected.get("backbone", {}):
+        raise UsageError(
+            f"{output}: began with the backbone {saved.get('backbone')}, now {expected.get('backbone')}; restore it, or "
+            "resume: false to start over"
         )
     checkpoints.load_into(task.module, folder)
     moments = checkpoints.read_state(folder, checkpoints.TRAINING_STATE)

@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.benchmarks.device.measure import Measurement, Setting, peak, synchronise
@@ -45,20 +44,28 @@ def measurements(setting: Setting) -> list[Measurement]:
     return [row(layout, precision) for precision in PRECISIONS for layout in (STEP_DECODER, FLAT)]
 
 
-def shape(size: str, positions: int) -> Any:
+def shape(size: str, layout: str, positions: int) -> Any:
     """The model's config: LLaMA-7B's width, depth and heads, or tiny ones."""
     from model.llm.language_model import LanguageModelConfig
 
+    name: Any = "steps" if layout == STEP_DECODER else "flat"
     if size == "7B":
         return LanguageModelConfig(
-            width=4096, layers=32, heads=32, step_width=1024, step_layers=6, step_heads=16, context=positions
+            width=4096,
+            layers=32,
+            heads=32,
+            step_width=1024,
+            step_layers=6,
+            step_heads=16,
+            context=positions,
+            layout=name,
         )
     return LanguageModelConfig(
-        width=256, layers=4, heads=4, step_width=128, step_layers=2, step_heads=4, context=positions
+        width=256, layers=4, heads=4, step_width=128, step_layers=2, step_heads=4, context=positions, layout=name
     )
 
 
-def build(size: str, precision: str, positions: int, device: str) -> Any:
+def build(size: str, layout: str, precision: str, positions: int, device: str) -> Any:
     """A model with random weights, made on the device, without dropout. Raises ImportError where torchao is missing."""
     from pipeline.benchmarks.device.training import build_language_model
 
@@ -70,11 +77,11 @@ def build(size: str, precision: str, positions: int, device: str) -> Any:
     torch.set_default_dtype(dtype)
     try:
         with torch.device(device):
-            model = build_language_model(shape(size, positions)).eval().requires_grad_(False)
+            model = build_language_model(shape(size, layout, positions)).eval().requires_grad_(False)
     finally:
         torch.set_default_dtype(before)
     if precision != "bf16":
-        quantize(model.blocks, precision, device)
+        quantize(model.backbone.blocks, precision, device)
     return model
 
 
@@ -99,19 +106,53 @@ def encode_prompt(model: Any, tokens: int) -> Any:
     """The state after a prompt of that many text tokens."""
     from model.generation.motion_steps import EncodedPrompt
 
-    device = model.stop.weight.device
-    text = (torch.arange(tokens, device=device) % model.text.num_embeddings)[None]
-    pooled = model.pool_text(text, torch.ones_like(text, dtype=torch.bool))
-    cache = model.new_cache(1)
-    state = model.backbone(model.embed_text(text), cache)[:, -1]
-    return EncodedPrompt(cache, pooled, torch.zeros_like(pooled), state)
+    batch = prompt_batch(model, tokens).to(model.stop.weight.device)
+    cache = model.text_model.new_cache(1)
+    state = model.text_model(model.embed(batch), cache)[:, -1]
+    return EncodedPrompt(cache, model.prompt_vector(batch), model.motion_vector(batch), state)
+
+
+def prompt_batch(model: Any, tokens: int) -> Any:
+    """A prompt of that many text tokens."""
+    from model.llm.batch import Batch
+
+    text = (torch.arange(tokens) % model.backbone.text.num_embeddings)[None]
+    none = torch.zeros_like(text, dtype=torch.bool)
+    parts, code_width = model.steps.mean.shape
+    return Batch(
+        text=text, markers=torch.full_like(text, -1), codes=torch.zeros(1, tokens, parts, model.levels, dtype=torch.long),
+        latents=torch.zeros(1, tokens, parts, code_width), shown=torch.ones(1, tokens, parts, dtype=torch.bool),
+        is_motion=none, is_prompt=~none, is_input_motion=none, is_answer=none, is_target_text=none, is_target_motion=none,
+        is_stop=none, is_continue=none,
+    )  # fmt: skip
 
 
 def greedy(device: torch.device) -> Any:
     """The most likely codes."""
-    from model.llm.language_model import CodeSampler
+    from model.llm.sampling import CodeSampler
 
     return CodeSampler(0.0, 0, 1.0, torch.Generator(device))
+
+
+class RandomCodebooks(nn.Module):
+    """Decodes codes as sums of random vectors, one codebook a level: the work of a tokenizer without prediction."""
+
+    books: Tensor
+
+    def __init__(self, levels: int, codebook_size: int, code_width: int) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(2)
+        self.register_buffer("books", torch.randn(levels, codebook_size, code_width, generator=generator))
+
+    def decode(self, codes: Tensor, memory: Any = None) -> Tensor:
+        """Codes (B, S, P, K) to latents (B, P, S, C)."""
+        levels = torch.arange(codes.shape[-1], device=codes.device)
+        return self.books[levels, codes.transpose(1, 2)].sum(-2)
+
+
+def codebooks_of(model: Any) -> RandomCodebooks:
+    """Codebooks of a model's shape, where the model is and in its precision."""
+    return RandomCodebooks(model.levels, model.codebook_size, model.steps.mean.shape[1]).to(model.stop.weight)
 
 
 class StepLayout:
@@ -120,10 +161,11 @@ class StepLayout:
     passes = 1
 
     def __init__(self, model: Any) -> None:
-        from model.generation.motion_steps import CapturedSteps
+        from model.generation.motion_steps import CapturedSteps, CodeReader
 
         device = model.stop.weight.device
-        self._steps = CapturedSteps([encode_prompt(model, PROMPT)], model, greedy(device))
+        reader = CodeReader(codebooks_of(model))
+        self._steps = CapturedSteps([encode_prompt(model, PROMPT)], model, greedy(device), reader)
 
     def step(self) -> Tensor:
         """Codes (P, K) of the next step, passed on to the backbone."""
@@ -133,18 +175,15 @@ class StepLayout:
 
 
 class FlatLayout:
-    """One pass of the backbone a code, in the order of the rows of `model.codes`: levels of a part, part after part.
+    """One pass of the backbone a code."""
 
-    `head` gives the logits of the next code; it is one for all places.
-    """
-
-    def __init__(self, model: Any, head: nn.Linear) -> None:
+    def __init__(self, model: Any) -> None:
         from model.generation.motion_steps import StaticCache, capture
 
-        self._model, self._head = model, head
-        self.passes = model.parts * model.levels
+        self._model, self.passes = model, model.positions_per_step
         prompt = encode_prompt(model, PROMPT)
         device = prompt.state.device
+        self._vector = prompt.prompt_vector
         self._cache = StaticCache([prompt.cache])
         self._state = prompt.state.clone()
         self._code = torch.zeros(1, dtype=torch.long, device=device)
@@ -163,23 +202,14 @@ class FlatLayout:
         return torch.cat(drawn).view(self._model.parts, self._model.levels)
 
     def _pass(self) -> None:
-        self._code.copy_(self._head(self._state).argmax(-1))
-        rows = F.embedding(self._place * self._model.codebook_size + self._code, self._model.codes.flatten(0, 1))
-        self._state.copy_(self._model.backbone(rows[None], self._cache)[:, -1])
-
-
-def flat_head(model: Any) -> nn.Linear:
-    """A random head for the codes of the flat layout."""
-    weight = model.stop.weight
-    generator = torch.Generator().manual_seed(1)
-    head = nn.Linear(weight.shape[1], model.codebook_size, bias=False).requires_grad_(False)
-    nn.init.normal_(head.weight, std=weight.shape[1] ** -0.5, generator=generator)
-    return head.to(weight)
+        self._code.copy_(self._model.flat.logits(self._state, self._place[0]).argmax(-1))
+        x = self._model.embed_code(self._model.flat.embed(self._code, self._place)[:, None], self._vector)
+        self._state.copy_(self._model.text_model(x, self._cache)[:, -1])
 
 
 def layout_of(name: str, model: Any) -> StepLayout | FlatLayout:
     """The decoder of a layout, after the prompt."""
-    return StepLayout(model) if name == STEP_DECODER else FlatLayout(model, flat_head(model))
+    return StepLayout(model) if name == STEP_DECODER else FlatLayout(model)
 
 
 @torch.inference_mode()
@@ -189,7 +219,7 @@ def measure(seconds: float, layout: str, size: str, precision: str, device: str)
     positions = PROMPT + STEPS[size] * (1 if layout == STEP_DECODER else 20)
     positions = -(-positions // _ALIGNMENT) * _ALIGNMENT
     with torch.inference_mode(False), torch.no_grad():
-        model = build(size, precision, positions, device)
+        model = build(size, layout, precision, positions, device)
     decoder = layout_of(layout, model)  # captures the graphs
     synchronise(device)
     first_ms = _first_ms(model, decoder, device)

@@ -152,8 +152,7 @@ def _language_model() -> tuple[nn.Module, Run]:
 
     def run(device: torch.device) -> Tensor:
         examples = batch.to(device)
-        pooled = network.pool_text(examples.text, examples.is_prompt)
-        states = network.backbone(network.embed_motion(examples.codes, pooled))
+        states = network.text_model(network.embed(examples))
         return network.step_decoder(states[:, -1], examples.codes[:, -1])
 
     return network, run
@@ -162,13 +161,13 @@ def _language_model() -> tuple[nn.Module, Run]:
 def _steps() -> tuple[nn.Module, Run]:
     """Stop logits of twelve steps: on CUDA by captured graphs, on the CPU one operation after the other."""
     from model.generation.motion_steps import steps_after
-    from pipeline.benchmarks.device.decoding import encode_prompt, greedy
+    from pipeline.benchmarks.device.decoding import codebooks_of, encode_prompt, greedy
     from pipeline.benchmarks.device.training import language_model
 
     network = language_model("tiny")
 
     def run(device: torch.device) -> Tensor:
-        steps = steps_after([encode_prompt(network, 7)], network, greedy(device))
+        steps = steps_after([encode_prompt(network, 7)], network, greedy(device), codebooks_of(network))
         logits = []
         for _ in range(12):
             steps.draw()

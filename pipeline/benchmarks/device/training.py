@@ -109,13 +109,18 @@ def build_language_model(config: Any) -> Any:
 
     codes = PRESETS["base"]
     return MotionLanguageModel(
-        config, text_tokens=_WORDS, parts=len(codes.streams), levels=codes.levels, codebook_size=codes.codebook_size
+        config,
+        text_tokens=_WORDS,
+        parts=len(codes.streams),
+        levels=codes.levels,
+        codebook_size=codes.codebook_size,
+        code_width=codes.code_width,
     )
 
 
 def example_batch(batch: int, length: int) -> Any:
     """Random examples: a prompt of text over an eighth of the length, then motion."""
-    from model.llm.language_model import Batch
+    from model.llm.batch import Batch
     from model.tokenizer.config import PRESETS
 
     tokenizer = PRESETS["base"]
@@ -123,10 +128,13 @@ def example_batch(batch: int, length: int) -> Any:
     is_prompt = torch.arange(length).expand(batch, -1) < length // 8
     none, is_stop = torch.zeros_like(is_prompt), torch.zeros_like(is_prompt)
     is_stop[:, -1] = True
-    shape = (batch, length, len(tokenizer.streams), tokenizer.levels)
-    codes = torch.randint(tokenizer.codebook_size, shape, generator=generator) * ~is_prompt[..., None, None]
+    shape = (batch, length, len(tokenizer.streams))
+    codes = torch.randint(tokenizer.codebook_size, (*shape, tokenizer.levels), generator=generator)
+    latents = torch.randn(*shape, tokenizer.code_width, generator=generator)
     return Batch(
-        text=torch.randint(1, _WORDS, (batch, length), generator=generator) * is_prompt, codes=codes, is_motion=~is_prompt,
+        text=torch.randint(1, _WORDS, (batch, length), generator=generator) * is_prompt,
+        markers=torch.full((batch, length), -1), codes=codes * ~is_prompt[..., None, None],
+        latents=latents * ~is_prompt[..., None, None], shown=torch.ones(shape, dtype=torch.bool), is_motion=~is_prompt,
         is_prompt=is_prompt, is_input_motion=none, is_answer=none, is_target_text=none, is_target_motion=~is_prompt,
         is_stop=is_stop, is_continue=~is_prompt & ~is_stop,
     )  # fmt: skip

@@ -46,6 +46,19 @@ def test_torchrun(uneven_dataset: str, tmp_path: Path) -> None:
     _check(tmp_path, uneven_dataset)
 
 
+def test_two_processes_have_the_losses_of_one(tmp_path: Path) -> None:
+    """Although one of them has all texts and most of the motion: means are over targets, not over processes."""
+    program = str(Path(__file__).with_name("distributed_losses.py"))
+    curves = []
+    for launcher in ([], ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]):
+        done = _run([*launcher, program, str(tmp_path / "losses.json")])
+        assert done.returncode == 0, done.stderr[-3000:]
+        curves.append(json.loads((tmp_path / "losses.json").read_text()))
+    assert len(curves[0]) == 20
+    assert curves[0][-1] < curves[0][0]
+    assert curves[1] == pytest.approx(curves[0], abs=1e-4)
+
+
 @pytest.mark.slow
 def test_ray_train(uneven_dataset: str, tmp_path: Path) -> None:
     """Two Ray Train workers on this machine."""

@@ -30,45 +30,48 @@ ABOUT = {"device": "a card", "versions": {"torch": "2"}, "cores": 2, "sizes": "s
 
 def test_flat_and_step_decoding_agree_with_decoding_without_a_cache() -> None:
     steps = 3
-    model = decoding.build("tiny", "bf16", decoding.PROMPT + 20 * steps, "cpu")
-    model.codes.data *= 20
-    head = decoding.flat_head(model)
+    positions = decoding.PROMPT + 20 * steps
     with torch.inference_mode():
-        for layout, expected in (
-            (decoding.StepLayout(model), _steps_without_cache(model, steps)),
-            (decoding.FlatLayout(model, head), _flat_without_cache(model, head, steps)),
-        ):
-            found = torch.stack([layout.step() for _ in range(steps)])
-            assert torch.equal(found, expected)
+        for layout, expected in ((decoding.STEP_DECODER, _steps_without_cache), (decoding.FLAT, _flat_without_cache)):
+            model = decoding.build("tiny", layout, "bf16", positions, "cpu")
+            if model.flat is not None:
+                model.flat.tokens.weight *= 20
+            decoder = decoding.layout_of(layout, model)
+            found = torch.stack([decoder.step() for _ in range(steps)])
+            assert torch.equal(found, expected(model, steps))
             assert len(found.unique()) > 5
 
 
 def _prompt(model: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    text = torch.arange(decoding.PROMPT)[None]
-    return model.embed_text(text), model.pool_text(text, torch.ones_like(text, dtype=torch.bool))
+    batch = decoding.prompt_batch(model, decoding.PROMPT)
+    return model.embed(batch), model.prompt_vector(batch)
 
 
 def _steps_without_cache(model: Any, steps: int) -> torch.Tensor:
-    """All positions again at every step, and all levels again at every level."""
-    sequence, pooled = _prompt(model)
+    """All positions again at every step, and all codes again at every code."""
+    sequence, prompt = _prompt(model)
+    codebooks = decoding.codebooks_of(model)
     out = []
     for _ in range(steps):
-        state = model.backbone(sequence)[:, -1]
+        state = model.text_model(sequence)[:, -1]
         codes = torch.zeros(1, model.parts, model.levels, dtype=torch.long)
         for level in range(model.levels):
-            codes[..., level] = model.step_decoder(state, codes)[:, level].argmax(-1)
+            for part in range(model.parts):  # those of the first level come in turn
+                codes[:, part, level] = model.step_decoder(state, codes)[:, level, part].argmax(-1)
         out.append(codes[0].clone())
-        sequence = torch.cat([sequence, model.embed_motion(codes[:, None], pooled)], 1)
+        latents = codebooks.decode(codes[:, None]).transpose(1, 2)
+        sequence = torch.cat([sequence, model.embed_steps(latents, prompt)], 1)
     return torch.stack(out)
 
 
-def _flat_without_cache(model: Any, head: Any, steps: int) -> torch.Tensor:
-    sequence, _ = _prompt(model)
+def _flat_without_cache(model: Any, steps: int) -> torch.Tensor:
+    sequence, prompt = _prompt(model)
     out = []
     for number in range(steps * 20):
-        code = head(model.backbone(sequence)[:, -1]).argmax(-1)
+        place = torch.tensor([number % 20])
+        code = model.flat.logits(model.text_model(sequence)[:, -1], place[0]).argmax(-1)
         out.append(code)
-        sequence = torch.cat([sequence, model.codes[number % 20, code][None]], 1)
+        sequence = torch.cat([sequence, model.embed_code(model.flat.embed(code, place)[:, None], prompt)], 1)
     return torch.cat(out).view(steps, model.parts, model.levels)
 
 
