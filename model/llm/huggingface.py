@@ -36,7 +36,7 @@ class HuggingFaceBackbone(nn.Module):
     """A pretrained causal language model behind the protocol `Backbone`."""
 
     def __init__(
-        self, name: str, *, adaptation: str = "lora", rank: int = 16, alpha: float = 32.0, checkpointing: bool = False
+        self, name: str, *, adaptation: str = "lora", rank: int = 16, alpha: int = 32, checkpointing: bool = False
     ) -> None:
         """The settings are those of `LanguageModelConfig`. Raises HumoError if the model or a package is missing."""
         super().__init__()
@@ -152,12 +152,12 @@ def _all_names(module: nn.Module) -> Iterator[str]:
     yield from (name for name, _ in module.named_buffers())
 
 
-def _add_adapters(model: Any, rank: int, alpha: float) -> None:
+def _add_adapters(model: Any, rank: int, alpha: int) -> None:
     try:
         import peft
     except ModuleNotFoundError as error:
         raise _missing(error) from None
-    settings = peft.LoraConfig(r=rank, lora_alpha=alpha, target_modules="all-linear",  # type: ignore[arg-type]  # a float is what it divides task_type="CAUSAL_LM")
+    settings = peft.LoraConfig(r=rank, lora_alpha=alpha, target_modules="all-linear", task_type="CAUSAL_LM")
     peft.inject_adapter_in_model(settings, model)
 
 

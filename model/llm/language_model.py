@@ -45,7 +45,7 @@ class LanguageModelConfig(Config):
     or nothing."""
     lora_rank: int = Field(default=16, gt=0)
     """Rank of the adapters."""
-    lora_alpha: float = Field(default=32.0, gt=0)
+    lora_alpha: int = Field(default=32, gt=0)
     """Adapters are added `lora_alpha` / `lora_rank` times."""
     checkpointing: bool = False
     """Whether a pretrained backbone computes its activations again in the backward pass, to save memory."""

@@ -91,9 +91,7 @@ def _resumed_vocabulary(config: LanguageModelTraining, tokenizer: Path) -> TextV
     others than those the weights know. Raises UsageError if the run began with other codes or another size of vocabulary."""
     begun = checkpoints.newest(config.output) if config.resume else None
     if begun is None and config.initial:
-        return TextVocabulary.from_json(
-            (checkpoints.find(config.initial, "language_model")[0] / TEXT_VOCABULARY).read_text()
-        )
+        return read_vocabulary((checkpoints.find(config.initial, "language_model")[0] / TEXT_VOCABULARY).read_text())
     if begun is None:
         return None
     before, now = checkpoints.fingerprint(begun / TOKENIZER), checkpoints.fingerprint(tokenizer)

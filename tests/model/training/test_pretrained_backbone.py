@@ -12,6 +12,7 @@ from model import checkpoints
 from model.generation.generator import Generator
 from model.llm.huggingface import PretrainedVocabulary
 from model.llm.loading import load_llm
+from model.training import llm
 from model.training.config import LanguageModelTraining, TokenizerTraining
 from model.training.llm import train_llm
 from model.training.tokenizer import train_tokenizer
@@ -22,7 +23,9 @@ OPTIMISATION = {"steps": 4, "batch_size": 4, "learning_rate": 3e-3, "warmup_step
 RUN = {"workers": 0, "device": "cpu", "log_every": 2, "save_every": 2, "optimisation": OPTIMISATION}
 
 
-def test_training_resumes_exactly_and_generates(dataset: str, tmp_path: Path) -> None:
+def test_training_resumes_exactly_and_generates(dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Motions that were encoded in an earlier batch, beside others, differ by rounding.
+    monkeypatch.setattr(llm, "_MAX_CACHED_MOTIONS", 0)
     llama = write_llama(tmp_path / "llama")
     sizes = {"preset": "tiny", "codebook_size": 16, "code_width": 8, "width": 16}
     tokenizer = {**RUN, "dataset": dataset, "output": str(tmp_path / "tokenizer"), "architecture": sizes}
