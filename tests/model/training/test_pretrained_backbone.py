@@ -54,7 +54,7 @@ def test_training_resumes_exactly_and_generates(dataset: str, tmp_path: Path, mo
     assert loaded.vocabulary.to_json() == PretrainedVocabulary.of(llama).to_json()
     generator = Generator(loaded)
     motion = generator.generate("a person waves", seconds=1.0, seed=3).motion
-    assert len(motion.poses) == 30
+    assert len(motion.poses) == 32  # eight whole steps of four frames
     assert isinstance(generator.describe(motion, max_tokens=4), str)
 
     write_llama(tmp_path / "llama", seed=1)
