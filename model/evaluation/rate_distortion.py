@@ -53,8 +53,8 @@ def rate_distortion(
     for levels in range(1, config.levels + 1):
         errors = []
         for one in rows:
-            latents = tokenizer.latents(tokenizer.normalise(one))
-            decoded = tokenizer.reconstruct(quantized(tokenizer, latents, levels))
+            latents = tokenizer.latents(tokenizer.with_preroll(tokenizer.normalise(one)))
+            decoded = tokenizer.reconstruct_motion(quantized(tokenizer, latents, levels))
             local = [tokenizer.features.local_joints(x[:, : decoded.shape[1]], rest) for x in (decoded, one)]
             errors.append(joint_distances(local[0][0], local[1][0]).flatten())
         points.append(
