@@ -146,6 +146,7 @@ def test_the_text_tokens_are_the_models_own(llama: str) -> None:
 
 
 def test_missing_models_are_named(tmp_path: Path) -> None:
+    pytest.importorskip("transformers", reason="transformers is not installed; pip install -e '.[backbones]'")
     with pytest.raises(HumoError, match="no causal language model"):
         HuggingFaceBackbone(str(tmp_path))
     with pytest.raises(HumoError, match="tokenizer cannot be read"):

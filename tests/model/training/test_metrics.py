@@ -15,7 +15,7 @@ def test_a_line_tells_the_share_of_waiting_since_the_one_before(
 ) -> None:
     clock = [0.0]
     monkeypatch.setattr(metrics.time, "monotonic", lambda: clock[0])
-    log = MetricsLog(tmp_path / "metrics.jsonl", 4, 0)
+    log = MetricsLog(str(tmp_path), 4, 0)
     for step, waited_s in enumerate((1.0, 0.0, 0.5), 1):
         with log.waiting():
             clock[0] += waited_s
