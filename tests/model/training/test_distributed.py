@@ -84,7 +84,9 @@ def _ended_soon(output: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif((os.cpu_count() or 1) < 4, reason="three trainings of two processes, one under Ray, need four cores")
+@pytest.mark.skipif(
+    (os.cpu_count() or 1) < 4, reason="three trainings of two processes, one under Ray, need four cores"
+)
 def test_ray_train_and_torchrun_train_the_same(uneven_dataset: str, tmp_path: Path) -> None:
     """Also after a worker was killed and the same call was made again."""
     _need_ray_train()
