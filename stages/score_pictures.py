@@ -25,7 +25,7 @@ from schemas.open_clip_weights import WEIGHTS_HINT, OpenClip
 from schemas.records import CaptionedMotion, Rejection
 from stages.base import Stage
 from stages.language.describers.clip_images import person_crops
-from stages.language.open_clip_weights import OpenClipConfig
+from stages.language.open_clip_config import OpenClipConfig
 from stages.media.decoding import Image
 
 SIMILARITY = "clip_similarity"

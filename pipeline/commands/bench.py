@@ -1,19 +1,12 @@
 """The `humo bench` commands. As in `pipeline.commands.main`, each imports its dependencies when it runs."""
 
-import json
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from schemas.secrets import hide_in, hide_secrets
+from pipeline.commands.options import AsJson, print_result
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 bench_app = typer.Typer(help="Measure speed and accuracy against a rival in the same run.", no_args_is_help=True)
-
-
-def print_result(value: Any, as_json: bool, text: str) -> None:
-    """Print a command's result, as one JSON object or as text; addresses in their public form."""
-    print(json.dumps(hide_in(value), ensure_ascii=False, indent=1) if as_json else hide_secrets(text))
 
 
 @bench_app.command("track")

@@ -7,11 +7,9 @@ from typing import Annotated
 
 import typer
 
-from pipeline.commands.bench import AsJson, print_result
+from pipeline.commands.options import AsJson, Dataset, print_result
 
 dataset_app = typer.Typer()
-
-Dataset = Annotated[str, typer.Argument(help="Folder of the dataset; any fsspec path.")]
 
 
 @dataset_app.command()

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.commands.bench import AsJson, print_result
+from pipeline.commands.options import AsJson, print_result
 
 
 def skeleton(

@@ -14,7 +14,7 @@ from schemas.errors import HumoError
 from schemas.records import DescriberUsage
 from stages.language.describers.clip_images import person_crops
 from stages.language.describers.protocol import Answer, Scene
-from stages.language.open_clip_weights import OpenClipConfig
+from stages.language.open_clip_config import OpenClipConfig
 
 
 class CocaConfig(OpenClipConfig):
