@@ -24,6 +24,7 @@ from model.llm.loading import LoadedModel, load_llm
 from model.llm.sampling import CodeSampler
 from model.llm.segments import Example, Motion, MotionAnswer, Picture, Pose, Segment, TextAnswer, Words
 from model.tokenizer.convolutions import Memory
+from model.vision.frame_tokens import FrameTokens
 from schemas.body_model import BodyModel
 from schemas.errors import HumoError, UsageError
 from schemas.records import FPS
@@ -104,6 +105,7 @@ class Generator:
         self.device = torch.device(device)
         self.model, self.tokenizer = loaded.model.to(self.device).eval(), loaded.tokenizer.to(self.device).eval()
         self.packer, self._vision = loaded.packer, loaded.vision
+        self._eyes: FrameTokens | None = None
         self.encoder = MotionEncoder(self.tokenizer, self.body)
         self.rest_joints = self.body.rest_joints(torch.zeros(10))
 
@@ -174,7 +176,9 @@ class Generator:
         """A picture or the frames of a video. Raises UsageError for a model that takes none, HumoError for a file that is none."""
         if self._vision is None:
             raise UsageError("this model takes no pictures: it was trained without vision; leave the picture out")
-        tokens = self._vision.open(self.device).of_file(path)
+        if self._eyes is None:
+            self._eyes = self._vision.open(self.device)
+        tokens = self._eyes.of_file(path)
         moving = len(tokens.features[:, -1].unique()) > 1
         return Picture(features=tokens.features.cpu(), moving=moving)
 

@@ -210,54 +210,56 @@ class MotionLanguageModel(nn.Module):
         """Mean losses in nats: `text` per token, `motion` per code, `stop` per step; 0 if the batch has none of a kind.
         Processes that train together count their targets together (`token_means`)."""
         latents, codes = self._noisy(batch) if self.training and self.config.noise else (batch.latents, batch.codes)
-        if self.flat is not None:
-            return self._flat_losses(self.flat, batch, latents, codes)
+        x, adapted = self.embed(batch, latents), batch.is_adapted()
+        if self.flat is None:
+            with fast_attention(batch.text.device):
+                states = self.text_model(x, adapted=adapted)
+                motion = self._motion_loss(states[:, :-1], batch)
+            return self._means(states, batch.text, batch.is_target_text, batch.is_stop, batch.is_continue, motion)
+        spread = Spread.of(batch.is_target_motion, self.flat.places)
+        x = self._with_codes(self.flat, spread.rows(x), spread, codes, self.prompt_vector(batch))
         with fast_attention(batch.text.device):
-            all_states = self.text_model(self.embed(batch, latents), adapted=batch.is_adapted())
-            motion = self._motion_loss(all_states[:, :-1], batch)
-        states = all_states[:, :-1]
-        logits = self.text_model.text_logits(states[batch.is_target_text[:, 1:]]).float()
-        text = F.cross_entropy(logits, batch.text[:, 1:][batch.is_target_text[:, 1:]], reduction="sum")
-        has_stop_target = batch.is_stop | batch.is_continue
-        stop_logits = self.stop(all_states[has_stop_target])[..., 0].float()
-        stop = F.binary_cross_entropy_with_logits(stop_logits, batch.is_stop[has_stop_target].float(), reduction="sum")
-        return token_means(
-            {"text": (text, len(logits)), "motion": motion, "stop": (stop, len(stop_logits))}, across=self.training
-        )
+            states = self.text_model(x, adapted=spread.numbers(adapted.long()) > 0)
+        logits = self.flat.step_logits(states[:, :-1][spread.is_code[:, 1:]])
+        learned = None if batch.learned is None else batch.learned[batch.is_target_motion]
+        motion = self._code_loss(logits.transpose(1, 2), batch.codes[batch.is_target_motion], learned)
+        is_text, is_stop, is_continue = map(spread.flags, (batch.is_target_text, batch.is_stop, batch.is_continue))
+        return self._means(states, spread.numbers(batch.text), is_text, is_stop, is_continue, motion)
 
-    def _flat_losses(
-        self, flat: FlatCodes, batch: Batch, latents: Float[Tensor, "B L P C"], codes: Int[Tensor, "B L P K"]
+    def _means(
+        self,
+        states: Float[Tensor, "B M D"],
+        text: Int[Tensor, "B M"],
+        is_target_text: Bool[Tensor, "B M"],
+        is_stop: Bool[Tensor, "B M"],
+        is_continue: Bool[Tensor, "B M"],
+        motion: tuple[Tensor, Tensor],
     ) -> dict[str, Tensor]:
-        """The same losses with a position for every code; `latents` and `codes` are what the model sees of the motions."""
-        spread = Spread.of(batch.is_target_motion, flat.places)
-        x = spread.rows(self.embed(batch, latents))
-        spread_codes = codes.flatten(2).gather(1, spread.source[..., None].expand(-1, -1, flat.places))
-        own = spread_codes.gather(2, spread.place[..., None])[..., 0]
-        x_codes = self.embed_code(flat.embed(own, spread.place), self.prompt_vector(batch))
-        x = torch.where(spread.is_code[..., None], x_codes.to(x.dtype), x)
-        with fast_attention(batch.text.device):
-            all_states = self.text_model(x, adapted=spread.numbers(batch.is_adapted().long()) > 0)
-        states, is_text = all_states[:, :-1], spread.flags(batch.is_target_text)[:, 1:]
-        text_logits = self.text_model.text_logits(states[is_text]).float()
-        text = F.cross_entropy(text_logits, spread.numbers(batch.text)[:, 1:][is_text], reduction="sum")
-        logits = flat.step_logits(states[spread.is_code[:, 1:]]).float()
-        targets = batch.codes[batch.is_target_motion]
-        nats = F.cross_entropy(logits.flatten(0, -2), targets.flatten(), reduction="none").view(targets.shape)
-        weights = self.level_weights.expand_as(nats)
-        if batch.learned is not None:
-            weights = weights * batch.learned[batch.is_target_motion][..., None]
-        is_stop = spread.flags(batch.is_stop)
-        has_stop_target = is_stop | spread.flags(batch.is_continue)
-        stop_logits = self.stop(all_states[has_stop_target])[..., 0].float()
+        """The losses, given the sum and the weight of that of codes."""
+        is_text, has_stop_target = is_target_text[:, 1:], is_stop | is_continue
+        logits = self.text_model.text_logits(states[:, :-1][is_text]).float()
+        stop_logits = self.stop(states[has_stop_target])[..., 0].float()
         stop = F.binary_cross_entropy_with_logits(stop_logits, is_stop[has_stop_target].float(), reduction="sum")
-        return token_means(
-            {
-                "text": (text, len(text_logits)),
-                "motion": ((nats * weights).sum(), weights.sum()),
-                "stop": (stop, len(stop_logits)),
-            },
-            across=self.training,
-        )
+        sums: dict[str, tuple[Tensor, Tensor | int]] = {
+            "text": (F.cross_entropy(logits, text[:, 1:][is_text], reduction="sum"), len(logits)),
+            "motion": motion,
+            "stop": (stop, len(stop_logits)),
+        }
+        return token_means(sums, across=self.training)
+
+    def _with_codes(
+        self,
+        flat: FlatCodes,
+        x: Float[Tensor, "B M D"],
+        spread: Spread,
+        codes: Int[Tensor, "B L P K"],
+        prompt: Float[Tensor, "B 1 D"],
+    ) -> Float[Tensor, "B M D"]:
+        """Inputs with those of single codes where target motions are spread out."""
+        of_step = codes.flatten(2).gather(1, spread.source[..., None].expand(-1, -1, flat.places))
+        own = of_step.gather(2, spread.place[..., None])[..., 0]
+        embedded = self.embed_code(flat.embed(own, spread.place), prompt)
+        return torch.where(spread.is_code[..., None], embedded.to(x.dtype), x)
 
     def _noisy(self, batch: Batch) -> tuple[Float[Tensor, "B L P C"], Int[Tensor, "B L P K"]]:
         shape, device = batch.latents.shape[:3], batch.latents.device
@@ -284,12 +286,18 @@ class MotionLanguageModel(nn.Module):
             rows, columns = rows[drawn], columns[drawn]
         codes = batch.codes[rows, columns + 1]
         given = None if batch.given is None else batch.given[rows, columns + 1]
-        logits = self.step_decoder(states[rows, columns], codes, given).float()
+        learned = None if batch.learned is None else batch.learned[rows, columns + 1]
+        return self._code_loss(self.step_decoder(states[rows, columns], codes, given), codes, learned)
+
+    def _code_loss(
+        self, logits: Float[Tensor, "S K P codes"], codes: Int[Tensor, "S P K"], learned: Bool[Tensor, "S P"] | None
+    ) -> tuple[Tensor, Tensor]:
+        """Weighted sum over the codes of steps, and the sum of the weights."""
         targets = codes.transpose(1, 2)
-        nats = F.cross_entropy(logits.flatten(0, -2), targets.flatten(), reduction="none").view(targets.shape)
+        nats = F.cross_entropy(logits.float().flatten(0, -2), targets.flatten(), reduction="none").view(targets.shape)
         weights = self.level_weights[:, None].expand_as(nats)
-        if batch.learned is not None:
-            weights = weights * batch.learned[rows, columns + 1][:, None]
+        if learned is not None:
+            weights = weights * learned[:, None]
         return (nats * weights).sum(), weights.sum()
 
 
