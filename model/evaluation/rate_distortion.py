@@ -3,18 +3,13 @@
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from model.data.dataset import MotionDataset
 from model.evaluation.reconstruction import joint_distances
 from model.evaluation.tokenizer import load_for
 from model.features.motions import motion_features
-from model.tokenizer.motion_tokenizer import MotionTokenizer
-from model.tokenizer.quantizers import ResidualGrids, nearest_codes
 from schemas.errors import HumoError
 from schemas.records import FPS
 
@@ -54,7 +49,7 @@ def rate_distortion(
         errors = []
         for one in rows:
             latents = tokenizer.latents(tokenizer.with_preroll(tokenizer.normalise(one)))
-            decoded = tokenizer.reconstruct_motion(quantized(tokenizer, latents, levels))
+            decoded = tokenizer.reconstruct_motion(tokenizer.quantizer(latents, levels=levels)[0])
             local = [tokenizer.features.local_joints(x[:, : decoded.shape[1]], rest) for x in (decoded, one)]
             errors.append(joint_distances(local[0][0], local[1][0]).flatten())
         points.append(
@@ -65,22 +60,3 @@ def rate_distortion(
             )
         )
     return points
-
-
-def quantized(tokenizer: MotionTokenizer, latents: Float[Tensor, "B P S C"], levels: int) -> Float[Tensor, "B P S C"]:
-    """Latents after quantization by the first levels alone; a predictive tokenizer predicts from what these gave."""
-    quantizer = tokenizer.quantizer
-    if isinstance(quantizer, ResidualGrids):
-        codes = quantizer(latents)[1]
-        quantizer.grids.quantize_dropout = True  # the library decodes fewer levels only then
-        return quantizer.decode(codes[..., :levels])
-    books = torch.stack([cast(Any, codebooks).codebooks[:levels] for codebooks in quantizer.sets])
-    history, values = None, []
-    for step in range(latents.shape[2]):
-        predicted = quantizer.predict(history)
-        difference = latents[:, :, step] - predicted
-        groups = torch.stack(difference.chunk(len(books), dim=1)).flatten(1, 2)
-        nearest = nearest_codes(groups, books, quantizer.beam)[0].unflatten(1, (len(latents), -1))
-        values.append(predicted + nearest.transpose(0, 1).flatten(1, 2))
-        history = quantizer.append(history, values[-1])
-    return torch.stack(values, 2)

@@ -25,11 +25,12 @@ class Quantizer(Protocol):
         drop_levels: bool = False,
         memory: Memory | None = None,
         noise: float = 0.0,
+        levels: int | None = None,
     ) -> tuple[Float[Tensor, "B P S C"], Int[Tensor, "B S P K"], Float[Tensor, ""]]:
         """Quantized latents, codes and the commitment loss, summed over levels and parts. While training, codebooks learn from
         every call; `drop_levels` leaves out a random number of the last levels. With a memory (initially an empty dict)
         consecutive calls quantize without seams. `noise` disturbs the quantized latents, each sequence by a deviation up to it;
-        what is predicted from them makes up for it."""
+        what is predicted from them makes up for it. `levels` uses the first levels alone, when not training."""
         ...
 
     def decode(self, codes: Int[Tensor, "B S P K"], memory: Memory | None = None) -> Float[Tensor, "B P S C"]:
@@ -81,22 +82,23 @@ class ResidualCodebooks(nn.Module):
         drop_levels: bool = False,
         memory: Memory | None = None,
         noise: float = 0.0,
+        levels: int | None = None,
     ) -> tuple[Float[Tensor, "B P S C"], Int[Tensor, "B S P K"], Float[Tensor, ""]]:
         if self.training and not self.order:
             return self._learn(latents, drop_levels and self.levels > 1)
-        levels = self.levels
+        levels = levels or self.levels
         if drop_levels and self.levels > 1:
             levels = int(torch.randint(1, self.levels + 1, ()))
-        books = [cast(Any, codebooks).codebooks for codebooks in self.sets]
+        books = [cast(Any, codebooks).codebooks[:levels] for codebooks in self.sets]
         if not self.order:
-            return self._at_once(latents, books, levels, noise)
+            return self._at_once(latents, books, noise)
         history = self._history(latents, memory)
         amount = noise * torch.rand(len(latents), 1, 1, device=latents.device)
         values, codes, differences, errors = [], [], [], latents.new_zeros(())
         for step in range(latents.shape[2]):
             predicted = self.predict(history)
             difference = latents[:, :, step] - predicted
-            nearest, chosen = self._search(difference.detach(), books, levels)
+            nearest, chosen = self._search(difference.detach(), books)
             errors = errors + (difference - nearest).square().mean()
             # Straight through: the decoder gets the code, the encoder the decoder's gradient.
             value = predicted + difference + (nearest - difference).detach()
@@ -115,11 +117,11 @@ class ResidualCodebooks(nn.Module):
         return torch.stack(values, 2), torch.stack(codes, 1), commitment
 
     def _at_once(
-        self, latents: Float[Tensor, "B P S C"], books: Sequence[Float[Tensor, "K V C"]], levels: int, noise: float
+        self, latents: Float[Tensor, "B P S C"], books: Sequence[Float[Tensor, "K V C"]], noise: float
     ) -> tuple[Float[Tensor, "B P S C"], Int[Tensor, "B S P K"], Float[Tensor, ""]]:
         """Steps that do not depend on each other."""
         folded = latents.transpose(1, 2).flatten(0, 1)
-        nearest, chosen = self._search(folded.detach(), books, levels)
+        nearest, chosen = self._search(folded.detach(), books)
         commitment = (folded - nearest).square().mean() * latents.shape[1]
         values = (folded + (nearest - folded).detach()).unflatten(0, (len(latents), -1))
         if noise:
@@ -183,10 +185,10 @@ class ResidualCodebooks(nn.Module):
 
     @torch.no_grad()
     def _search(
-        self, wanted: Float[Tensor, "B P C"], books: Sequence[Float[Tensor, "K V C"]], levels: int
+        self, wanted: Float[Tensor, "B P C"], books: Sequence[Float[Tensor, "K V C"]]
     ) -> tuple[Float[Tensor, "B P C"], Int[Tensor, "B P K"]]:
         groups = torch.stack(wanted.chunk(len(books), dim=1)).flatten(1, 2)
-        nearest, chosen = nearest_codes(groups, torch.stack([book[:levels] for book in books]), self.beam)
+        nearest, chosen = nearest_codes(groups, torch.stack(list(books)), self.beam)
         shape = (len(books), len(wanted), -1)
         return (
             nearest.unflatten(1, shape[1:]).transpose(0, 1).flatten(1, 2),
@@ -238,6 +240,7 @@ class ResidualGrids(nn.Module):
         drop_levels: bool = False,
         memory: Memory | None = None,
         noise: float = 0.0,
+        levels: int | None = None,
     ) -> tuple[Float[Tensor, "B P S C"], Int[Tensor, "B S P K"], Float[Tensor, ""]]:
         self.grids.quantize_dropout = drop_levels and self.levels > 1
         values, indices = self.grids(latents.flatten(0, 1))
@@ -245,7 +248,12 @@ class ResidualGrids(nn.Module):
         if noise:
             amount = noise * torch.rand(shape[0], device=latents.device).repeat_interleave(shape[1])
             values = values + amount[:, None, None] * torch.randn_like(values)
-        return values.unflatten(0, shape), indices.unflatten(0, shape).transpose(1, 2), latents.new_zeros(())
+        values, codes = values.unflatten(0, shape), indices.unflatten(0, shape).transpose(1, 2)
+        if levels is not None and levels < self.levels:
+            codes = codes[..., :levels]
+            self.grids.quantize_dropout = True  # the library decodes fewer levels only then
+            values = self.decode(codes)
+        return values, codes, latents.new_zeros(())
 
     def decode(self, codes: Int[Tensor, "B S P K"], memory: Memory | None = None) -> Float[Tensor, "B P S C"]:
         folded = codes.transpose(1, 2)
