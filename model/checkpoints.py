@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ MODEL, MODEL_STATE = "model.json", "model.safetensors"
 TRAINING, TRAINING_STATE = "training.json", "training.safetensors"
 SHIPPED = Path(__file__).parent / "pretrained"
 _LATEST = "latest.json"
+_STATISTICS = ("mean", "std")
 _COMMANDS = {"language_model": "llm"}
 """Kind of checkpoint -> the training command that writes it, where the name differs."""
 
@@ -149,6 +150,14 @@ def save_model(folder: Path, description: dict[str, Any], state: dict[str, Tenso
     folder.mkdir(parents=True, exist_ok=True)
     save_file({key: value.detach().cpu().contiguous() for key, value in state.items()}, folder / MODEL_STATE)
     _write(folder / MODEL, json.dumps(description, indent=1, sort_keys=True))
+
+
+def halved(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights in half precision, statistics as they are: rows are divided by deviations of millimetres."""
+    return {
+        name: value if not value.is_floating_point() or name.rsplit(".", 1)[-1] in _STATISTICS else value.half()
+        for name, value in state.items()
+    }
 
 
 def fingerprint(folder: Path) -> str:

@@ -12,9 +12,6 @@ from model import checkpoints
 from model.evaluation.motion_text_model import KIND, SHIPPED
 from schemas.errors import HumoError
 
-_STATISTICS = ("mean", "std")
-"""Kept in single precision: rows are divided by deviations of millimetres."""
-
 
 def ship_evaluator(checkpoint: str | Path, folder: Path = SHIPPED) -> None:
     """Write the evaluator of a run to a folder. Raises HumoError if the run holds none."""
@@ -24,9 +21,7 @@ def ship_evaluator(checkpoint: str | Path, folder: Path = SHIPPED) -> None:
     training = description.pop("training")
     description["texts"] = sorted(Path(one).name for one in training["texts"])
     description["steps"] = json.loads((source / checkpoints.TRAINING).read_text())["step"]
-    state = checkpoints.read_state(source)
-    half = {name: value if name in _STATISTICS else value.half() for name, value in state.items()}
-    checkpoints.save_model(folder, description, half)
+    checkpoints.save_model(folder, description, checkpoints.halved(checkpoints.read_state(source)))
 
 
 if __name__ == "__main__":

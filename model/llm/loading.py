@@ -1,11 +1,10 @@
 """A trained language model with what it needs."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from model import checkpoints
 from model.llm.backbones import EMBEDDING_STD
@@ -149,18 +148,14 @@ def export(path: str | Path, folder: str | Path, *, tokenizer: str | Path = "") 
             raise UsageError(f"{tokenizer}: its codes are others than those that {path} was trained on")
         begun = other
     kept = {name: value for name, value in description.items() if name != "training"}
-    checkpoints.save_model(target, kept, _halved(checkpoints.read_state(source)))
+    checkpoints.save_model(target, kept, checkpoints.halved(checkpoints.read_state(source)))
     checkpoints.save_model(
         target / TOKENIZER,
         {name: value for name, value in own.items() if name != "training"},
-        _halved(begun.state_dict()),
+        checkpoints.halved(begun.state_dict()),
     )
     (target / TEXT_VOCABULARY).write_text((source / TEXT_VOCABULARY).read_text())
     return target
-
-
-def _halved(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
 
 
 def load_llm(path: str | Path, *, sentence_encoder: str = "") -> LoadedModel:
