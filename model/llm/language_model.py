@@ -93,7 +93,16 @@ class LanguageModelConfig(Config):
 _STEP_MULTIPLE = 64
 PRESETS = {
     "tiny": LanguageModelConfig(
-        width=128, layers=4, heads=4, step_width=96, step_layers=2, step_heads=4, context=256, step_share=0.5
+        width=128,
+        layers=4,
+        heads=4,
+        step_width=96,
+        step_layers=2,
+        step_heads=4,
+        context=256,
+        noise=0.8,
+        level_decay=0.5,
+        step_share=0.5,
     ),
     "small": LanguageModelConfig(),
     "base": LanguageModelConfig(width=1024, layers=16, heads=16, step_width=512, step_layers=4, step_heads=8),

@@ -25,6 +25,8 @@ from schemas.errors import HumoError
 _CONFIGS = PROJECT_ROOT / "configs"
 _REAL_FILM = Path(__file__).parent / "data" / "silent_film.mp4"
 """A policeman and a tramp, United States, about 1915: in the public domain."""
+_GENERATED_S = 4.0
+"""Length of the generated motions; a model of so little training ends none."""
 _TEXTS = ("a person raises the left arm", "a person raises the right arm", "a person walks forward")
 
 
@@ -164,7 +166,7 @@ def _generate(out: Path, text: str, seed: int) -> dict[str, Any]:
 
     name = "-".join(text.split()[2:])
     folder = out / "generated"
-    generated = generate(out / "runs" / "llm", text, seed=seed, temperature=0.7)
+    generated = generate(out / "runs" / "llm", text, seconds=_GENERATED_S, seed=seed, temperature=0.7)
     save_motion(folder / f"{name}.npz", generated)
     render_motion_video(generated.motion, folder / f"{name}.mp4", caption=text)
     return {
