@@ -20,6 +20,7 @@ ones have steps.
 """
 
 from collections.abc import Iterator, Sequence
+from string import Formatter
 
 from pydantic import field_validator
 
@@ -132,4 +133,6 @@ def instruction_problems(instruction: Instruction, frames: int) -> list[str]:
 
 def _applicable(wordings: Sequence[str], slots: dict[str, str]) -> list[str]:
     """Wordings whose slots can all be filled."""
-    return [wording for wording in wordings if "{clause}" not in wording or "clause" in slots]
+    return [
+        wording for wording in wordings if all(name in slots for _, name, _, _ in Formatter().parse(wording) if name)
+    ]

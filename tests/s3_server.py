@@ -32,10 +32,13 @@ class _Application:
 
 @contextmanager
 def s3_bucket(name: str = "humo", *, conditional: bool = True) -> Iterator[str]:
-    """Address of an empty bucket of a server on this machine, which the environment names meanwhile."""
+    """Address of an empty bucket of a server on this machine, which the environment names meanwhile. What moto holds belongs to the
+    process, so it is emptied first."""
+    from moto.moto_api._internal import moto_api_backend
     from moto.moto_server.werkzeug_app import MotoRequestHandler
     from werkzeug.serving import make_server
 
+    moto_api_backend.reset()
     server = make_server("127.0.0.1", 0, _Application(conditional), threaded=True, request_handler=MotoRequestHandler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()

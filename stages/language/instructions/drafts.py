@@ -11,6 +11,7 @@ from schemas.skeleton import PARTS
 from stages.joining.step_captions import steps
 from stages.language.instructions.slots import (
     caption_slots,
+    command_steps_of,
     length_slots,
     moment_slots,
     part_names,
@@ -210,6 +211,8 @@ def _to_long_motion(subject: Subject, task: str) -> list[Draft]:
     if len(subject.steps) < 2:
         return []
     slots = {"steps": steps_of(subject.steps), "timeline": timeline_of(subject.steps)}
+    if commands := command_steps_of(subject.steps):
+        slots["commands"] = commands
     return [Draft(inputs=_NOTHING, target=subject.whole, slots=slots)]
 
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 
 from schemas.records import FPS, Segment
+from stages.language.instructions.commands import command_of, with_own_limbs
 
 _LOWERCASE_STARTS = frozenset({
     "a", "an", "the", "this", "that", "one", "two", "three", "four", "some", "somebody", "someone", "he", "she", "it",
@@ -22,14 +23,22 @@ def sentences_of(text: str) -> str:
 
 
 def caption_slots(text: str) -> dict[str, str]:
-    """A description as sentences and, if it is a single statement, as a clause."""
+    """A description as sentences and, if it is a single statement, as a clause and as a command."""
     sentences = sentences_of(text)
     slots = {"caption": sentences}
     first = re.match(r"[A-Za-z]+", sentences)
     single = not re.search(r"[.!?]\s", sentences) and sentences.endswith(".")
     if single and first and first[0].lower() in _LOWERCASE_STARTS:
         slots["clause"] = sentences[0].lower() + sentences[1:].rstrip(".")
+        command = command_of(sentences)
+        if command:
+            slots |= _command_slots(command)
     return slots
+
+
+def _command_slots(command: str) -> dict[str, str]:
+    """A command as a sentence and inside one; a limb is `the left arm` in the one and `your left arm` in the other."""
+    return {"command": sentences_of(command), "order": with_own_limbs(command)}
 
 
 def length_slots(frames: int) -> dict[str, str]:
@@ -45,6 +54,14 @@ def part_names(parts: Sequence[str]) -> str:
 def steps_of(segments: Sequence[Segment]) -> str:
     """The segments' descriptions, numbered."""
     return " ".join(f"{number}. {sentences_of(segment.text)}" for number, segment in enumerate(segments, start=1))
+
+
+def command_steps_of(segments: Sequence[Segment]) -> str:
+    """The segments' descriptions as commands, numbered; empty where one is none."""
+    commands = [command_of(segment.text) for segment in segments]
+    if not all(commands):
+        return ""
+    return " ".join(f"{number}. {sentences_of(with_own_limbs(one))}" for number, one in enumerate(commands, start=1))
 
 
 def timeline_of(segments: Sequence[Segment]) -> str:

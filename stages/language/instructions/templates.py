@@ -1,6 +1,8 @@
 """Wordings of the instructions for each task. Add new ones at the end of a task's list.
 
-Slots: {caption} a description in whole sentences; {clause} the same as a clause, without capital and full stop; {seconds} and
+Slots: {caption} a description in whole sentences; {clause} the same as a clause, without capital and full stop; {command} the
+same as a command (`Raise the left arm.`), {order} as one without capital and full stop (`raise your left arm`); {commands} the
+numbered steps of a long motion as commands; {seconds} and
 {frames} the length of the target; {parts} the parts concerned, such as `left arm and the torso`, always after `the`;
 {sentences} descriptions of parts; {steps} the numbered steps of a long motion; {timeline} the same with their times; {start}
 and {end} the times of a step. Slots of sentences include the final full stop. Do not use `left` and `right` in the wordings
@@ -23,6 +25,13 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
         "Move a character according to this: {caption}",
         "Write out, as motion, the scene described here. {caption}",
         "Give me a sequence of poses in which {clause}.",
+        "{command}",
+        "Now {order}.",
+        "Please {order}.",
+        "I want you to {order}.",
+        "Your task: {order}.",
+        "Can you {order}?",
+        "Go ahead and {order}.",
     ),
     "t2m_seconds": (
         "Generate {seconds} seconds of motion: {caption}",
@@ -37,6 +46,12 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
         "Let a figure move for {seconds} seconds. {caption}",
         "Act out what follows within {seconds} seconds: {caption}",
         "The motion ends after {seconds} seconds. {caption}",
+        "{command} Take {seconds} seconds.",
+        "For {seconds} seconds, {order}.",
+        "Please {order}, and be done after {seconds} seconds.",
+        "Now {order} ({seconds} seconds).",
+        "You have {seconds} seconds: {order}.",
+        "Stop after {seconds} seconds. {command}",
     ),
     "t2m_frames": (
         "Generate {frames} frames of motion: {caption}",
@@ -51,6 +66,12 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
         "The clip has {frames} frames. {caption}",
         "Act out what follows, using {frames} frames: {caption}",
         "Stop after frame {frames}. {caption}",
+        "{command} Take {frames} frames.",
+        "Over {frames} frames, {order}.",
+        "Please {order} within {frames} frames.",
+        "Now {order} ({frames} frames).",
+        "You have {frames} frames: {order}.",
+        "Be done by frame {frames}. {command}",
     ),
     "m2t": (
         "Describe this motion.",
@@ -108,6 +129,12 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
         "How does this go on when {clause}?",
         "Predict the remaining poses of this motion: {caption}",
         "Let the figure complete what is described here. {caption}",
+        "Go on from here: {order}.",
+        "Keep moving. {command}",
+        "From these poses on, {order}.",
+        "Please continue, and {order}.",
+        "You have begun; now {order}.",
+        "Carry on as follows. {command}",
     ),
     "inbetween": (
         "Fill in the missing middle of this motion.",
@@ -136,6 +163,12 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
         "The hidden half belongs to a motion in which {clause}; supply it.",
         "Go from the opening poses to the closing ones. {caption}",
         "Insert the middle of this movement: {caption}",
+        "Between the two pieces, {order}.",
+        "Fill the gap. {command}",
+        "On the way from the beginning to the end, {order}.",
+        "Bridge what is missing: {order}.",
+        "Before you arrive, {order}.",
+        "The middle is yours. {command}",
     ),
     "i2pm": (
         "Move only the {parts}. {sentences}",
@@ -206,6 +239,12 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
         "Let the person in this pose carry out what follows. {caption}",
         "Out of the given posture, show how {clause}.",
         "Keep the first pose as it is and continue according to the description: {caption}",
+        "From where you are, {order}.",
+        "Leave the given pose and {order}.",
+        "In the given pose, get ready. {command}",
+        "You stand as given. Now {order}.",
+        "Starting there, please {order}.",
+        "Begin like that. {command}",
     ),
     "i2m_pose_seconds": (
         "Start from the given pose and move for {seconds} seconds. {caption}",
@@ -220,6 +259,12 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
         "Let the person in this pose do the following within {seconds} seconds. {caption}",
         "Out of the given posture, spend {seconds} seconds on this: {caption}",
         "Keep the first pose as it is and continue until {seconds} seconds are over. {caption}",
+        "From the given pose, {order} for {seconds} seconds.",
+        "You stand as given and have {seconds} seconds. {command}",
+        "Starting there, {order}; stop after {seconds} seconds.",
+        "Begin like that. {command} Take {seconds} seconds.",
+        "Leave the given pose and {order} within {seconds} seconds.",
+        "{command} Start as given and take {seconds} seconds.",
     ),
     "i2m_image": (
         "The picture shows the person at the beginning. {caption}",
@@ -234,6 +279,12 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
         "Make the figure in the photo move so that {clause}.",
         "The image gives the start and these words the rest: {caption}",
         "Let the person in view go on in this way. {caption}",
+        "You are the person in the picture. {command}",
+        "From what the picture shows, {order}.",
+        "Start as in the photo and {order}.",
+        "{command} Begin as in the image.",
+        "As the person you see, {order}.",
+        "Step out of the picture: {order}.",
     ),
     "i2m_image_seconds": (
         "The picture shows the person at the beginning. Make {seconds} seconds of motion: {caption}",
@@ -248,6 +299,12 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
         "Let the figure in the photo move; stop after {seconds} seconds. {caption}",
         "The image gives the start, these words the rest, {seconds} seconds the length. {caption}",
         "Within {seconds} seconds of this photo, the following is done: {caption}",
+        "You are the person in the picture. {command} Take {seconds} seconds.",
+        "From what the picture shows, {order} for {seconds} seconds.",
+        "Start as in the photo and {order} within {seconds} seconds.",
+        "{command} Begin as in the image and stop after {seconds} seconds.",
+        "As the person you see, {order}; you have {seconds} seconds.",
+        "Step out of the picture and, for {seconds} seconds, {order}.",
     ),
     "prediction_seconds": (
         "Continue this motion for {seconds} seconds.",
@@ -290,6 +347,12 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
         "Play the scene step by step. {steps}",
         "Work through this programme of movements: {steps}",
         "Each number is an action; perform them all, flowing into each other. {steps}",
+        "Do this, one thing after another: {commands}",
+        "Please do this in order. {commands}",
+        "Now, without a break: {commands}",
+        "These are your orders. {commands}",
+        "Keep moving from one to the next. {commands}",
+        "Act it out without stopping. {commands}",
     ),
     "i2lm_timed": (
         "Make a long motion that keeps to this timetable. {timeline}",

@@ -81,7 +81,7 @@ def test_killed_jobs_complete(films: Path, dataset: Path, tmp_path: Path) -> Non
     config = tmp_path / "job.yaml"
     config.write_text(f"sources: [{{path: {films / 'manifest.csv'}}}]\noutput: {output}\nsplits: {{train: 1.0}}\n")
     command = [sys.executable, "-m", "pipeline.commands.main", "ingest", str(config)]
-    for seconds in (4.0, 6.5, 9.0):
+    for seconds in (6.5, 9.0):
         process = subprocess.Popen(command, cwd=PROJECT_ROOT, stdout=subprocess.DEVNULL, start_new_session=True)
         time.sleep(seconds)
         os.killpg(process.pid, signal.SIGKILL)
