@@ -12,11 +12,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 import torch
 import torch.distributed as dist
+from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -27,6 +28,7 @@ from model.data.loader import MotionLoader
 from model.data.samples import MotionSample
 from model.training.config import Optimisation, Run
 from model.training.metrics import MetricsLog
+from schemas.config import Config
 from schemas.devices import choose_device
 from schemas.errors import HumoError, UsageError
 from schemas.secrets import public_settings
@@ -334,9 +336,10 @@ def _resume(
     if folder is None:
         return 0
     saved = json.loads((folder / checkpoints.MODEL).read_text())
+    saved["architecture"] = _with_defaults(type(cast(Any, config).architecture), saved.get("architecture", {}))
     expected = json.loads(json.dumps({"kind": task.kind, **task.description()}))
     if any(saved.get(key) != expected[key] for key in ("kind", "architecture")):
-        differing = _differences(saved.get("architecture", {}), expected["architecture"])
+        differing = _differences(saved["architecture"], expected["architecture"])
         raise UsageError(
             f"{output}: contains a training of another architecture{differing}; set another output, or resume: false to start over"
         )
@@ -366,6 +369,14 @@ def _resume(
     loader.load_state_dict(training["loader"])
     print(f"resuming from {folder}", flush=True)
     return training["step"]
+
+
+def _with_defaults(kind: type[Config], saved: dict[str, Any]) -> dict[str, Any]:
+    """A saved architecture whose missing settings are the defaults, as when it is loaded; unchanged if `kind` does not know all."""
+    try:
+        return json.loads(kind(**saved).model_dump_json())
+    except ValidationError:
+        return saved
 
 
 def _differences(saved: dict[str, Any], expected: dict[str, Any]) -> str:

@@ -178,6 +178,15 @@ def test_training_outputs(trained: tuple[Path, Path]) -> None:
     assert not list(trained[1].rglob("tokenizer/training*"))
 
 
+def test_a_checkpoint_without_settings_that_came_later_resumes(dataset: str, tmp_path: Path) -> None:
+    train_tokenizer(_tokenizer_config(dataset, tmp_path, 2))
+    path = tmp_path / "step-00000002" / checkpoints.MODEL
+    description = json.loads(path.read_text())
+    del description["architecture"]["lookahead"]
+    path.write_text(json.dumps(description))
+    assert train_tokenizer(_tokenizer_config(dataset, tmp_path, 4)).steps == 4
+
+
 def test_unusable_checkpoints_raise(trained: tuple[Path, Path], dataset: str, tmp_path: Path) -> None:
     with pytest.raises(HumoError, match="no such checkpoint"):
         load_tokenizer(tmp_path / "nothing")
