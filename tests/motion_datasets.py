@@ -143,8 +143,12 @@ def filmed(record: InstructedMotion) -> InstructedMotion:
     with_footage = replace(motion, footage=Footage(clip=clip, camera=camera))
     scored = replace(record.captioned.scored, motion=with_footage)
     first, whole = InstructionInput(kind="image"), record.instructions[0].target
-    i2m = replace(record.instructions[0], task="i2m", instruction="Go on from the image.", inputs=first, target=whole)
-    return replace(record, captioned=replace(record.captioned, scored=scored), instructions=(*record.instructions, i2m))
+    image = replace(
+        record.instructions[0], task="i2m_image", instruction="Go on from the image.", inputs=first, target=whole
+    )
+    return replace(
+        record, captioned=replace(record.captioned, scored=scored), instructions=(*record.instructions, image)
+    )
 
 
 def instructed(action: str, seconds: float, seed: int, body: BodyModel) -> InstructedMotion:

@@ -14,7 +14,8 @@ from model.llm.packing import VISION
 from model.training.config import LanguageModelTraining, TokenizerTraining
 from model.training.llm import train_llm
 from model.training.tokenizer import train_tokenizer
-from schemas.config import parse_config
+from pipeline import PROJECT_ROOT
+from schemas.config import load_config, parse_config
 from schemas.errors import HumoError, UsageError
 
 OPTIMISATION = {"steps": 2, "batch_size": 4, "learning_rate": 1e-3, "warmup_steps": 1, "bf16": False}
@@ -72,6 +73,33 @@ def test_the_checkpoint_names_the_tower(trained: tuple[Path, LanguageModelTraini
     weights = checkpoints.read_state(checkpoints.newest(trained[0]))
     assert weights[f"projectors.{VISION}.std"].min() > 0
     assert not any("tower" in name for name in weights)
+
+
+def test_three_stages_each_start_from_the_one_before(
+    trained: tuple[Path, LanguageModelTraining], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The stages that configs/ describes, on a few samples."""
+    given = trained[1]
+    before: dict[str, torch.Tensor] = {}
+    for number, name in enumerate(("stage1_motion_text", "stage2_vision", "stage3_instructions"), start=1):
+        changes = [f"dataset={given.dataset}", f"tokenizer={given.tokenizer}", f"output={tmp_path / str(number)}",
+                   f"architecture={given.architecture.model_dump_json()}", "text_vocabulary=400", "device=cpu", "workers=0",
+                   "optimisation.steps=1", "optimisation.batch_size=4", "optimisation.learning_rate=1e-9",
+                   "optimisation.weight_decay=0", "optimisation.bf16=false"]  # fmt: skip
+        changes += [f"initial={tmp_path / str(number - 1)}"] if number > 1 else []
+        config = load_config(PROJECT_ROOT / "configs" / f"llm_{name}.yaml", LanguageModelTraining, changes)
+        train_llm(config)
+        state = checkpoints.read_state(checkpoints.newest(tmp_path / str(number)))
+        # At this rate of learning, the weights stay those that they began with.
+        assert all(torch.allclose(state[name], value, atol=1e-6) for name, value in before.items())
+        before = state
+    assert (
+        VISION in load_llm(tmp_path / "1").model.projectors,
+        VISION in load_llm(tmp_path / "3").model.projectors,
+    ) == (0, 1)
+    printed = capsys.readouterr().out.split("instructions of ")[1:]
+    assert ["i2m_image: 0 used" in one for one in printed] == [True, False, False]
+    assert ["prediction: 0 used" in one for one in printed] == [True, True, False]
 
 
 def test_a_model_without_vision_says_so(trained: tuple[Path, LanguageModelTraining], tmp_path: Path) -> None:
