@@ -145,6 +145,9 @@ class LanguageModelTraining(Run):
     """Loss weight of text tokens, prompts included."""
     stop_weight: float = Field(default=0.1, ge=0)
     """Loss weight of the end-of-motion logit."""
+    sharded: bool = False
+    """Whether several processes split the parameters, their gradients and the optimiser's state (FSDP2), for models of which a
+    device does not hold a copy; else each has one (DDP)."""
     max_steps: int = Field(default=128, gt=0)
     """Maximum motion steps of an example; longer motions are truncated."""
 

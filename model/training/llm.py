@@ -83,7 +83,7 @@ def train_llm(config: LanguageModelTraining) -> Result:
             _start_from(config, module, folder)
         if processes.is_main:
             print(_census(config, task), flush=True)
-    return fit(task, config, loader, processes)
+    return fit(task, config, loader, processes, sharded=config.sharded)
 
 
 def _resumed_vocabulary(config: LanguageModelTraining, tokenizer: Path) -> TextVocabulary | None:

@@ -28,6 +28,7 @@ from model.data.loader import MotionLoader
 from model.data.samples import MotionSample
 from model.training.config import Optimisation, Run
 from model.training.metrics import MetricsLog
+from model.training.sharding import placed_like, shard, whole, whole_state
 from schemas.config import Config
 from schemas.devices import choose_device
 from schemas.errors import HumoError, UsageError
@@ -154,19 +155,24 @@ def drawn_samples(config: Run, count: int, frames: FrameReader | None = None) ->
     return (dataset[int(number)] for number in np.sort(numbers))
 
 
-def fit(task: Task, config: Run, loader: MotionLoader, processes: Processes) -> Result:
-    """Train up to `steps`; with `resume`, start from the newest checkpoint in `output`."""
+def fit(task: Task, config: Run, loader: MotionLoader, processes: Processes, *, sharded: bool = False) -> Result:
+    """Train up to `steps`; with `resume`, start from the newest checkpoint in `output`. With `sharded`, several processes split the
+    module instead of having a copy each; checkpoints are the same."""
     output, optimisation = config.output, config.optimisation
+    sharded = sharded and processes.count > 1
     task.module.to(processes.device).train()
-    optimiser = make_optimiser(task.module, optimisation)
+    step, moments = _resume(task, config, loader, output) if config.resume else (0, {})
+    if sharded:
+        shard(task.module, processes.device)
     averages = WeightAverages(task.module, optimisation.ema) if optimisation.ema else None
-    step = _resume(task, config, loader, optimiser, averages, output) if config.resume else 0
+    optimiser = make_optimiser(task.module, optimisation)
+    _restore(task.module, optimiser, moments)
     log = MetricsLog(output, optimisation.steps, step, events=config.tensorboard) if processes.is_main else None
     processes.wait()  # nobody resumes from what rank 0 writes now
-    if not step and processes.is_main:  # what the run began with: a later resume continues with that
-        _save(task, config, loader, optimiser, averages, output, 0)
+    if not step:  # what the run began with: a later resume continues with that
+        _save(task, config, loader, optimiser, averages, processes, 0)
     module: nn.Module = task.module
-    if processes.count > 1:
+    if processes.count > 1 and not sharded:
         # Codebooks synchronise their own updates; broadcasting the buffers of rank 0 at every step would undo that.
         module = DistributedDataParallel(
             task.module, forward_sync_buffers=False, find_unused_parameters=task.has_unused_parameters
@@ -187,17 +193,19 @@ def fit(task: Task, config: Run, loader: MotionLoader, processes: Processes) -> 
                 with torch.autocast(processes.device.type, torch.bfloat16, enabled=optimisation.bf16):
                     losses = task.losses(module, samples, step)
                 (losses["loss"] / optimisation.accumulate).backward()
-        gradient_norm = nn.utils.clip_grad_norm_(task.module.parameters(), optimisation.clip_norm)
+        gradient_norm = whole(nn.utils.clip_grad_norm_(task.module.parameters(), optimisation.clip_norm))
         optimiser.step()
         step += 1
         if averages:
             averages.update(task.module)
         losses = mean_over_ranks(losses)
+        logged = step % config.log_every == 0 or step == optimisation.steps
+        due = logged and config.validate_every and (step % config.validate_every == 0 or step == optimisation.steps)
+        validated = _validate(task, averages) if due and (log or sharded) else None
         if log:
             log.add(losses | {"gradient_norm": gradient_norm})
-            if step % config.log_every == 0 or step == optimisation.steps:
-                due = config.validate_every and (step % config.validate_every == 0 or step == optimisation.steps)
-                log.write(step, optimiser.param_groups[0]["lr"], _validate(task, averages) if due else None)
+            if logged:
+                log.write(step, optimiser.param_groups[0]["lr"], validated)
                 if due and isinstance(task, Drawing):
                     log.draw_with("reconstruction.png", step, task.draw)
                 if not math.isfinite(log.last["loss"]):
@@ -207,7 +215,7 @@ def fit(task: Task, config: Run, loader: MotionLoader, processes: Processes) -> 
         if step % config.save_every == 0 or step == optimisation.steps:
             if log:
                 log.publish()  # first: a resumed run deletes lines beyond its checkpoint, and cannot restore missing ones
-                _save(task, config, loader, optimiser, averages, output, step)
+            _save(task, config, loader, optimiser, averages, processes, step)
             processes.wait()
     if log:
         log.finish(task.kind)
@@ -265,7 +273,7 @@ class WeightAverages:
 
 def _validate(task: Task, averages: WeightAverages | None) -> dict[str, float]:
     task.module.eval()
-    with averages.in_place(task.module) if averages else nullcontext(), torch.inference_mode():
+    with averages.in_place(task.module) if averages else nullcontext(), torch.no_grad():
         found = task.validate()
     task.module.train()
     return {f"validation_{name}": value for name, value in found.items()}
@@ -296,23 +304,26 @@ def _save(
     loader: MotionLoader,
     optimiser: torch.optim.Optimizer,
     averages: WeightAverages | None,
-    output: str,
+    processes: Processes,
     step: int,
 ) -> None:
-    files, folders = task.extra_files()
+    """Publish a checkpoint. All processes must call it: of a module that they split, each has a part."""
     names: dict[Tensor, str] = {parameter: name for name, parameter in task.module.named_parameters()}
     moments = {
-        f"{names[parameter]}/{key}": value
+        f"{names[parameter]}/{key}": whole(value)
         for parameter, state in optimiser.state.items()
         for key, value in state.items()
         if isinstance(value, Tensor)
     }
-    state = task.module.state_dict()
+    state = whole_state(task.module.state_dict())
     if averages:  # those who load the model get the means; resuming needs both
         moments |= {f"{_RAW}{name}": state[name].clone() for name in averages.values}
-        state |= averages.values
+        state |= whole_state(averages.values)
+    if not processes.is_main:
+        return
+    files, folders = task.extra_files()
     checkpoints.publish(
-        output,
+        config.output,
         step,
         {"kind": task.kind, **task.description(), "training": public_settings(config.model_dump())[0]},
         state,
@@ -324,17 +335,11 @@ def _save(
     )
 
 
-def _resume(
-    task: Task,
-    config: Run,
-    loader: MotionLoader,
-    optimiser: torch.optim.Optimizer,
-    averages: WeightAverages | None,
-    output: str,
-) -> int:
+def _resume(task: Task, config: Run, loader: MotionLoader, output: str) -> tuple[int, dict[str, Tensor]]:
+    """Load the newest checkpoint's weights; its step, and what `_restore` takes."""
     folder = checkpoints.newest(output)
     if folder is None:
-        return 0
+        return 0, {}
     saved = json.loads((folder / checkpoints.MODEL).read_text())
     saved["architecture"] = _with_defaults(type(cast(Any, config).architecture), saved.get("architecture", {}))
     expected = json.loads(json.dumps({"kind": task.kind, **task.description()}))
@@ -349,26 +354,23 @@ def _resume(
             "resume: false to start over"
         )
     checkpoints.load_into(task.module, folder)
-    moments = checkpoints.read_state(folder, checkpoints.TRAINING_STATE)
-    raw = {name.removeprefix(_RAW): value for name, value in moments.items() if name.startswith(_RAW)}
-    if averages:
-        device = next(task.module.parameters()).device
-        state = task.module.state_dict()
-        averages.values = {name: state[name].detach().clone().to(device) for name in averages.values}
-    with torch.no_grad():
-        for name, parameter in task.module.named_parameters():
-            if name in raw:
-                parameter.copy_(raw[name])
-    for name, parameter in task.module.named_parameters():
-        state = {key.rsplit("/", 1)[1]: value for key, value in moments.items() if key.rsplit("/", 1)[0] == name}
-        if state:
-            optimiser.state[parameter] = {
-                key: value if key == "step" else value.to(parameter.device) for key, value in state.items()
-            }
     training = json.loads((folder / checkpoints.TRAINING).read_text())
     loader.load_state_dict(training["loader"])
     print(f"resuming from {folder}", flush=True)
-    return training["step"]
+    return training["step"], checkpoints.read_state(folder, checkpoints.TRAINING_STATE)
+
+
+def _restore(module: nn.Module, optimiser: torch.optim.Optimizer, moments: dict[str, Tensor]) -> None:
+    """Take the optimiser's state, and the parameters where the checkpoint's are running means."""
+    for name, parameter in module.named_parameters():
+        if f"{_RAW}{name}" in moments:
+            with torch.no_grad():
+                parameter.copy_(placed_like(moments[f"{_RAW}{name}"], parameter))
+        state = {key.rsplit("/", 1)[1]: value for key, value in moments.items() if key.rsplit("/", 1)[0] == name}
+        if state:
+            optimiser.state[parameter] = {
+                key: value if key == "step" else placed_like(value, parameter) for key, value in state.items()
+            }
 
 
 def _with_defaults(kind: type[Config], saved: dict[str, Any]) -> dict[str, Any]:

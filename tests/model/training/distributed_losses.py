@@ -1,6 +1,6 @@
 """Program that a multi-process test runs in each process; not a test itself.
 
-    torchrun --nproc-per-node 2 distributed_losses.py OUT
+    torchrun --nproc-per-node 2 distributed_losses.py OUT [sharded]
     python distributed_losses.py OUT
 
 Twenty steps on the same sequences, of which each rank has its share, with texts and motions unequally spread; OUT gets the losses.
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from model.llm.language_model import LanguageModelConfig, MotionLanguageModel
@@ -21,6 +22,7 @@ from model.llm.packing import Packer
 from model.llm.segments import Example, Motion, MotionAnswer, TextAnswer, Words
 from model.llm.vocabulary import TextVocabulary
 from model.training.loop import mean_over_ranks
+from model.training.sharding import shard
 
 PARTS, LEVELS, CODES, WIDTH = 5, 4, 8, 6
 STEPS, SEQUENCES = 20, 6
@@ -43,7 +45,7 @@ def examples(seed: int) -> list[Example]:
     return found
 
 
-def losses_of(rank: int, ranks: int) -> list[float]:
+def losses_of(rank: int, ranks: int, sharded: bool) -> list[float]:
     """The loss of every step."""
     torch.manual_seed(0)
     config = LanguageModelConfig(
@@ -52,7 +54,11 @@ def losses_of(rank: int, ranks: int) -> list[float]:
     sizes = {"parts": PARTS, "levels": LEVELS, "codebook_size": CODES, "code_width": WIDTH}
     model = MotionLanguageModel(config, text_tokens=300, **sizes)
     packer = Packer(TextVocabulary.learn(["go on", "what is this"], 300), PARTS, LEVELS, WIDTH, 64)
-    module = DistributedDataParallel(model, find_unused_parameters=True) if ranks > 1 else model
+    module: nn.Module = model
+    if sharded:
+        shard(model, torch.device("cpu"))
+    elif ranks > 1:
+        module = DistributedDataParallel(model, find_unused_parameters=True)
     optimiser = torch.optim.SGD(model.parameters(), lr=0.5)
     size, found = SEQUENCES // ranks, []
     for step in range(STEPS):
@@ -71,7 +77,7 @@ if __name__ == "__main__":
     rank, ranks = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     if ranks > 1:
         dist.init_process_group("gloo")
-    result = losses_of(rank, ranks)
+    result = losses_of(rank, ranks, "sharded" in sys.argv)
     if rank == 0:
         Path(sys.argv[1]).write_text(json.dumps(result))
     if ranks > 1:

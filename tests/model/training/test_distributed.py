@@ -47,16 +47,32 @@ def test_torchrun(uneven_dataset: str, tmp_path: Path) -> None:
 
 
 def test_two_processes_have_the_losses_of_one(tmp_path: Path) -> None:
-    """Although one of them has all texts and most of the motion: means are over targets, not over processes."""
-    program = str(Path(__file__).with_name("distributed_losses.py"))
+    """With a copy of the model each and with a half each, although one of them has all texts and most of the motion: means are over
+    targets, not over processes."""
+    program, out = str(Path(__file__).with_name("distributed_losses.py")), tmp_path / "losses.json"
     curves = []
-    for launcher in ([], ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]):
-        done = _run([*launcher, program, str(tmp_path / "losses.json")])
+    for command in ([program, str(out)], [*TORCHRUN, program, str(out)], [*TORCHRUN, program, str(out), "sharded"]):
+        done = _run(command)
         assert done.returncode == 0, done.stderr[-3000:]
-        curves.append(json.loads((tmp_path / "losses.json").read_text()))
+        curves.append(json.loads(out.read_text()))
     assert len(curves[0]) == 20
     assert curves[0][-1] < curves[0][0]
     assert curves[1] == pytest.approx(curves[0], abs=1e-4)
+    assert curves[2] == pytest.approx(curves[0], abs=1e-4)
+
+
+def test_a_split_model_trains_and_resumes_like_copies(uneven_dataset: str, tmp_path: Path) -> None:
+    done = _run([*TORCHRUN, str(Path(__file__).with_name("sharded_training.py")), uneven_dataset, str(tmp_path)])
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert f"resuming from {tmp_path / 'resumed' / 'step-00000002'}" in done.stdout
+    names = ("copies/step-00000000", "copies/step-00000004", "split/step-00000004", "resumed/step-00000004")
+    start, copies, split, resumed = (checkpoints.read_state(tmp_path / name) for name in names)
+    moved = max((copies[name] - start[name]).abs().max() for name in copies)
+    assert moved > 0.01
+    for name, value in copies.items():
+        assert torch.allclose(value, split[name], atol=1e-3 * moved), name
+        # Motions are encoded in batches, whose sizes round differently.
+        assert torch.allclose(split[name], resumed[name], atol=1e-4 * moved), name
 
 
 @pytest.mark.slow
