@@ -1,5 +1,7 @@
 """A local S3 server: moto's, one write at a time as S3 evaluates conditions, or without conditions as some stores are."""
 
+import io
+import itertools
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -10,6 +12,7 @@ import fsspec
 
 from schemas.storage import Storage
 
+_NUMBERS = itertools.count()
 _CONDITIONS = ("HTTP_IF_MATCH", "HTTP_IF_NONE_MATCH")
 
 
@@ -26,6 +29,10 @@ class _Application:
         if not self.conditional and environ["REQUEST_METHOD"] in ("PUT", "POST", "DELETE"):
             for name in _CONDITIONS:
                 environ.pop(name, None)
+        if environ.get(
+            "CONTENT_LENGTH"
+        ):  # read before: a client that is stopped in the middle must not hold the others up
+            environ["wsgi.input"] = io.BytesIO(environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"])))
         with self.lock:
             return list(self.application(environ, start_response))
 
@@ -33,12 +40,11 @@ class _Application:
 @contextmanager
 def s3_bucket(name: str = "humo", *, conditional: bool = True) -> Iterator[str]:
     """Address of an empty bucket of a server on this machine, which the environment names meanwhile. What moto holds belongs to the
-    process, so it is emptied first."""
-    from moto.moto_api._internal import moto_api_backend
+    process, so every bucket has a name of its own, which begins with `name`."""
     from moto.moto_server.werkzeug_app import MotoRequestHandler
     from werkzeug.serving import make_server
 
-    moto_api_backend.reset()
+    name = f"{name}-{next(_NUMBERS)}"
     server = make_server("127.0.0.1", 0, _Application(conditional), threaded=True, request_handler=MotoRequestHandler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
