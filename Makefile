@@ -3,7 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 UV ?= uv
-TEST_WORKERS ?= 2
+# More than two cores need: a quarter of the time, tests wait.
+TEST_WORKERS ?= 3
 OUT ?= demo
 
 .PHONY: setup lock demo test check bench body clean
