@@ -169,6 +169,34 @@ def bench_control(
     print_result(report, as_json, bench_text(report))
 
 
+@bench_app.command("decoding")
+def bench_decoding(
+    preset: Annotated[str, typer.Option(help="Preset of the language model: tiny, small or base.")] = "small",
+    backbone: Annotated[
+        str, typer.Option(help="Folder or hub name of a pretrained backbone, or smollm2; empty: that of the preset.")
+    ] = "",
+    tokenizer: Annotated[str, typer.Option(help="Preset of the tokenizer.")] = "fast",
+    seconds: Annotated[float, typer.Option(min=0.2, help="Length of a motion.")] = 2.0,
+    rounds: Annotated[int, typer.Option(min=1, help="Motions of each layout, in turns.")] = 3,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of torch.")] = 1,
+    device: Annotated[str, typer.Option(help="cpu, cuda:0, ...")] = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """Speed of generation: the step decoder beside the flat layout, in which every code takes a pass of the backbone."""
+    from pipeline.benchmarks.decoding import bench, bench_text
+
+    report = bench(
+        preset=preset,
+        backbone=backbone,
+        tokenizer=tokenizer,
+        seconds=seconds,
+        rounds=rounds,
+        threads=threads,
+        device=device,
+    )
+    print_result(report, as_json, bench_text(report))
+
+
 @bench_app.command("words")
 def bench_words(
     dataset: Annotated[str, typer.Argument(help="Folder of a dataset of the labelled videos; any fsspec path.")],
