@@ -12,6 +12,9 @@ from torch import Tensor
 
 from model.data.dataset import MotionDataset, check_body_model
 from model.data.text import mirror_text
+from model.evaluation.generation import GenerationReport, evaluate_generation
+from model.evaluation.limbs import SIDES, parse_limb
+from model.evaluation.motions import Judge
 from model.features import humo263
 from model.features.motions import motion_features
 from model.generation.generator import Generator
@@ -24,7 +27,6 @@ from schemas.sample import MotionArrays
 from schemas.skeleton import joint
 
 _DRIFT_FRAMES = 60
-_SIDES = ("left", "right")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +44,8 @@ class LanguageModelReport:
     """Fraction of prompts about one arm or leg for which that limb moves more than the opposite one, both for the prompt and
     with left and right swapped; NaN if the split has no such prompt."""
     exchange_prompts: int
+    generation: GenerationReport | None = None
+    """What it generates for the split; None if nothing was to be generated."""
 
 
 def evaluate_llm(
@@ -52,12 +56,18 @@ def evaluate_llm(
     task: str | None = None,
     limit: int | None = 200,
     exchange_prompts: int = 20,
+    generated: int = 0,
+    seeds: int = 1,
+    evaluator: str | Path = "",
+    training: str = "",
     seed: int = 0,
     body_model: str = "",
     device: str = "cpu",
 ) -> LanguageModelReport:
     """Likelihoods over captions and instructions, or over those of `task` only; then left-right accuracy on up to
-    `exchange_prompts` captions of the split. Raises HumoError for an unusable checkpoint or dataset."""
+    `exchange_prompts` captions of the split; with `generated`, what it generates for so many of its samples, `seeds` motions
+    each, judged by `evaluator` (by default the shipped one) beside rivals from the training split, of the dataset `training` if
+    that is named. Raises HumoError for an unusable checkpoint or dataset."""
     loaded = load_llm(checkpoint)
     generator = Generator(loaded, body_model=body_model, device=device)
     check_body_model(dataset, generator.body)
@@ -93,6 +103,12 @@ def evaluate_llm(
     if not motions:
         raise HumoError(f"{dataset}: no motion in {split} is long enough; select another split")
     passed = [follows_side_swap(generator, caption, limb, seed) for caption, limb in prompts.items()]
+    report = None
+    if generated:
+        judge = Judge(evaluator, body_model=body_model, device=device)
+        report = evaluate_generation(
+            generator, judge, dataset, split=split, limit=generated, training=training, seeds=seeds, seed=seed
+        )
     motion_nats, text_nats = (sums[name] / counts[name] if counts[name] else math.nan for name in ("motion", "text"))
     return LanguageModelReport(
         motions=motions,
@@ -102,19 +118,8 @@ def evaluate_llm(
         text_perplexity=math.exp(text_nats),
         exchange_accuracy=sum(passed) / len(passed) if passed else math.nan,
         exchange_prompts=len(passed),
+        generation=report,
     )
-
-
-def parse_limb(caption: str) -> tuple[str, str] | None:
-    """(side, joint) of the single limb in a sentence; None if it mentions both sides or no limb."""
-    words = caption.lower().replace(",", " ").replace(".", " ").split()
-    sides = {word for word in words if word in _SIDES}
-    if len(sides) != 1 or "both" in words:
-        return None
-    for limb, names in (("wrist", ("hand", "arm", "fist", "wrist", "elbow")), ("ankle", ("foot", "leg", "knee"))):
-        if any(name in words for name in names):
-            return sides.pop(), limb
-    return None
 
 
 def follows_side_swap(
@@ -133,11 +138,11 @@ def limb_path_m(motion: MotionArrays, body: BodyModel, name: str) -> dict[str, f
     """Path length of the left and the right wrist or ankle in the heading frame, metres."""
     rows = motion_features([motion], body)[0]
     positions = humo263.positions(rows)
-    return {side: _path_length(positions[:, joint(f"{side}_{name}")]) for side in _SIDES}
+    return {side: _path_length(positions[:, joint(f"{side}_{name}")]) for side in SIDES}
 
 
 def _opposite(side: str) -> str:
-    return _SIDES[1 - _SIDES.index(side)]
+    return SIDES[1 - SIDES.index(side)]
 
 
 def _path_length(positions: Float[Tensor, "N 3"]) -> float:

@@ -1,6 +1,7 @@
 """Commands of the model: train, measure, tokenize, generate, describe, export."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -154,12 +155,26 @@ def evaluate_llm(
     dataset: Dataset,
     split: Annotated[str, typer.Option(help="train, val or test.")] = "val",
     limit: Annotated[int, typer.Option(help="Most motions; 0: all.")] = 0,
+    generate: Annotated[int, typer.Option(help="Samples for which it generates, beside rivals; 0: none.")] = 50,
+    seeds: Annotated[int, typer.Option(min=1, help="Motions generated for each text.")] = 1,
+    evaluator: Evaluator = "",
+    training: Annotated[str, typer.Option(help="Dataset it was trained on, if another: rivals are from there.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Likelihood of motions and texts, and whether left and right are told apart."""
+    """Likelihoods, left and right, and what it generates: motions for texts, continuations, sentences for motions, its speed."""
     from model.evaluation.llm import evaluate_llm as run
 
-    _print_evaluation(run(checkpoint, dataset, split=split, limit=limit or None), as_json)
+    result = run(
+        checkpoint,
+        dataset,
+        split=split,
+        limit=limit or None,
+        generated=generate,
+        seeds=seeds,
+        evaluator=evaluator,
+        training=training,
+    )
+    _print_evaluation(result, as_json)
 
 
 @evaluate_app.command("motions")
@@ -204,7 +219,17 @@ def _print_evaluation(result: Any, as_json: bool) -> None:
     from dataclasses import asdict
 
     values = asdict(result)
-    print_result(values, as_json, "\n".join(f"{name:24} {value}" for name, value in values.items()))
+    print_result(values, as_json, "\n".join(_lines(values)))
+
+
+def _lines(values: dict[str, Any], indent: str = "") -> Iterator[str]:
+    """A line a figure; groups of groups are indented."""
+    for name, value in values.items():
+        if isinstance(value, dict) and any(isinstance(one, dict) for one in value.values()):
+            yield f"{indent}{name}"
+            yield from _lines(value, f"{indent}  ")
+        else:
+            yield f"{indent}{name:24} {value}"
 
 
 @model_app.command()

@@ -16,7 +16,8 @@ from torch import Tensor
 from model import checkpoints
 from model.data.dataset import MotionDataset
 from model.data.samples import MotionSample
-from model.evaluation.llm import evaluate_llm, parse_limb
+from model.evaluation.limbs import parse_limb
+from model.evaluation.llm import evaluate_llm
 from model.evaluation.tokenizer import evaluate_tokenizer
 from model.features.layouts import LAYOUTS
 from model.features.motions import motion_features
@@ -291,8 +292,28 @@ def test_evaluation(trained: tuple[Path, Path], dataset: str) -> None:
     language = evaluate_llm(trained[1], dataset, limit=4, exchange_prompts=1)
     assert language.motion_perplexity < 40
     assert language.exchange_prompts == 1
+    assert language.generation is None
     with pytest.raises(HumoError, match="no samples"):
         evaluate_tokenizer(trained[0], dataset, split="test")
+
+
+def test_what_it_generates_stands_beside_rivals(trained: tuple[Path, Path], dataset: str) -> None:
+    report = evaluate_llm(trained[1], dataset, limit=1, exchange_prompts=0, generated=4, seeds=2).generation
+    assert report is not None
+    assert (report.t2m.texts, report.t2m.seeds) == (4, 2)
+    assert report.t2m.multimodality is not None
+    # Motions of a model that has learned nothing are far from all motions, and further than the split's own.
+    assert report.t2m.to_nearest_training_motion > report.t2m.real_to_nearest_training_motion > 0
+    assert report.t2m.fid > report.t2m.nearest_sentence_fid
+    assert report.prediction is not None
+    assert report.prediction.error_mm["0.5"] > 0
+    assert report.prediction.still_mm["1"] > 0
+    assert report.m2t.different <= 4
+    assert report.m2t.scores.sentences == 4
+    assert report.frames_per_s > 0
+    assert 0 < report.first_frame_ms < 60_000
+    with pytest.raises(HumoError, match="1 motions with a sentence in val, two are needed"):
+        evaluate_llm(trained[1], dataset, limit=1, exchange_prompts=0, generated=1)
 
 
 def test_parse_limb() -> None:
