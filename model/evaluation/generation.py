@@ -115,11 +115,11 @@ def evaluate_generation(
     Raises HumoError if there are fewer than two motions to judge in either split.
     """
     real = judge.described(dataset, split=split, limit=limit)
-    rivals = judge.described(dataset, split="train", limit=training)
-    for name, found in ((split, real), ("train", rivals)):
+    known = judge.described(training or dataset, split="train", limit=rivals)
+    for place, name, found in ((dataset, split, real), (training or dataset, "train", known)):
         if len(found) < 2:
             raise HumoError(
-                f"{dataset}: {len(found)} motions with a sentence in {name}, two are needed; select another split"
+                f"{place}: {len(found)} motions with a sentence in {name}, two are needed; select another split or dataset"
             )
     begin, frames, made = time.perf_counter(), 0, []
     for one in real:

@@ -10,13 +10,6 @@ from typing import Any
 
 import torch
 
-from model.generation.generator import Generator, Request, Sampling
-from model.llm.huggingface import PretrainedVocabulary
-from model.llm.language_model import PRESETS, LanguageModelConfig
-from model.llm.loading import LoadedModel, build_model, build_packer
-from model.llm.vocabulary import TextVocabulary
-from model.tokenizer.config import PRESETS as TOKENIZERS
-from model.tokenizer.motion_tokenizer import MotionTokenizer
 from schemas.body_model import BodyModel
 from schemas.devices import torch_threads
 from schemas.errors import UsageError
@@ -35,6 +28,9 @@ def bench(
 
     Raises UsageError for an unknown preset.
     """
+    from model.llm.language_model import PRESETS, LanguageModelConfig
+    from model.tokenizer.config import PRESETS as TOKENIZERS
+
     for name, known in ((preset, PRESETS), (tokenizer, TOKENIZERS)):
         if name not in known:
             raise UsageError(f"{name}: no such preset; known presets: {', '.join(known)}")
@@ -59,7 +55,14 @@ def bench(
     return {**report, "ratio": round(statistics.median(ratios), 2), "ratios": [round(one, 2) for one in ratios]}
 
 
-def _generator(architecture: LanguageModelConfig, preset: str, device: str) -> Generator:
+def _generator(architecture: Any, preset: str, device: str) -> Any:
+    from model.generation.generator import Generator
+    from model.llm.huggingface import PretrainedVocabulary
+    from model.llm.loading import LoadedModel, build_model, build_packer
+    from model.llm.vocabulary import TextVocabulary
+    from model.tokenizer.config import PRESETS as TOKENIZERS
+    from model.tokenizer.motion_tokenizer import MotionTokenizer
+
     torch.manual_seed(0)
     tokenizer = MotionTokenizer(TOKENIZERS[preset]).eval()
     pretrained = architecture.backbone
@@ -69,8 +72,10 @@ def _generator(architecture: LanguageModelConfig, preset: str, device: str) -> G
     return Generator(LoadedModel(model, tokenizer, packer, BodyModel.load().id), device=device)
 
 
-def _frames_per_s(generator: Generator, seconds: float) -> float:
+def _frames_per_s(generator: Any, seconds: float) -> float:
     """Speed of all from the prompt to rotations, without guidance."""
+    from model.generation.generator import Request, Sampling
+
     request = Request(text=_PROMPT, seconds=seconds)
     begin = time.perf_counter()
     frames = sum(len(rotations) for rotations, _ in generator.steps(request, Sampling(guidance=1.0)).frames())
