@@ -16,12 +16,12 @@ import threading
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import psutil
 
 from pipeline.dataset.conditional_writes import Guarantees, delete_unchanged, is_s3, probe, replace, revision
-from pipeline.dataset.fence import LEASE, claim_epoch, holder_name, lost_error, read_holder, top_epoch
+from pipeline.dataset.fence import LEASE, FencedStorage, claim_epoch, holder_name, lost_error, read_holder, top_epoch
 from schemas.errors import HumoError, UsageError
 from schemas.storage import Storage
 
@@ -70,7 +70,10 @@ class Lease:
     ) -> None:
         self._stopped.set()
         self._thread.join()
+        lost = self._loss() if isinstance(error, (HumoError, OSError)) else None
         self._release()
+        if lost:  # whatever was missing or other than expected was changed by the job that took over
+            raise lost from error
 
     def check(self) -> None:
         """Raises HumoError if another job took over the lease, for example after the machine was suspended."""
@@ -173,6 +176,18 @@ class Lease:
                 self._lost = error
             if self._lost:
                 return
+
+    def _loss(self) -> HumoError | None:
+        """The error of a lease that is lost by now."""
+        if self._lost:
+            return self._lost
+        try:
+            cast(FencedStorage, self.storage).check()
+        except HumoError as lost:
+            return lost
+        except OSError:
+            return None
+        return None
 
     def _is_mine(self, holder: dict[str, Any]) -> bool:
         return holder.get("nonce") == self._holder["nonce"]

@@ -11,6 +11,7 @@ if any run differs.
 """
 
 import argparse
+import contextlib
 import hashlib
 import json
 import multiprocessing
@@ -135,8 +136,7 @@ class _Trials:
             before = _content(self._storage(data))
             woken = process.is_alive()
         finally:
-            if process.is_alive() and process.pid:
-                os.kill(process.pid, signal.SIGCONT)
+            _signal(process, signal.SIGCONT)
         process.join(_TIMEOUT_S)
         trial.sleeper_status = process.exitcode
         if not woken:
@@ -236,11 +236,18 @@ class _Trials:
         assert process.pid
         deadline = time.monotonic() + (_TIMEOUT_S if after_s is None else after_s)
         while process.is_alive() and time.monotonic() < deadline:
-            if psutil.Process(process.pid).status() == psutil.STATUS_STOPPED:
-                return
+            with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
+                if psutil.Process(process.pid).status() == psutil.STATUS_STOPPED:
+                    return
             time.sleep(_POLL_S)
-        if process.is_alive():
-            os.kill(process.pid, signal.SIGSTOP)
+        _signal(process, signal.SIGSTOP)
+
+
+def _signal(process: BaseProcess, number: int) -> None:
+    """Send a signal to a process unless it has ended."""
+    if process.is_alive() and process.pid:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, number)
 
 
 def run_program(command: list[str], store: str, log: str, stop_at: int, role: str, environment: dict[str, str]) -> None:

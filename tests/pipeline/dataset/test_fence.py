@@ -92,6 +92,23 @@ def test_nothing_is_written_or_deleted_after_the_lease_is_lost(root: str, write:
     WRITES[write](other)
 
 
+@pytest.mark.parametrize("error", [HumoError("no such table"), FileNotFoundError("ledger/1.parquet")])
+def test_errors_of_a_job_that_lost_its_lease_say_so(root: str, error: Exception) -> None:
+    """What it read was changed by the other job; its own errors stay what they are."""
+
+    def run(is_lost: bool) -> None:
+        with Lease(Storage(root), "remove"):
+            if is_lost:
+                claim(root)
+            raise error
+
+    with pytest.raises(type(error), match=str(error)):
+        run(is_lost=False)
+    with pytest.raises(HumoError, match=TAKEN) as raised:
+        run(is_lost=True)
+    assert raised.value.__cause__ is error
+
+
 def test_a_file_that_was_begun_before_the_lease_was_lost_is_not_published(root: str) -> None:
     sleeper = claim(root)
     others: list[FencedStorage] = []
