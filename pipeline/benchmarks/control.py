@@ -25,7 +25,7 @@ from stages.write_captions import WriteCaptions
 DEFINITIONS = {
     "right": "share of motions with every event that the action implies, none that it rules out and none of the other side",
     "exchange": "share of prompts about a side of which both the prompt and its mirror image are right, with the same seed",
-    "spread_m": "mean distance of joints, relative to the pelvis, between seeds for the same prompt; 0: no variety",
+    "spread_m": "mean distance of joints, relative to the pelvis, between seeds for the same prompt; 0: no variety; null: one seed",
 }
 WORDINGS: dict[str, tuple[str, ...]] = {
     "raise_left": (
@@ -278,11 +278,11 @@ def _summary(trials: Sequence[_Trial], spreads: dict[str, list[float]]) -> dict[
     return {
         "motions": len(trials),
         "right": float(np.mean([not one.problem for one in trials])),
-        "exchange": float(np.mean(exchanged)) if exchanged else float("nan"),
+        "exchange": float(np.mean(exchanged)) if exchanged else None,
         "exchange_prompts": len(exchanged),
         "actions": {
             action: {"right": float(np.mean([not one.problem for one in group])),
-                     "spread_m": float(np.mean(spreads[action])) if spreads[action] else float("nan")}
+                     "spread_m": float(np.mean(spreads[action])) if spreads[action] else None}
             for action, group in by_action.items()
         },
         "wrong": [f"{one.wording} (seed {one.seed}): {one.problem}" for one in trials if one.problem],
@@ -291,10 +291,12 @@ def _summary(trials: Sequence[_Trial], spreads: dict[str, list[float]]) -> dict[
 
 def bench_text(result: dict[str, Any]) -> str:
     """The report for people."""
-    exchange = f"exchange {result['exchange']:.1%} of {result['exchange_prompts']}"
-    lines = [f"{result['motions']} motions: right {result['right']:.1%}, {exchange}"]
+    exchange = (
+        "" if result["exchange"] is None else f", exchange {result['exchange']:.1%} of {result['exchange_prompts']}"
+    )
+    lines = [f"{result['motions']} motions: right {result['right']:.1%}{exchange}"]
     lines += [
-        f"  {action:16} {row['right']:6.1%}  spread {row['spread_m']:.3f} m"
+        f"  {action:16} {row['right']:6.1%}" + ("" if row["spread_m"] is None else f"  spread {row['spread_m']:.3f} m")
         for action, row in result["actions"].items()
     ]
     return "\n".join([*lines, *(f"  {one}" for one in result["wrong"][:40])])
