@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -22,9 +23,7 @@ from model.evaluation.protocol import Interval, Retrieval, fid, fid_warning, mul
 from model.evaluation.text_metrics import TextScores, score_texts
 from model.generation.generator import GUIDANCE, MAX_SECONDS, Generator
 from schemas.errors import HumoError
-from schemas.kinematics import forward_kinematics
 from schemas.records import FPS
-from schemas.rotations import axis_angle_to_matrix
 from schemas.sample import MotionArrays
 
 HORIZONS_S = (0.5, 1.0)
@@ -150,9 +149,10 @@ def _text_to_motion(
     texts = [one.text for one in real]
     vectors, training = (judge.vectors([one.motion for one in several]) for several in (real, rivals))
     generated = judge.vectors(made)
-    sentences, known = (torch.as_tensor(judge.encoder.encode(several)).float()
-                        for several in (texts, [one.text for one in rivals]))  # fmt: skip
-    nearest = training[_unit(sentences).matmul(_unit(known).T).argmax(1)]
+    sentences, known = (
+        F.normalize(judge.encoder.encode(several), dim=1) for several in (texts, [one.text for one in rivals])
+    )
+    nearest = training[(sentences @ known.T).argmax(1)]
     words, same = judge.text_vectors(texts), judge.same(texts)
     first = generated[::seeds]
     return TextToMotion(
@@ -186,7 +186,7 @@ def _continuation(
         given = slice_frames(one.motion, 0, half)
         seconds = min(rest / FPS, MAX_SECONDS)
         made = generator.generate(one.text, seconds=seconds, initial=given, seed=seed, guidance=guidance).motion
-        true, other = _local_joints(one.motion, generator), _local_joints(made, generator)
+        true, other = generator.local_joints(one.motion), generator.local_joints(made)
         for horizon in HORIZONS_S:
             frame = min(round(horizon * FPS), len(other)) - 1
             for found, joints in ((errors, other[frame]), (still, true[half - 1])):
@@ -222,19 +222,6 @@ def _first_frame_ms(generator: Generator, texts: Sequence[str], guidance: float)
         next(iter(generator.frames(text, seconds=1.0, guidance=guidance)))
         taken.append(1e3 * (time.perf_counter() - begin))
     return statistics.median(taken)
-
-
-def _local_joints(motion: MotionArrays, generator: Generator) -> Float[Tensor, "N 24 3"]:
-    """Joints relative to the pelvis, in the world's orientation, of the mean body."""
-    rotations = axis_angle_to_matrix(torch.from_numpy(np.asarray(motion.poses, np.float32)))
-    return (
-        forward_kinematics(rotations, generator.rest_joints, torch.zeros(len(rotations), 3))[0]
-        - generator.rest_joints[0]
-    )
-
-
-def _unit(vectors: Float[Tensor, "N L"]) -> Float[Tensor, "N L"]:
-    return vectors / vectors.norm(dim=1, keepdim=True).clamp(min=1e-9)
 
 
 def _to_nearest(vectors: Float[Tensor, "N L"], others: Float[Tensor, "M L"]) -> float:

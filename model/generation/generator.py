@@ -27,6 +27,7 @@ from model.tokenizer.convolutions import Memory
 from model.vision.frame_tokens import FrameTokens
 from schemas.body_model import BodyModel
 from schemas.errors import HumoError, UsageError
+from schemas.kinematics import forward_kinematics
 from schemas.records import FPS
 from schemas.rotations import axis_angle_to_matrix, matrix_to_axis_angle
 from schemas.sample import MotionArrays
@@ -141,6 +142,12 @@ class Generator:
             joint_confidence=np.ones((len(trans), 24), np.float32),
         )
         return GeneratedMotion(motion=motion, body_model=self.body.id, text=text)
+
+    def local_joints(self, motion: MotionArrays) -> Float[Tensor, "n 24 3"]:
+        """Joints of the mean body relative to its pelvis, in the world's orientation, metres."""
+        rotations = axis_angle_to_matrix(torch.from_numpy(motion.poses).float())
+        joints = forward_kinematics(rotations, self.rest_joints, torch.zeros(len(rotations), 3))[0]
+        return joints - joints[:, :1]
 
     @torch.inference_mode()
     def describe(

@@ -12,14 +12,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 
 from pipeline.benchmarks.captions import event_names
 from pipeline.benchmarks.labelled_mocap import Expected, expected_of_action
 from schemas.devices import torch_threads
-from schemas.kinematics import forward_kinematics
 from schemas.records import FPS, Captions, Motion, Provenance, ScoredMotion, Source
-from schemas.rotations import axis_angle_to_matrix
 from stages.write_captions import WriteCaptions
 
 DEFINITIONS = {
@@ -205,7 +202,7 @@ def bench(generator: Any, *, seeds: int = 3, wordings: int = 10, seconds: float 
                     made = []
                     for seed in range(seeds):
                         motion = generator.generate(text, seconds=seconds, seed=seed, guidance=guidance)
-                        made.append(_local_joints(motion, generator))
+                        made.append(generator.local_joints(motion.motion).numpy())
                         captions = captions_of(motion, writer)
                         trials.append(_Trial(action=action, wording=text, mirrored=mirrored, seed=seed,
                                              problem=problem_of(captions, wanted)))  # fmt: skip
@@ -252,12 +249,6 @@ def _without_lowering(expected: Expected) -> Expected:
 def _main(kinds: frozenset[str]) -> frozenset[str]:
     """Without lowering, which an arm may do at any time."""
     return frozenset(kind for kind in kinds if not kind.startswith("lower"))
-
-
-def _local_joints(motion: Any, generator: Any) -> np.ndarray:
-    rotations = axis_angle_to_matrix(torch.from_numpy(motion.motion.poses))
-    joints = forward_kinematics(rotations, generator.rest_joints, torch.from_numpy(motion.motion.trans))[0]
-    return (joints - joints[:, :1]).numpy()
 
 
 def _distances(made: Sequence[np.ndarray]) -> Iterator[float]:

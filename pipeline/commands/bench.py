@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.commands.options import AsJson, print_result
+from pipeline.commands.options import AsJson, Evaluator, HumanTexts, TextSources, print_result
 
 bench_app = typer.Typer(help="Measure speed and accuracy against a rival in the same run.", no_args_is_help=True)
 
@@ -213,16 +213,10 @@ def bench_words(
 @bench_app.command("evaluator")
 def bench_evaluator(
     dataset: Annotated[str, typer.Argument(help="Dataset of motions that it was not trained on.")],
-    evaluator: Annotated[
-        str, typer.Option(help="Folder that humo train evaluator wrote; empty: the shipped one.")
-    ] = "",
+    evaluator: Evaluator = "",
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
-    texts: Annotated[
-        list[str] | None, typer.Option(help="What people wrote of the takes, as for humo bench captions; repeat it.")
-    ] = None,
-    source: Annotated[
-        list[str] | None, typer.Option(help="Only sentences under this key of the texts, such as kitml; repeat it.")
-    ] = None,
+    texts: HumanTexts = None,
+    source: TextSources = None,
     training: Annotated[str, typer.Option(help="Dataset of its training, for the nearest motions.")] = "",
     limit: Annotated[int, typer.Option(help="Most samples; 0: all.")] = 0,
     as_json: AsJson = False,

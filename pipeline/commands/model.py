@@ -7,7 +7,16 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.commands.options import AsJson, ConfigFile, Dataset, Overrides, print_result
+from pipeline.commands.options import (
+    AsJson,
+    ConfigFile,
+    Dataset,
+    Evaluator,
+    HumanTexts,
+    Overrides,
+    TextSources,
+    print_result,
+)
 
 model_app = typer.Typer()
 train_app = typer.Typer(help="Train from shards.", no_args_is_help=True)
@@ -17,7 +26,6 @@ model_app.add_typer(train_app, name="train")
 model_app.add_typer(evaluate_app, name="evaluate")
 model_app.add_typer(ablate_app, name="ablate")
 
-Evaluator = Annotated[str, typer.Option(help="Folder that humo train evaluator wrote; empty: the shipped one.")]
 RayWorkers = Annotated[int, typer.Option("--ray", min=0, help="Ray Train workers on this machine; 0: this process.")]
 
 
@@ -185,12 +193,8 @@ def evaluate_motions(
         str, typer.Option(help="Folder of KEY.npz or KEY-NUMBER.npz by humo generate; empty: real motions alone.")
     ] = "",
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
-    texts: Annotated[
-        list[str] | None, typer.Option(help="What people wrote of the takes, as for humo bench captions; repeat it.")
-    ] = None,
-    source: Annotated[
-        list[str] | None, typer.Option(help="Only sentences under this key of the texts, such as kitml; repeat it.")
-    ] = None,
+    texts: HumanTexts = None,
+    source: TextSources = None,
     limit: Annotated[int, typer.Option(help="Most samples; 0: all.")] = 0,
     repeats: Annotated[int, typer.Option(min=1, help="Repetitions of what is random.")] = 20,
     seed: Annotated[int, typer.Option(help="Seed of what is random.")] = 0,

@@ -1,6 +1,7 @@
 """The commands as a user types them."""
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from typer.testing import CliRunner
 
 from pipeline.commands import main as cli
 from pipeline.commands.doctor import doctor_text, examine
+from pipeline.commands.options import print_result
 from schemas.errors import HumoError, UsageError
 
 runner = CliRunner()
@@ -32,7 +34,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
         (), ("demo",), ("plan",), ("ingest",), ("pack",), ("verify",), ("stats",), ("query",), ("report",), ("view",),
         ("train", "tokenizer"), ("train", "llm"), ("train", "evaluator"), ("evaluate", "tokenizer"), ("evaluate", "llm"),
         ("evaluate", "motions"), ("evaluate", "texts"), ("generate",),
-        ("doctor",), ("bench", "track"), ("bench", "loader"), ("bench", "evaluator"),
+        ("doctor",), ("bench", "track"), ("bench", "loader"), ("bench", "evaluator"), ("bench", "control"), ("bench", "decoding"),
     ],
 )  # fmt: skip
 def test_every_command_has_help(words: tuple[str, ...]) -> None:
@@ -83,3 +85,8 @@ def test_doctor_reports_what_is_available_and_missing() -> None:
     text = doctor_text(sections)
     assert "AGPL-3.0" in text
     assert "MISSING" not in text
+
+
+def test_json_results_have_null_for_what_is_no_number(capsys: pytest.CaptureFixture[str]) -> None:
+    print_result({"exchange": math.nan, "rows": [{"share": 0.5}, {"share": math.inf}]}, True, "")
+    assert json.loads(capsys.readouterr().out) == {"exchange": None, "rows": [{"share": 0.5}, {"share": None}]}
