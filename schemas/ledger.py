@@ -9,6 +9,8 @@ A permanent removal replaces the file of the commit, atomically and under the sa
 outcome `removed` and no part, so the source stays decided and versions can still name the commit (`pipeline.dataset.purge`).
 """
 
+import hashlib
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -36,6 +38,8 @@ generation counts the earlier decisions on the source. seconds: length of the mo
 made under; 0 where it is not known."""
 
 MERGED = "ledger/merged-"
+CHECKSUM = b"humo.rows_sha256"
+"""Key of a ledger file's metadata: `rows_checksum`. Files of earlier versions have none."""
 _CURRENT_FIRST = ("ascending", "descending", "descending", "ascending")
 """Order of source, generation, epoch and commit in which the current commit of a source comes first."""
 _BATCH = 512
@@ -106,9 +110,15 @@ def commit_of(path: str) -> str:
 
 
 def ledger_bytes(rows: Iterable[dict[str, Any]] | pa.Table) -> bytes:
-    """Rows as one Parquet file."""
+    """Rows as one Parquet file with their checksum: of a rejection, no other file holds the reason."""
     table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(list(rows), schema=LEDGER)
-    return parquet_bytes(table)
+    return parquet_bytes(table.replace_schema_metadata({CHECKSUM: rows_checksum(table)}))
+
+
+def rows_checksum(table: pa.Table) -> bytes:
+    """Hexadecimal SHA-256 of the values of a ledger's rows, in their order."""
+    rows = table.select(LEDGER.names).to_pylist()
+    return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest().encode()
 
 
 def read_ledger_bytes(content: bytes, name: str) -> pa.Table:

@@ -13,7 +13,7 @@ from pipeline.dataset.catalogue import SINCE_VERSION_2, catalogue_table
 from pipeline.dataset.purge import proof_path
 from schemas.dataset import DatasetDescription, ShardEntry, read_causes, read_rules, read_table, read_tombstones
 from schemas.errors import HumoError
-from schemas.ledger import LEDGER, MERGED, commit_of, read_history
+from schemas.ledger import CHECKSUM, LEDGER, MERGED, commit_of, read_history, rows_checksum
 from schemas.storage import Storage
 from schemas.tables import read_parquet
 
@@ -64,13 +64,18 @@ def ledger_problems(storage: Storage) -> list[str]:
         content = storage.read_bytes(path)
         try:
             table = read_parquet(content, name, LEDGER)
-            schema = pq.read_schema(pa.BufferReader(content)).remove_metadata()
+            schema = pq.read_schema(pa.BufferReader(content))
         except HumoError as error:
             problems.append(str(error))
             continue
-        if not schema.equals(LEDGER) or any(column.null_count for column in table.columns):
+        if not schema.equals(LEDGER, check_metadata=False) or any(column.null_count for column in table.columns):
             problems.append(f"{path}: its columns are not those of a ledger; restore it from a copy")
             continue
+        checksum = (schema.metadata or {}).get(CHECKSUM)
+        if checksum is not None and checksum != rows_checksum(table):
+            problems.append(
+                f"{path}: its rows are not those that were written (checksum differs); restore it from a copy"
+            )
         commits = set(table.column("commit").to_pylist())
         if not path.startswith(MERGED) and commits != {commit_of(path)}:
             problems.append(f"{path}: holds decisions of other commits; restore it from a copy")

@@ -117,11 +117,9 @@ def hostile_table(files: Files, rng: Random) -> Damage:
     path = _choose([path for path in sorted(files) if path.startswith(("catalogue/", "ledger/"))], rng)
     table = read_parquet(files[path], path)
     rows = table.to_pylist()
-    # Of a rejection only the hash of its page is known: no other file holds its reason.
     names = ["key", "uri", "licence", "caption", "shard", "frames"]
     if path.startswith("ledger/"):
-        rows = [row for row in rows if row["outcome"] == "accepted"] or rows
-        names = ["part", "record_sha256", "offset", "length", "commit", "record_id", "outcome"]
+        names = ["part", "record_sha256", "offset", "length", "commit", "record_id", "outcome", "reason", "detail"]
     index, name = int(rng.integers(len(rows))), _choose(names, rng)
     value = rows[index][name]
     rows[index] = rows[index] | {
